@@ -1,0 +1,102 @@
+// What anyone may see of a run: the answer of GET /status, and the one source of the metrics, the health check and the
+// dashboard. Plain data with units in the names; a number that does not exist yet is null, never NaN.
+import { z } from "zod";
+
+/** Where the seconds of a step go, in the order in which a step meets them. */
+export const phases = ["compute", "sum", "apply", "broadcast", "eval", "checkpoint"] as const;
+export type Phase = (typeof phases)[number];
+
+const count = z.int().min(0);
+const seconds = z.number().min(0);
+const bytes = z.int().min(0);
+const measured = z.number().nullable();
+
+const workerSchema = z.object({
+  id: z.string(),
+  host: z.string(),
+  /** Such as "AVX-512, 2 threads" or "NVIDIA H100 (CUDA 12.4)". */
+  device: z.string(),
+  /** What decides the last bits of its results: Engine.arithmetic. */
+  arithmetic: z.string(),
+  /** `connected`: speaks the protocol but holds no weights yet; `contributing`: computes; `leaving`: hands back. */
+  state: z.enum(["connected", "contributing", "leaving"]),
+  /** Step of the weights it holds. */
+  step: count,
+  leasesHeld: count,
+  shardsDone: count,
+  tokensPerSec: measured,
+  bytesIn: bytes,
+  bytesOut: bytes,
+  roundTripMs: measured,
+  connectedSeconds: seconds,
+});
+
+export const checkpointSchema = z.object({
+  /** Folder name, such as "step-000400". */
+  name: z.string(),
+  step: count,
+  valLossNats: measured,
+  /** Of all its files together. */
+  bytes,
+  /** Of model.safetensors: what the weights are known by outside. */
+  sha256: z.string(),
+  best: z.boolean(),
+  final: z.boolean(),
+  ageSeconds: seconds,
+});
+
+export const statusSchema = z.object({
+  run: z.object({ name: z.string(), id: z.string(), startedAt: z.iso.datetime() }),
+  versions: z.object({ weft: z.string(), protocol: z.string(), node: z.string() }),
+  model: z.object({ summary: z.string(), parameters: count, blockSize: count }),
+  /** What decides the last bits of the weights; null until the first worker has come. */
+  arithmetic: z.string().nullable(),
+
+  state: z.enum(["waiting", "training", "evaluating", "finished", "stopping"]),
+  /** Why the loop is not computing, as a sentence; null while it is. */
+  waitingFor: z.string().nullable(),
+  /** Since the loop last got something done, and how long that may take before the run counts as stalled. */
+  idleSeconds: seconds,
+  stallAfterSeconds: seconds,
+
+  /** Steps done, of all that will be done. */
+  step: count,
+  steps: count,
+  tokens: count,
+  shards: count,
+  tokensPerStep: count,
+  lossNats: measured,
+  valLossNats: measured,
+  bestValLossNats: measured,
+  gradientNorm: measured,
+  learningRate: measured,
+  /** Over the last steps, not since the start. */
+  tokensPerSec: measured,
+  stepSeconds: measured,
+  etaSeconds: measured,
+  /** Mean seconds a step over the last steps. */
+  phaseSeconds: z.record(z.enum(phases), seconds),
+
+  leases: z.object({ counted: count, hedged: count, lost: count, refused: count }),
+  /** All sockets together since the start, also those that are gone. */
+  bytesIn: bytes,
+  bytesOut: bytes,
+  workers: z.array(workerSchema),
+  checkpoints: z.array(checkpointSchema),
+  /** sha256 of the weights after `step`, when the loop has taken it. */
+  weightsDigest: z.string().nullable(),
+});
+
+export type WorkerStatus = z.infer<typeof workerSchema>;
+export type CheckpointStatus = z.infer<typeof checkpointSchema>;
+export type RunStatus = z.infer<typeof statusSchema>;
+
+/** Is the run well? It is when it makes progress, is over, or waits for a reason that it can name. */
+export function healthOf(status: RunStatus): { healthy: boolean; why: string } {
+  if (status.state === "finished") return { healthy: true, why: `finished ${status.steps} steps` };
+  if (status.waitingFor !== null) return { healthy: true, why: `waiting: ${status.waitingFor}` };
+  const idle = `${status.idleSeconds.toFixed(1)} s since the loop last got something done`;
+  if (status.idleSeconds > status.stallAfterSeconds)
+    return { healthy: false, why: `${idle}, more than the ${status.stallAfterSeconds.toFixed(1)} s that are normal` };
+  return { healthy: true, why: `${status.state}: step ${status.step} of ${status.steps}, ${idle}` };
+}
