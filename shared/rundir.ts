@@ -1,0 +1,140 @@
+// A run's directory of checkpoints: which there are, the newest whole one, which are marked best and final, and which
+// may go. Also the way from any path that a person names to a model.
+import { access, readdir, rename, rm } from "node:fs/promises";
+import { join } from "node:path";
+import { z } from "zod";
+import {
+  type Checkpoint,
+  checkpointName,
+  checkpointStep,
+  moveAway,
+  readCheckpoint,
+  unfinishedPrefix,
+} from "./checkpoint.ts";
+import { ConfigError, messageOf } from "./errors.ts";
+import { type Pretrained, readPretrained } from "./huggingface.ts";
+import { isAbsent, readJson } from "./json.ts";
+import { manifestName, syncDirectory, writeProven } from "./manifest.ts";
+
+/** Steps of the checkpoints in a run's directory, newest first; an absent directory has none. */
+export async function checkpointSteps(runDirectory: string): Promise<number[]> {
+  const names = await readdir(runDirectory).catch((error) => {
+    if (isAbsent(error)) return [];
+    throw error;
+  });
+  return names
+    .map(checkpointStep)
+    .filter((step) => step !== undefined)
+    .sort((a, b) => b - a);
+}
+
+/**
+ * The newest checkpoint that its manifest proves.
+ * @param onSkip hears why a newer one was not taken
+ * @returns undefined where the run has none at all
+ * @throws ConfigError where there are some and none is whole
+ */
+export async function newestCheckpoint(
+  runDirectory: string,
+  { optimizer, onSkip }: { optimizer: boolean; onSkip: (why: string) => void },
+): Promise<Checkpoint | undefined> {
+  const steps = await checkpointSteps(runDirectory);
+  for (const step of steps)
+    try {
+      return await readCheckpoint(join(runDirectory, checkpointName(step)), { optimizer });
+    } catch (error) {
+      if (!(error instanceof ConfigError)) throw error;
+      onSkip(error.message);
+    }
+  if (steps.length === 0) return undefined;
+  throw new ConfigError(
+    `${runDirectory}: none of its ${steps.length} checkpoints is whole; start anew with another directory`,
+  );
+}
+
+const markersSchema = z.strictObject({
+  best: z.strictObject({ step: z.int().min(0), valLossNats: z.number() }).optional(),
+  final: z.strictObject({ step: z.int().min(0) }).optional(),
+});
+
+/** Which checkpoints are more than the newest. */
+export type Markers = z.infer<typeof markersSchema>;
+
+const markersName = "markers.json";
+
+export async function readMarkers(runDirectory: string): Promise<Markers> {
+  const path = join(runDirectory, markersName);
+  const raw = await readJson(path).catch((error) => {
+    if (isAbsent(error)) return {};
+    throw error;
+  });
+  const parsed = markersSchema.safeParse(raw);
+  if (!parsed.success) throw new ConfigError(`${path}: ${z.prettifyError(parsed.error)}`);
+  return parsed.data;
+}
+
+/** Add or move markers; the others stay. */
+export async function mark(runDirectory: string, markers: Markers): Promise<void> {
+  const all = { ...(await readMarkers(runDirectory)), ...markers };
+  const temporary = join(runDirectory, `${unfinishedPrefix}${markersName}`);
+  await rm(temporary, { force: true });
+  await writeProven(temporary, [Buffer.from(`${JSON.stringify(all)}\n`)]);
+  await rename(temporary, join(runDirectory, markersName));
+  await syncDirectory(runDirectory);
+}
+
+/**
+ * Remove what interrupted writes left, and all checkpoints but the newest `keep` and the marked ones.
+ * Not while one is being written.
+ */
+export async function prune(runDirectory: string, keep: number): Promise<void> {
+  for (const name of await readdir(runDirectory))
+    if (name.startsWith(unfinishedPrefix)) await rm(join(runDirectory, name), { recursive: true });
+  const { best, final } = await readMarkers(runDirectory);
+  for (const step of (await checkpointSteps(runDirectory)).slice(keep))
+    if (step !== best?.step && step !== final?.step) await moveAway(join(runDirectory, checkpointName(step)));
+}
+
+export interface LoadedModel extends Pretrained {
+  /** Where the files, the tokenizer's too, lie. */
+  readonly directory: string;
+  /** What was taken, for people: "checkpoint runs/a/step-000400 (best, validation loss 1.88)". */
+  readonly what: string;
+}
+
+/**
+ * Load the model that a path names: a checkpoint, a run's directory (its best checkpoint, else its final or newest
+ * one), or a directory of Hugging Face's, which has no manifest to prove it.
+ */
+export async function loadModel(path: string, onSkip: (why: string) => void): Promise<LoadedModel> {
+  const has = (name: string): Promise<boolean> =>
+    access(join(path, name)).then(
+      () => true,
+      () => false,
+    );
+  if (await has(manifestName)) return describe(await readCheckpoint(path, { optimizer: false }), "");
+  if (await has("config.json"))
+    return { ...(await readPretrained(path)), directory: path, what: `Hugging Face model ${path}` };
+  if (!(await has("."))) throw new ConfigError(`${path}: no such directory; name a checkpoint, a run or a model`);
+  const { best, final } = await readMarkers(path);
+  for (const [name, marker] of Object.entries({ best, final }))
+    if (marker)
+      try {
+        return describe(await readCheckpoint(join(path, checkpointName(marker.step)), { optimizer: false }), name);
+      } catch (error) {
+        if (!(error instanceof ConfigError)) throw error;
+        onSkip(messageOf(error));
+      }
+  const newest = await newestCheckpoint(path, { optimizer: false, onSkip });
+  if (newest) return describe(newest, "newest");
+  throw new ConfigError(`${path}: neither a checkpoint (manifest.json), a run (step-...) nor a model (config.json)`);
+}
+
+function describe(checkpoint: Checkpoint, why: string): LoadedModel {
+  const loss = checkpoint.state.valLossNats;
+  const notes = [why, loss === undefined ? "" : `validation loss ${loss.toFixed(4)}`].filter((note) => note !== "");
+  return {
+    ...checkpoint,
+    what: `checkpoint ${checkpoint.directory}${notes.length > 0 ? ` (${notes.join(", ")})` : ""}`,
+  };
+}
