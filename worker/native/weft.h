@@ -5,7 +5,7 @@
 // Memory: every array is dense, row-major and owned by the caller; float arrays need only their natural alignment.
 // Inputs and outputs never overlap. Nothing is allocated by a call; all is planned in *_create.
 // Threads: a call blocks until it is done; calls on one model (or its generations) must not overlap in time.
-// Same bits: results do not depend on the number of threads of the pool, only on the arithmetic (weft_arithmetic).
+// Same bits: results do not depend on the number of threads, only on the arithmetic (weft_arithmetic).
 // Denormals: calls flush them to zero on the threads that compute and put each thread's mode back afterwards.
 // Errors: functions return NULL when they succeed, else one sentence for people, valid until the model's next call.
 #pragma once
@@ -15,19 +15,6 @@
 #ifdef __cplusplus
 extern "C" {
 #endif
-
-// ---- tasks (pool.cpp) ----
-
-typedef struct weft_pool weft_pool;
-typedef void (*weft_task)(void* context, int index, int slot);
-
-// Threads that take tasks, the caller among them: threads >= 1. NULL when the system gives no thread.
-weft_pool* weft_pool_create(int threads);
-void weft_pool_destroy(weft_pool* pool);
-int weft_pool_threads(const weft_pool* pool);
-// task(context, i, slot) once for each i in [0, count), in any order and on any thread; returns when all are done.
-// slot in [0, threads) names the executing thread for the length of one task: scratch memory is indexed by it.
-void weft_pool_run(weft_pool* pool, int count, weft_task task, void* context);
 
 // ---- model (model.cpp) ----
 
@@ -51,7 +38,8 @@ typedef struct weft_config {
   int32_t checkpoint_activations;  // keep block inputs only, recompute the rest in the backward pass
   double dropout;                  // probability, [0, 1)
   double layer_norm_eps;
-  const char* isa;  // "auto" or one of weft_isas; read during weft_model_create only
+  int32_t threads;  // of the model's own pool, the caller counted: at least 1
+  const char* isa;  // name for isa_choose (isa.h); null or "auto": the best that runs here
 } weft_config;
 
 // One parameter tensor of the flat vector. The array comes in the order of layoutOf() in shared/layout.ts, the one
@@ -63,18 +51,13 @@ typedef struct weft_parameter {
 
 typedef struct weft_model weft_model;
 
-// Instruction sets this binary has and this CPU runs, fastest first, NULL at the end: "avx512", "avx2", "neon", "plain".
-// "naive" is always last: the plain loops that are the oracle of the others.
-const char* const* weft_isas(void);
+// Bytes a model with this configuration plans for activations and scratch; weights and gradients, which the caller
+// owns, are not counted. -1 when weft_model_create would refuse the configuration.
+int64_t weft_planned_bytes(const weft_config* config);
 
-// Bytes a model with this configuration plans for activations, scratch and tables on `threads` threads; weights and
-// gradients, which the caller owns, are not counted. -1 when the configuration is refused by weft_model_create.
-int64_t weft_planned_bytes(const weft_config* config, int threads);
-
-// The pool stays the caller's and must outlive the model; models may share one when their calls do not overlap.
-// On failure returns NULL and writes a sentence of at most error_size bytes to error.
+// Copies what it needs of its arguments. On failure returns NULL and writes a sentence to error (error_size bytes).
 weft_model* weft_model_create(const weft_config* config, const weft_parameter* parameters, size_t parameter_count,
-                              weft_pool* pool, char* error, size_t error_size);
+                              char* error, size_t error_size);
 void weft_model_destroy(weft_model* model);
 
 // What decides the last bits, such as "avx512 float32" or "avx512 bf16"; lives as long as the model.
