@@ -1,0 +1,123 @@
+// Builds worker/native/build/weft.node from worker/native/sources.txt with a C++17 compiler and nothing else: no CMake,
+// no downloaded headers. `npm run build:native` fails loudly; after `npm ci` it runs with --optional, which says in one
+// line what is missing and never fails. Plain JavaScript, because it runs before anything is compiled.
+//
+//   node scripts/build-native.mjs [--optional] [--clean]        CXX and CXXFLAGS are honoured
+import { spawn, spawnSync } from "node:child_process";
+import { existsSync, mkdirSync, readdirSync, readFileSync, rmSync, statSync, writeFileSync } from "node:fs";
+import { createRequire } from "node:module";
+import { availableParallelism } from "node:os";
+import { join, relative } from "node:path";
+
+const root = join(import.meta.dirname, "..");
+const source = join(root, "worker/native");
+const build = join(source, "build");
+const target = join(build, "weft.node");
+const log = join(build, "build.log");
+const options = new Set(process.argv.slice(2));
+
+/** Something the person at the machine has to do; the message is the whole story. */
+class BuildError extends Error {}
+
+/** sources.txt for one architecture: what to compile with which flags. */
+function readSources(architecture) {
+  const list = { flags: [], isas: [], once: [], each: [], addon: [] };
+  for (const line of readFileSync(join(source, "sources.txt"), "utf8").split("\n")) {
+    const [kind, ...words] = line.trim().split(/\s+/);
+    if (kind === "isa") {
+      const [name, where, ...flags] = words;
+      if (where === architecture || where === "any") list.isas.push({ name, flags });
+    } else if (kind in list) list[kind].push(...words);
+  }
+  return list;
+}
+
+function findCompiler() {
+  const names = process.env.CXX ? [process.env.CXX] : ["c++", "g++", "clang++"];
+  for (const name of names) if (spawnSync(name, ["--version"]).status === 0) return name;
+  throw new BuildError(
+    `no C++ compiler (looked for ${names.join(", ")}); install one (Debian: apt install g++) and run "npm run build:native"`,
+  );
+}
+
+/** Every object file: its source, its flags, and where it goes. */
+function planObjects({ flags, isas, once, each, addon }) {
+  const has = isas.map(({ name }) => `-DWEFT_HAS_${name.toUpperCase()}`);
+  const headers = createRequire(import.meta.url)("node-api-headers").include_dir;
+  const extra = (process.env.CXXFLAGS ?? "").split(/\s+/).filter(Boolean);
+  const object = (file, name, ...more) => ({
+    source: join(source, file),
+    object: join(build, `${file.replaceAll("/", "-")}.${name}.o`),
+    flags: [...flags, ...has, ...more, ...extra],
+  });
+  return [
+    ...isas.flatMap((isa) => each.map((file) => object(file, isa.name, ...isa.flags, `-DWEFT_ISA=${isa.name}`))),
+    ...once.map((file) => object(file, "once")),
+    ...addon.map((file) => object(file, "addon", `-I${headers}`, "-DNAPI_VERSION=8")),
+  ];
+}
+
+/** Runs one command; what it prints goes to the log, and to the terminal unless the build is optional. */
+function run(command, args) {
+  return new Promise((resolve, reject) => {
+    const child = spawn(command, args, { cwd: root });
+    let output = "";
+    for (const stream of [child.stdout, child.stderr]) stream.on("data", (data) => (output += data));
+    child.on("error", reject);
+    child.on("close", (code) => {
+      writeFileSync(log, `$ ${[command, ...args].join(" ")}\n${output}`, { flag: "a" });
+      if (output && !options.has("--optional")) process.stderr.write(output);
+      if (code === 0) resolve();
+      else reject(new BuildError(`${command} failed on ${args.at(-1)}; the log is ${relative(root, log)}`));
+    });
+  });
+}
+
+/** Object files are kept while their source, every header, the list and the command stay as they were. */
+function isCurrent({ source: from, object, flags }, compiler, newestHeader) {
+  if (!existsSync(object)) return false;
+  const made = statSync(object).mtimeMs;
+  const command = readFileSync(`${object}.command`, "utf8");
+  return command === [compiler, ...flags].join(" ") && made > statSync(from).mtimeMs && made > newestHeader;
+}
+
+async function main() {
+  if (process.platform === "win32") throw new BuildError("the native engine builds on Linux and macOS only");
+  const architecture = { x64: "x86_64", arm64: "arm64" }[process.arch] ?? process.arch;
+  if (options.has("--clean")) rmSync(build, { recursive: true, force: true });
+  mkdirSync(build, { recursive: true });
+  writeFileSync(log, "");
+  const compiler = findCompiler();
+  const newestHeader = Math.max(
+    ...readdirSync(source, { recursive: true })
+      .filter((name) => /\.(h|inl|txt)$/.test(name))
+      .map((name) => statSync(join(source, name)).mtimeMs),
+  );
+  const objects = planObjects(readSources(architecture));
+  const queue = objects.filter((object) => !isCurrent(object, compiler, newestHeader));
+  if (queue.length === 0 && existsSync(target)) return "weft.node is up to date";
+  rmSync(target, { force: true });
+
+  const started = Date.now();
+  const compileAll = async () => {
+    for (let next = queue.shift(); next; next = queue.shift()) {
+      rmSync(next.object, { force: true });
+      writeFileSync(`${next.object}.command`, [compiler, ...next.flags].join(" "));
+      await run(compiler, [...next.flags, "-o", next.object, "-c", next.source]);
+    }
+  };
+  await Promise.all(Array.from({ length: availableParallelism() }, compileAll));
+  const undefinedOk = process.platform === "darwin" ? ["-undefined", "dynamic_lookup"] : [];
+  const files = objects.map(({ object }) => object);
+  await run(compiler, ["-shared", "-pthread", ...undefinedOk, "-o", target, ...files]);
+  return `built ${relative(root, target)} with ${compiler} in ${((Date.now() - started) / 1000).toFixed(1)} s`;
+}
+
+try {
+  console.log(`native engine: ${await main()}`);
+} catch (error) {
+  if (!options.has("--optional") && !(error instanceof BuildError)) throw error;
+  const optional = options.has("--optional");
+  console.error(`native engine: not built${optional ? ", Weft runs on WebAssembly without it" : ""}: ${error.message}`);
+  if (!optional) process.exitCode = 1;
+}
