@@ -45,8 +45,8 @@ export interface Snapshot extends Moments {
   readonly model: ModelConfig;
   readonly weights: Float32Array;
   readonly state: RunState;
-  /** The tokenizer's files by name. */
-  readonly tokenizer: ReadonlyMap<string, Uint8Array>;
+  /** The tokenizer's files by name: Tokenizer.toFiles(). */
+  readonly tokenizer: ReadonlyMap<string, string>;
 }
 
 export interface Checkpoint extends Pretrained {
@@ -123,7 +123,7 @@ function filesOf({ model, weights, m, v, state, tokenizer }: Snapshot): Map<stri
     ["model.safetensors", encode(tensorsOf(model, weights), format)],
     ["optimizer.safetensors", encode(momentTensors(layoutOf(model), { m, v }), format)],
     ["state.json", [json(stateSchema.parse(state))]],
-    ...[...tokenizer].map(([name, bytes]): [string, Uint8Array[]] => [name, [bytes]]),
+    ...[...tokenizer].map(([name, text]): [string, Uint8Array[]] => [name, [Buffer.from(text)]]),
   ]);
 }
 

@@ -32,7 +32,7 @@ function snapshotOf(step: number): Snapshot {
     weights,
     m: initialWeights(model, layout, step + 1000),
     v: initialWeights(model, layout, step + 2000),
-    tokenizer: new Map([["tokenizer.json", Buffer.from('{"kind":"char"}')]]),
+    tokenizer: new Map([["tokenizer.json", '{"kind":"char"}']]),
     state: {
       step,
       seed: 2 ** 40 + 1,
