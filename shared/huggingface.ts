@@ -11,7 +11,7 @@ import { readFloats, readHeader, type TensorEntry, type TensorToWrite } from "./
 /** The contents of config.json. */
 export function configOf(model: ModelConfig): Record<string, unknown> {
   const { vocabSize, blockSize, nLayer, nHead, nEmbd, bias, dropout, activation, tiedHead, layerNormEps } = model;
-  if (model.family === "bigram") return { model_type: "weft-bigram", vocab_size: vocabSize, n_positions: blockSize };
+  if (model.family === "bigram") return { model_type: "weft-bigram", weft: model };
   const sizes = {
     vocab_size: vocabSize,
     n_positions: blockSize,
@@ -72,7 +72,7 @@ const transformerFields = {
   weft: extrasSchema.optional(),
 };
 const configSchema = z.discriminatedUnion("model_type", [
-  z.object({ model_type: z.literal("weft-bigram"), vocab_size: z.int(), n_positions: z.int() }),
+  z.object({ model_type: z.literal("weft-bigram"), weft: modelSchema }),
   z.object({
     model_type: z.literal("gpt2"),
     ...transformerFields,
@@ -93,7 +93,7 @@ export function modelOf(config: unknown, where: string): ModelConfig {
   const parsed = configSchema.safeParse(config);
   if (!parsed.success) throw new ConfigError(`${where}: not a model that Weft has:\n${z.prettifyError(parsed.error)}`);
   const c = parsed.data;
-  if (c.model_type === "weft-bigram") return checkedModel(bigramOf(c.vocab_size, c.n_positions), where);
+  if (c.model_type === "weft-bigram") return c.weft;
   if (c.embd_pdrop !== c.attn_pdrop || c.attn_pdrop !== c.resid_pdrop)
     throw new ConfigError(
       `${where}: dropout is ${c.embd_pdrop} (embedding), ${c.attn_pdrop} (attention), ${c.resid_pdrop} (residual); Weft has one for all three: make them equal`,
@@ -117,21 +117,6 @@ export function modelOf(config: unknown, where: string): ModelConfig {
     },
     where,
   );
-}
-
-/** A bigram model: what the other families need is set to nothing. */
-export function bigramOf(vocabSize: number, blockSize: number): ModelConfig {
-  const none = { nLayer: 0, nHead: 0, nEmbd: 0, dropout: 0 };
-  return {
-    family: "bigram",
-    vocabSize,
-    blockSize,
-    ...none,
-    bias: false,
-    activation: "gelu",
-    tiedHead: false,
-    layerNormEps: 1e-5,
-  };
 }
 
 function checkedModel(model: ModelConfig, where: string): ModelConfig {

@@ -15,6 +15,7 @@ import { ConfigError, messageOf } from "./errors.ts";
 import { type Pretrained, readPretrained } from "./huggingface.ts";
 import { isAbsent, readJson } from "./json.ts";
 import { manifestName, syncDirectory, writeProven } from "./manifest.ts";
+import { hyperparametersName, readRelease } from "./openai-release.ts";
 
 /** Steps of the checkpoints in a run's directory, newest first; an absent directory has none. */
 export async function checkpointSteps(runDirectory: string): Promise<number[]> {
@@ -104,7 +105,7 @@ export interface LoadedModel extends Pretrained {
 
 /**
  * Load the model that a path names: a checkpoint, a run's directory (its best checkpoint, else its final or newest
- * one), or a directory of Hugging Face's, which has no manifest to prove it.
+ * one), or a directory of Hugging Face's or OpenAI's GPT-2 release, which have no manifest to prove them.
  */
 export async function loadModel(path: string, onSkip: (why: string) => void): Promise<LoadedModel> {
   const has = (name: string): Promise<boolean> =>
@@ -115,6 +116,8 @@ export async function loadModel(path: string, onSkip: (why: string) => void): Pr
   if (await has(manifestName)) return describe(await readCheckpoint(path, { optimizer: false }), "");
   if (await has("config.json"))
     return { ...(await readPretrained(path)), directory: path, what: `Hugging Face model ${path}` };
+  if (await has(hyperparametersName))
+    return { ...(await readRelease(path)), directory: path, what: `GPT-2 release ${path}` };
   if (!(await has("."))) throw new ConfigError(`${path}: no such directory; name a checkpoint, a run or a model`);
   const { best, final } = await readMarkers(path);
   for (const [name, marker] of Object.entries({ best, final }))
@@ -127,7 +130,9 @@ export async function loadModel(path: string, onSkip: (why: string) => void): Pr
       }
   const newest = await newestCheckpoint(path, { optimizer: false, onSkip });
   if (newest) return describe(newest, "newest");
-  throw new ConfigError(`${path}: neither a checkpoint (manifest.json), a run (step-...) nor a model (config.json)`);
+  throw new ConfigError(
+    `${path}: neither a checkpoint (manifest.json), a run (step-...) nor a model (config.json, hparams.json)`,
+  );
 }
 
 function describe(checkpoint: Checkpoint, why: string): LoadedModel {

@@ -182,6 +182,6 @@ describe("the model that a path names", () => {
 
   test("nothing there", async () => {
     await expect(load(join(run, "no"))).rejects.toThrow(/no such directory/);
-    await expect(load(run)).rejects.toThrow(/neither a checkpoint .*, a run .* nor a model/);
+    await expect(load(run)).rejects.toThrow(/neither a checkpoint .*, a run .* nor a model \(config/);
   });
 });
