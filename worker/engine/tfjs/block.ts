@@ -1,0 +1,99 @@
+// A transformer block of either family, forward and backward by hand: two branches, attention and feed-forward, and
+// where the norms stand. Each forward returns what its backward needs; each backward emits its parameters' gradients.
+import type { Net, Pass } from "./net.ts";
+import { drop, linear, linearBackward, norm, normBackward } from "./net.ts";
+import type { AttentionSaved, NormSaved, Tensor } from "./ops.ts";
+
+interface AttendSaved {
+  readonly x: Tensor;
+  readonly attention: AttentionSaved;
+  readonly attended: Tensor;
+  readonly mask: Tensor | undefined;
+}
+
+interface FeedSaved {
+  readonly x: Tensor;
+  readonly slope: Tensor;
+  readonly active: Tensor;
+  readonly mask: Tensor | undefined;
+}
+
+export interface BlockSaved {
+  readonly attend: AttendSaved;
+  readonly feed: FeedSaved;
+  readonly norm1: NormSaved;
+  readonly norm2: NormSaved;
+}
+
+/** The prefix of block l's parameters in the layout. */
+export function blockName({ model }: Net, l: number): string {
+  return model.family === "gpt2" ? `transformer.h.${l}` : `h.${l}`;
+}
+
+function attend(net: Net, pass: Pass, l: number, x: Tensor): { y: Tensor; saved: AttendSaved } {
+  const { B, T, H } = pass.heads;
+  const name = `${blockName(net, l)}.attn`;
+  const qkv = linear(net, `${name}.c_attn`, x); // (N, 3C)
+  const { y: attended, saved } = net.ops.attention(qkv, pass.heads, pass.mask(1 + 3 * l, [B * H, T, T]));
+  const mask = pass.mask(2 + 3 * l, x.shape);
+  const y = drop(net, linear(net, `${name}.c_proj`, attended), mask);
+  return { y, saved: { x, attention: saved, attended, mask } };
+}
+
+function attendBackward(net: Net, pass: Pass, l: number, saved: AttendSaved, dy: Tensor): Tensor {
+  const name = `${blockName(net, l)}.attn`;
+  const dAttended = linearBackward(net, pass, `${name}.c_proj`, saved.attended, drop(net, dy, saved.mask));
+  const dQkv = net.ops.attentionBackward(dAttended, saved.attention, pass.heads);
+  return linearBackward(net, pass, `${name}.c_attn`, saved.x, dQkv);
+}
+
+function feed(net: Net, pass: Pass, l: number, x: Tensor): { y: Tensor; saved: FeedSaved } {
+  const name = `${blockName(net, l)}.mlp`;
+  const { y: active, slope } = net.ops.gelu(linear(net, `${name}.c_fc`, x), net.model.activation); // (N, 4C)
+  const mask = pass.mask(3 + 3 * l, x.shape);
+  return { y: drop(net, linear(net, `${name}.c_proj`, active), mask), saved: { x, slope, active, mask } };
+}
+
+function feedBackward(net: Net, pass: Pass, l: number, saved: FeedSaved, dy: Tensor): Tensor {
+  const name = `${blockName(net, l)}.mlp`;
+  const dActive = linearBackward(net, pass, `${name}.c_proj`, saved.active, drop(net, dy, saved.mask));
+  return linearBackward(net, pass, `${name}.c_fc`, saved.x, net.ops.mul(dActive, saved.slope));
+}
+
+/** Block l on x (N, C): pre-norm in gpt2, post-norm in gpt1. */
+export function block(net: Net, pass: Pass, l: number, x: Tensor): { y: Tensor; saved: BlockSaved } {
+  const { ops } = net;
+  const ln1 = `${blockName(net, l)}.ln_1`;
+  const ln2 = `${blockName(net, l)}.ln_2`;
+  if (net.model.family === "gpt2") {
+    const norm1 = norm(net, ln1, x);
+    const attended = attend(net, pass, l, norm1.y);
+    const middle = ops.add(x, attended.y);
+    const norm2 = norm(net, ln2, middle);
+    const fed = feed(net, pass, l, norm2.y);
+    const y = ops.add(middle, fed.y);
+    return { y, saved: { attend: attended.saved, feed: fed.saved, norm1: norm1.saved, norm2: norm2.saved } };
+  }
+  const attended = attend(net, pass, l, x);
+  const norm1 = norm(net, ln1, ops.add(x, attended.y));
+  const fed = feed(net, pass, l, norm1.y);
+  const norm2 = norm(net, ln2, ops.add(norm1.y, fed.y));
+  return { y: norm2.y, saved: { attend: attended.saved, feed: fed.saved, norm1: norm1.saved, norm2: norm2.saved } };
+}
+
+/** @returns the gradient of block l's input */
+export function blockBackward(net: Net, pass: Pass, l: number, saved: BlockSaved, dy: Tensor): Tensor {
+  const { ops } = net;
+  const ln1 = `${blockName(net, l)}.ln_1`;
+  const ln2 = `${blockName(net, l)}.ln_2`;
+  if (net.model.family === "gpt2") {
+    const dFed = normBackward(net, pass, ln2, saved.norm2, feedBackward(net, pass, l, saved.feed, dy));
+    const dMiddle = ops.add(dy, dFed);
+    const dAttended = normBackward(net, pass, ln1, saved.norm1, attendBackward(net, pass, l, saved.attend, dMiddle));
+    return ops.add(dMiddle, dAttended);
+  }
+  const dSum2 = normBackward(net, pass, ln2, saved.norm2, dy);
+  const dMiddle = ops.add(dSum2, feedBackward(net, pass, l, saved.feed, dSum2));
+  const dSum1 = normBackward(net, pass, ln1, saved.norm1, dMiddle);
+  return ops.add(dSum1, attendBackward(net, pass, l, saved.attend, dSum1));
+}

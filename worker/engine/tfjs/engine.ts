@@ -1,0 +1,193 @@
+// The tfjs engine: the contract of worker/engine.ts over a backend. Everything between the ids and the gradients is one
+// synchronous tf.tidy, so that an error leaves nothing behind on the device.
+import { EngineError } from "../../../shared/errors.ts";
+import type { Layout } from "../../../shared/layout.ts";
+import { layoutOf } from "../../../shared/layout.ts";
+import type { ModelConfig } from "../../../shared/model.ts";
+import { dropoutMask } from "../../../shared/philox.ts";
+import type { Engine, EngineKind, EngineOptions, Generation, ShardPosition } from "../../engine.ts";
+import { checkLength, checkTargets, checkTokens } from "../check.ts";
+import type { Backend } from "./backend.ts";
+import { chooseBackend, openBackend } from "./backend.ts";
+import * as network from "./model.ts";
+import type { Net, Pass } from "./net.ts";
+import type { Tensor } from "./ops.ts";
+import { scope } from "./ops.ts";
+import { plannedBytes } from "./plan.ts";
+
+export const tfjs: EngineKind = {
+  name: "tfjs",
+  async probe(options) {
+    const { kind, why } = await chooseBackend(options);
+    return { usable: kind !== undefined, why };
+  },
+  create: async (options) => new TfjsEngine(options, await openBackend(options)),
+};
+
+export class TfjsEngine implements Engine {
+  readonly name = "tfjs";
+  readonly arithmetic: string;
+  readonly device: string;
+  readonly model: ModelConfig;
+  readonly plannedBytes: number;
+  readonly #backend: Backend;
+  readonly #layout: Layout;
+  readonly #maxRows: number;
+  readonly #recompute: boolean;
+  #weights: Record<string, Tensor> | undefined;
+
+  /** @throws EngineError when the plan does not fit the memory */
+  constructor(options: EngineOptions, backend: Backend) {
+    const { model, maxRows } = options;
+    this.#backend = backend;
+    this.#layout = layoutOf(model);
+    this.#maxRows = maxRows;
+    this.#recompute = options.checkpointActivations ?? false;
+    this.model = model;
+    this.arithmetic = `tfjs ${backend.arithmetic}`;
+    this.device = backend.device;
+    this.plannedBytes = plannedBytes(model, maxRows, this.#recompute, backend.productBytes);
+    const limit = Math.min(options.memoryLimitBytes ?? Number.POSITIVE_INFINITY, backend.memoryLimitBytes);
+    if (this.plannedBytes > limit)
+      throw new EngineError(
+        `engine tfjs: ${maxRows} rows of ${model.blockSize} tokens need about ${megabytes(this.plannedBytes)} MB, ` +
+          `${backend.arithmetic} has ${megabytes(limit)} MB; use fewer rows a call (more shards)` +
+          `${this.#recompute ? "" : ", --checkpoint-activations"} or a smaller model`,
+      );
+  }
+
+  async setWeights(weights: Float32Array): Promise<void> {
+    checkLength("weights", weights.length, this.#layout.size);
+    this.#dropWeights();
+    // New tensors, never new values in old ones: XNNPACK would go on with its packed copies of the old.
+    this.#weights = Object.fromEntries(
+      this.#layout.parameters.map(({ name, offset, size, shape }) => [
+        name,
+        this.#backend.upload(weights.subarray(offset, offset + size), shape),
+      ]),
+    );
+  }
+
+  async gradient(
+    tokens: Int32Array,
+    targets: Int32Array,
+    rows: number,
+    at: ShardPosition,
+    out: Float32Array,
+  ): Promise<number> {
+    const T = checkTokens(this.model, this.#maxRows, "tokens", tokens, rows);
+    checkTargets(this.model, tokens, targets);
+    checkLength("gradient", out.length, this.#layout.size);
+    const losses = new Float32Array(tokens.length);
+    const taken: (Promise<void> | undefined)[] = [];
+    const pass: Pass = {
+      heads: this.#heads(rows, T),
+      mask: (site, shape) => this.#mask(at, site, shape),
+      emit: (name, gradient) => {
+        const { offset, size } = this.#layout.byName.get(name)!;
+        taken.push(this.#backend.take(gradient, out.subarray(offset, offset + size)));
+      },
+    };
+    scope(() => {
+      network.gradient(this.#net(), pass, tokens, targets, this.#recompute, (part, from) => {
+        taken.push(this.#backend.take(part, losses.subarray(from, from + part.size)));
+      });
+    });
+    await Promise.all(taken);
+    return mean(losses);
+  }
+
+  async losses(tokens: Int32Array, targets: Int32Array, rows: number): Promise<Float32Array> {
+    const T = checkTokens(this.model, this.#maxRows, "tokens", tokens, rows);
+    checkTargets(this.model, tokens, targets);
+    const losses = new Float32Array(tokens.length);
+    await this.#eachLogits(tokens, rows, T, (logits, from, count) => {
+      const part = this.#backend.ops.crossEntropy(logits, targets.subarray(from, from + count), 1).losses;
+      return this.#backend.take(part, losses.subarray(from, from + count));
+    });
+    return Float32Array.from({ length: rows }, (_, row) => mean(losses.subarray(row * T, (row + 1) * T)));
+  }
+
+  async logits(tokens: Int32Array, rows: number): Promise<Float32Array> {
+    const T = checkTokens(this.model, this.#maxRows, "tokens", tokens, rows);
+    const V = this.model.vocabSize;
+    const out = new Float32Array(tokens.length * V);
+    await this.#eachLogits(tokens, rows, T, (logits, from, count) =>
+      this.#backend.take(logits, out.subarray(from * V, (from + count) * V)),
+    );
+    return out;
+  }
+
+  async hidden(tokens: Int32Array, rows: number): Promise<Float32Array> {
+    if (this.model.family === "bigram") throw new EngineError("a bigram has no hidden states: its table is its head");
+    const T = checkTokens(this.model, this.#maxRows, "tokens", tokens, rows);
+    const out = new Float32Array(tokens.length * this.model.nEmbd);
+    const taken: (Promise<void> | undefined)[] = [];
+    scope(() => {
+      const { hidden } = network.forward(this.#net(), this.#reading(rows, T), tokens, "nothing");
+      taken.push(this.#backend.take(hidden, out));
+    });
+    await Promise.all(taken);
+    return out;
+  }
+
+  async generation(rows: number): Promise<Generation> {
+    throw new EngineError(`generation of ${rows} rows is not there yet`);
+  }
+
+  async dispose(): Promise<void> {
+    this.#dropWeights();
+  }
+
+  #dropWeights(): void {
+    for (const tensor of Object.values(this.#weights ?? {})) tensor.dispose();
+    this.#weights = undefined;
+  }
+
+  #net(): Net {
+    if (!this.#weights) throw new EngineError("engine tfjs: setWeights has not been called");
+    return { model: this.model, ops: this.#backend.ops, weights: this.#weights };
+  }
+
+  #heads(B: number, T: number): Pass["heads"] {
+    return { B, T, H: this.model.nHead, D: this.model.nEmbd / this.model.nHead };
+  }
+
+  /** A pass without dropout and gradients. */
+  #reading(rows: number, T: number): Pass {
+    const emit = (name: string): never => {
+      throw new Error(`a gradient of ${name} from a forward pass`);
+    };
+    return { heads: this.#heads(rows, T), mask: () => undefined, emit };
+  }
+
+  #mask(at: ShardPosition, site: number, shape: readonly number[]): Tensor | undefined {
+    if (this.model.dropout === 0) return undefined;
+    const values = new Float32Array(shape.reduce((product, size) => product * size, 1));
+    dropoutMask(values, this.model.dropout, { ...at, site });
+    return this.#backend.upload(values, shape);
+  }
+
+  async #eachLogits(
+    tokens: Int32Array,
+    rows: number,
+    T: number,
+    take: (logits: Tensor, from: number, count: number) => Promise<void> | undefined,
+  ): Promise<void> {
+    const taken: (Promise<void> | undefined)[] = [];
+    scope(() => {
+      network.logits(this.#net(), this.#reading(rows, T), tokens, (logits, from, count) => {
+        taken.push(take(logits, from, count));
+      });
+    });
+    await Promise.all(taken);
+  }
+}
+
+function mean(values: Float32Array): number {
+  let sum = 0;
+  for (const value of values) sum += value;
+  return sum / values.length;
+}
+
+const megabytes = (bytes: number): string => Math.round(bytes / 2 ** 20).toLocaleString("en");

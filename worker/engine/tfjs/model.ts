@@ -1,0 +1,180 @@
+// The whole network from token ids to losses, logits and gradients: embedding, blocks, final norm, head. The head works
+// through the positions in slices, so that logits over 50,257 tokens never exist for a whole batch.
+import * as tf from "@tensorflow/tfjs-core";
+import type { BlockSaved } from "./block.ts";
+import { block, blockBackward } from "./block.ts";
+import type { Net, Pass } from "./net.ts";
+import { drop, norm, normBackward } from "./net.ts";
+import type { NormSaved, Tensor } from "./ops.ts";
+import { free, scope } from "./ops.ts";
+
+/** Most logits that exist at once, in floats. */
+export const headSlice = 2 ** 24;
+
+const bigramTable = "token_embedding_table.weight";
+
+function names({ model }: Net): { tokens: string; positions: string; head: string } {
+  const [tokens, positions] =
+    model.family === "gpt2"
+      ? ["transformer.wte.weight", "transformer.wpe.weight"]
+      : ["tokens_embed.weight", "positions_embed.weight"];
+  return { tokens, positions, head: model.tiedHead ? tokens : "lm_head.weight" };
+}
+
+/** Token plus position embeddings. @returns (N, C) and the dropout mask that was applied */
+function embed(net: Net, pass: Pass, tokens: Int32Array): { y: Tensor; mask: Tensor | undefined } {
+  const { B, T, H, D } = pass.heads;
+  const C = H * D;
+  return scope(() => {
+    const rows = net.ops.gather(net.weights[names(net).tokens]!, tokens);
+    const positions = tf.slice(net.weights[names(net).positions]!, [0, 0], [T, C]);
+    const sum = tf.reshape(net.ops.add(tf.reshape(rows, [B, T, C]), positions), [B * T, C]);
+    const mask = pass.mask(0, [B * T, C]);
+    return { y: drop(net, sum, mask), mask };
+  });
+}
+
+function embedBackward(
+  net: Net,
+  pass: Pass,
+  tokens: Int32Array,
+  saved: { mask: Tensor | undefined; tableGradient: Tensor | undefined },
+  dy: Tensor,
+): void {
+  const { B, T, H, D } = pass.heads;
+  const { vocabSize, blockSize } = net.model;
+  scope(() => {
+    const d = drop(net, dy, saved.mask);
+    const perPosition = tf.reshape(net.ops.columnSum(tf.reshape(d, [B, T * H * D])), [T, H * D]);
+    pass.emit(
+      names(net).positions,
+      T < blockSize
+        ? tf.pad(perPosition, [
+            [0, blockSize - T],
+            [0, 0],
+          ])
+        : perPosition,
+    );
+    const scattered = net.ops.scatterAdd(d, tokens, vocabSize);
+    pass.emit(names(net).tokens, saved.tableGradient ? net.ops.add(saved.tableGradient, scattered) : scattered);
+  });
+}
+
+/** Calls `each` with stretches of positions whose logits fit `headSlice`. */
+function slices({ model }: Net, N: number, each: (from: number, rows: number) => void): void {
+  const most = Math.max(1, Math.floor(headSlice / model.vocabSize));
+  for (let from = 0; from < N; from += most) each(from, Math.min(most, N - from));
+}
+
+/** Logits (rows, V) of hidden states (rows, C); a bigram has its ids instead. */
+function headLogits(net: Net, x: Tensor): Tensor {
+  return net.ops.matMul(x, net.weights[names(net).head]!, false, true);
+}
+
+export interface Forward {
+  /** What enters the head (N, C). */
+  readonly hidden: Tensor;
+  readonly mask: Tensor | undefined;
+  /** One a block: what its backward pass needs, or only its input where that is computed again. */
+  readonly blocks: readonly { readonly x: Tensor; readonly saved?: BlockSaved }[];
+  readonly normed: NormSaved | undefined;
+}
+
+/**
+ * Embedding, blocks and final norm.
+ * @param keep what to keep for the backward pass: everything, the blocks' inputs only, or nothing
+ */
+export function forward(net: Net, pass: Pass, tokens: Int32Array, keep: "all" | "inputs" | "nothing"): Forward {
+  const embedded = embed(net, pass, tokens);
+  const blocks: { x: Tensor; saved?: BlockSaved }[] = [];
+  let x = embedded.y;
+  for (let l = 0; l < net.model.nLayer; l++) {
+    const { y, saved } = scope((): { y: Tensor; saved?: BlockSaved } => {
+      const out = block(net, pass, l, x);
+      return keep === "all" ? out : { y: out.y };
+    });
+    if (keep === "nothing") x.dispose();
+    else blocks.push(saved ? { x, saved } : { x });
+    x = y;
+  }
+  if (net.model.family === "gpt1") return { hidden: x, mask: embedded.mask, blocks, normed: undefined };
+  const { y, saved } = scope(() => norm(net, "transformer.ln_f", x));
+  x.dispose();
+  return { hidden: y, mask: embedded.mask, blocks, normed: saved };
+}
+
+/**
+ * Losses of all positions and the gradient of their mean; all parameters are emitted.
+ * @param takeLosses receives (rows) losses from position `from` on; the tensor is consumed
+ */
+export function gradient(
+  net: Net,
+  pass: Pass,
+  tokens: Int32Array,
+  targets: Int32Array,
+  recompute: boolean,
+  takeLosses: (losses: Tensor, from: number) => void,
+): void {
+  const { ops, model, weights } = net;
+  const N = tokens.length;
+  if (model.family === "bigram") {
+    const { losses, dLogits } = ops.crossEntropy(ops.gather(weights[bigramTable]!, tokens), targets, 1 / N);
+    takeLosses(losses, 0);
+    pass.emit(bigramTable, ops.scatterAdd(dLogits, tokens, model.vocabSize));
+    return;
+  }
+
+  const kept = forward(net, pass, tokens, recompute ? "inputs" : "all");
+  const head = names(net).head;
+  const hiddenParts: Tensor[] = [];
+  let tableGradient: Tensor | undefined;
+  slices(net, N, (from, rows) => {
+    const part = scope(() => {
+      const x = tf.slice(kept.hidden, [from, 0], [rows, model.nEmbd]);
+      const { losses, dLogits } = ops.crossEntropy(headLogits(net, x), targets.subarray(from, from + rows), 1 / N);
+      takeLosses(losses, from);
+      const dx = ops.matMul(dLogits, weights[head]!, false, false);
+      const dTable = ops.matMul(dLogits, x, true, false);
+      return { dx, dTable: tableGradient ? ops.add(tableGradient, dTable) : dTable };
+    });
+    tableGradient?.dispose();
+    tableGradient = part.dTable;
+    hiddenParts.push(part.dx);
+  });
+  kept.hidden.dispose();
+  if (!model.tiedHead) {
+    pass.emit(head, tableGradient!);
+    tableGradient = undefined;
+  }
+
+  let d = scope(() => {
+    const dHidden = hiddenParts.length === 1 ? hiddenParts[0]! : tf.concat(hiddenParts, 0);
+    return kept.normed ? normBackward(net, pass, "transformer.ln_f", kept.normed, dHidden) : dHidden;
+  });
+  free([kept.normed, hiddenParts.filter((part) => part !== d)]);
+  for (let l = model.nLayer - 1; l >= 0; l--) {
+    const { x, saved } = kept.blocks[l]!;
+    const dx = scope(() => blockBackward(net, pass, l, saved ?? block(net, pass, l, x).saved, d));
+    free([x, saved, d]);
+    d = dx;
+  }
+  embedBackward(net, pass, tokens, { mask: kept.mask, tableGradient }, d);
+}
+
+/** Calls `each` with the logits (rows, V) of the positions from `from` on, slice by slice; the tensor is consumed. */
+export function logits(
+  net: Net,
+  pass: Pass,
+  tokens: Int32Array,
+  each: (logits: Tensor, from: number, rows: number) => void,
+): void {
+  const hidden = net.model.family === "bigram" ? undefined : forward(net, pass, tokens, "nothing").hidden;
+  slices(net, tokens.length, (from, rows) => {
+    scope(() => {
+      const part = hidden
+        ? headLogits(net, tf.slice(hidden, [from, 0], [rows, net.model.nEmbd]))
+        : net.ops.gather(net.weights[bigramTable]!, tokens.subarray(from, from + rows));
+      each(part, from, rows);
+    });
+  });
+}
