@@ -1,0 +1,54 @@
+// Which engine computes here: the one asked for by name, or the fastest that is usable, and why.
+import { EngineError } from "../shared/errors.ts";
+import { tfjs } from "./engine/tfjs/engine.ts";
+import type { Engine, EngineKind, EngineOptions } from "./engine.ts";
+
+export const engineNames = ["auto", "native", "tfjs"] as const;
+export type EngineName = (typeof engineNames)[number];
+
+/** Every kind of engine, the fastest on a CPU first. */
+const kinds: readonly EngineKind[] = [tfjs];
+
+/**
+ * Open an engine.
+ * `auto` takes a usable GPU first and then the fastest CPU engine; a backend or instruction set asked for by name
+ * restricts it to the engine that has it.
+ * @returns the engine, and a sentence that says which it is and why
+ * @throws EngineError with the cure where nothing that was asked for is usable
+ */
+export async function openEngine(
+  name: EngineName,
+  options: EngineOptions,
+  from: readonly EngineKind[] = kinds,
+): Promise<{ engine: Engine; why: string }> {
+  const reasons: string[] = [];
+  for (const { kind, device } of candidates(name, options, from)) {
+    const asked = { ...options, device };
+    const { usable, why } = await kind.probe(asked);
+    if (usable) {
+      const engine = await kind.create(asked);
+      return { engine, why: [...reasons.map((reason) => `not ${reason}`), why].join("; ") };
+    }
+    if (!reasons.includes(why)) reasons.push(why);
+  }
+  throw new EngineError(
+    `no usable engine${name === "auto" ? "" : ` "${name}"`} for device ${options.device}: ` +
+      (reasons.join("; ") || `${name} is not part of this build, or its options exclude each other`),
+  );
+}
+
+/** Which kinds to try, in order, and on which device. */
+function candidates(
+  name: EngineName,
+  { device, backend = "auto", isa = "auto" }: EngineOptions,
+  from: readonly EngineKind[],
+): { kind: EngineKind; device: EngineOptions["device"] }[] {
+  const allowed = from.filter(
+    (kind) =>
+      (name === "auto" || kind.name === name) &&
+      (backend === "auto" || kind.name === "tfjs") &&
+      (isa === "auto" || kind.name === "native"),
+  );
+  const devices = device === "auto" && name === "auto" && backend === "auto" ? (["gpu", "cpu"] as const) : [device];
+  return devices.flatMap((each) => allowed.map((kind) => ({ kind, device: each })));
+}
