@@ -1,0 +1,70 @@
+// What `weft install tensorflow` leaves in the cache folder: TensorFlow's libraries as pip lays them out, beside
+// @tensorflow/tfjs-node's kernels and its addon compiled against them. The stock package pins TensorFlow 2.9.1, which
+// knows no GPU after Ampere. build.json is written last: a folder without it, or with a file cut short, is no build.
+import { existsSync, readdirSync, readFileSync, statSync } from "node:fs";
+import { homedir } from "node:os";
+import { join, resolve } from "node:path";
+import { z } from "zod";
+
+/** The npm package whose binding and kernels are built. */
+export const TFJS_NODE_VERSION = "4.22.0";
+/** Built and tested with every wheel from 2.12.1 to this one, the newest on PyPI when this was written. */
+export const TENSORFLOW_VERSION = "2.21.0";
+
+const recordSchema = z.strictObject({
+  tensorflow: z.string(),
+  tfjsNode: z.string(),
+  cuda: z.boolean(),
+  /** Bytes of each file that must be there, by path inside the folder. */
+  files: z.record(z.string(), z.number()),
+});
+export type BuildRecord = z.infer<typeof recordSchema>;
+
+export interface Build extends BuildRecord {
+  readonly dir: string;
+}
+
+/** Paths inside a build's folder. */
+export const parts = {
+  record: "build.json",
+  addon: "tfjs_binding.node",
+  /** What pip installed: tensorflow/ and, for CUDA, nvidia/, which TensorFlow finds by its own relative path. */
+  site: "site",
+  library: "site/tensorflow/libtensorflow_cc.so.2",
+  framework: "site/tensorflow/libtensorflow_framework.so.2",
+  tfjsNode: "node_modules/@tensorflow/tfjs-node",
+} as const;
+
+/** The folder for things that can be made again: WEFT_CACHE_DIR, else weft/ in XDG_CACHE_HOME or ~/.cache. */
+export function cacheDir(env: NodeJS.ProcessEnv = process.env): string {
+  if (env.WEFT_CACHE_DIR) return resolve(env.WEFT_CACHE_DIR);
+  return join(env.XDG_CACHE_HOME || join(homedir(), ".cache"), "weft");
+}
+
+export function buildDir(cache: string, version: string, cuda: boolean): string {
+  return join(cache, `tensorflow-${version}-${cuda ? "cuda" : "cpu"}-${process.arch}`);
+}
+
+/** The whole build in `dir`, or undefined where none was finished. */
+export function readBuild(dir: string): Build | undefined {
+  const path = join(dir, parts.record);
+  if (!existsSync(path)) return undefined;
+  const record = recordSchema.safeParse(JSON.parse(readFileSync(path, "utf8")));
+  if (!record.success) return undefined; // another version of Weft wrote it
+  const whole = Object.entries(record.data.files).every(
+    ([file, bytes]) => statSync(join(dir, file), { throwIfNoEntry: false })?.size === bytes,
+  );
+  return whole ? { ...record.data, dir } : undefined;
+}
+
+/** The newest whole build in the cache folder for CUDA, or for the CPU alone. */
+export function findBuild(cache: string, cuda: boolean): Build | undefined {
+  if (!existsSync(cache)) return undefined;
+  const newestFirst = (a: Build, b: Build) => b.tensorflow.localeCompare(a.tensorflow, "en", { numeric: true });
+  return readdirSync(cache)
+    .filter((name) => name.startsWith("tensorflow-") && name.endsWith(`-${process.arch}`))
+    .map((name) => readBuild(join(cache, name)))
+    .filter((build) => build !== undefined)
+    .filter((build) => build.cuda === cuda && build.tfjsNode === TFJS_NODE_VERSION)
+    .sort(newestFirst)[0];
+}
