@@ -1,0 +1,74 @@
+// `weft pull`: fetch a checkpoint of a run from its coordinator.
+import { SingleBar } from "cli-progress";
+import { Command } from "commander";
+import { resolveToken } from "../coordinator/access.ts";
+import { pullCheckpoint } from "./pull-checkpoint.ts";
+
+interface PullFlags {
+  from: string;
+  step: string;
+  out: string;
+  tokenFile?: string;
+  modelOnly: boolean;
+}
+
+export function pullCommand(): Command {
+  return new Command("pull")
+    .description("fetch a checkpoint of a run from its coordinator; the same command goes on after an interruption")
+    .requiredOption("--from <URL>", "address of the coordinator, such as http://127.0.0.1:7070")
+    .option("--step <WHICH>", "latest, best, final or the number of a step", "latest")
+    .option("--out <DIR>", "folder to put it in, as step-NNNNNN", "checkpoints")
+    .option("--model-only", "leave out the optimizer's state, which only training needs", false)
+    .option("--token-file <FILE>", "file with the run's token (default: the variable WEFT_TOKEN)")
+    .action(async ({ from, step, out, tokenFile, modelOnly }: PullFlags) => {
+      const token = (await resolveToken("localhost", tokenFile ?? "", process.env))?.text;
+      const bar = progressOf(process.stderr);
+      try {
+        const pulled = await pullCheckpoint({
+          from,
+          step,
+          out,
+          token,
+          parts: modelOnly ? "model" : "all",
+          onProgress: bar.show,
+          onRetry: (why) => bar.say(`${why}; trying again`),
+        });
+        bar.stop();
+        const { checkpoint, directory, bytesReceived } = pulled;
+        const loss = checkpoint.valLossNats === null ? "" : `, validation loss ${checkpoint.valLossNats.toFixed(4)}`;
+        const how = bytesReceived === 0 ? "already here, checked again" : `${megabytes(bytesReceived)} MB, checked`;
+        console.log(`step ${checkpoint.step}${loss}: ${directory} (${how})`);
+      } finally {
+        bar.stop();
+      }
+    });
+}
+
+const megabytes = (bytes: number): string => (bytes / 1e6).toFixed(1);
+
+/** A bar on a terminal, a line for each tenth elsewhere. */
+function progressOf(output: NodeJS.WriteStream) {
+  const bar = new SingleBar({
+    format: "pulling {bar} {percentage}% | {done} of {whole} MB | {duration_formatted}, {eta_formatted} left",
+    stream: output,
+    clearOnComplete: true,
+    hideCursor: null,
+  });
+  let started = false;
+  let tenths = 0;
+  return {
+    show: (done: number, total: number): void => {
+      if (output.isTTY) {
+        const payload = { done: megabytes(done), whole: megabytes(total) };
+        if (started) bar.update(done, payload);
+        else bar.start(total, done, payload);
+        started = true;
+      } else if (Math.floor((10 * done) / total) > tenths) {
+        tenths = Math.floor((10 * done) / total);
+        output.write(`pulling: ${tenths * 10} % of ${megabytes(total)} MB\n`);
+      }
+    },
+    say: (line: string): void => void output.write(`${line}\n`),
+    stop: (): void => bar.stop(),
+  };
+}
