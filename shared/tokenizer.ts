@@ -3,8 +3,19 @@
 import { readFile } from "node:fs/promises";
 import { join } from "node:path";
 import { ConfigError } from "./errors.ts";
+import { BpeTokenizer } from "./tokenizers/bpe.ts";
 import { CharTokenizer } from "./tokenizers/char.ts";
+import { Gpt1Tokenizer } from "./tokenizers/gpt1.ts";
+import { gpt2Tokenizer, isGpt2 } from "./tokenizers/gpt2.ts";
+import {
+  parseTokenizerJson,
+  parseVocabularyPair,
+  type ReadVocabulary,
+  tokenizerJson,
+  vocabularyPairs,
+} from "./tokenizers/hugging-face.ts";
 import { ownFile, parseOwnFile } from "./tokenizers/own-file.ts";
+import { WordTokenizer } from "./tokenizers/word.ts";
 
 export interface Tokenizer {
   readonly name: "char" | "word" | "gpt2" | "gpt1" | "bpe";
@@ -77,14 +88,13 @@ export class StreamEncoder {
 }
 
 /** The text of a file, or undefined where there is none. */
-async function textOf(directory: string, name: string): Promise<string | undefined> {
+async function textOf(path: string): Promise<string | undefined> {
   try {
-    return await readFile(join(directory, name), "utf8");
+    return await readFile(path, "utf8");
   } catch (error) {
-    if ((error as NodeJS.ErrnoException).code === "ENOENT") return undefined;
-    throw new ConfigError(`${join(directory, name)}: cannot be read (${(error as NodeJS.ErrnoException).code})`, {
-      cause: error,
-    });
+    const { code } = error as NodeJS.ErrnoException;
+    if (code === "ENOENT" || code === "ENOTDIR") return undefined;
+    throw new ConfigError(`${path}: cannot be read (${code})`, { cause: error });
   }
 }
 
@@ -93,11 +103,40 @@ async function textOf(directory: string, name: string): Promise<string | undefin
  * @throws ConfigError where there is none, or its files are not what they should be
  */
 export async function openTokenizer(directory: string): Promise<Tokenizer> {
-  const own = await textOf(directory, ownFile);
+  const at = (name: string): string => join(directory, name);
+  const own = await textOf(at(ownFile));
   if (own !== undefined) {
-    const path = join(directory, ownFile);
-    const { tokens } = parseOwnFile(own, path);
-    return new CharTokenizer(tokens);
+    const { kind, tokens } = parseOwnFile(own, at(ownFile));
+    return kind === "char" ? new CharTokenizer(tokens) : new WordTokenizer(tokens);
   }
-  throw new ConfigError(`${directory}: holds no tokenizer; looked for ${ownFile}`);
+  const whole = await textOf(at(tokenizerJson));
+  if (whole !== undefined) return tokenizerOf(parseTokenizerJson(whole, at(tokenizerJson)));
+  for (const [vocabName, mergesName] of vocabularyPairs) {
+    const vocab = await textOf(at(vocabName));
+    const merges = await textOf(at(mergesName));
+    if (vocab !== undefined && merges !== undefined)
+      return tokenizerOf(parseVocabularyPair(vocab, at(vocabName), merges, at(mergesName)));
+  }
+  const names = [ownFile, tokenizerJson, ...vocabularyPairs.map((pair) => pair.join(" + "))];
+  throw new ConfigError(`${directory}: holds no tokenizer; looked for ${names.join(", ")}`);
+}
+
+function tokenizerOf({ kind, ...vocabulary }: ReadVocabulary): Tokenizer {
+  if (kind === "gpt1") return new Gpt1Tokenizer(vocabulary);
+  return new BpeTokenizer(isGpt2(vocabulary) ? "gpt2" : "bpe", vocabulary);
+}
+
+/**
+ * The tokenizer that a command line names: `gpt2`, `word:FILE` with a word a line, or a directory that holds one.
+ * `char` has no vocabulary before it has seen a text: undefined.
+ * @throws ConfigError
+ */
+export async function tokenizerNamed(name: string): Promise<Tokenizer | undefined> {
+  if (name === "char") return undefined;
+  if (name === "gpt2") return gpt2Tokenizer();
+  if (!name.startsWith("word:")) return openTokenizer(name);
+  const path = name.slice("word:".length);
+  const words = await textOf(path);
+  if (words === undefined) throw new ConfigError(`--tokenizer ${name}: there is no file ${path} with a word a line`);
+  return new WordTokenizer(words.split(/\r?\n/).filter((word) => word !== ""));
 }

@@ -1,0 +1,79 @@
+// One token a word of a given vocabulary; text is words with single spaces between them (the tokenizer of "GPT in 60
+// lines of NumPy", whose bare KeyError is a named error here).
+import { ConfigError } from "../errors.ts";
+import type { StreamDecoder, Tokenizer } from "../tokenizer.ts";
+import { writeOwnFile } from "./own-file.ts";
+
+export class WordTokenizer implements Tokenizer {
+  readonly name = "word";
+  readonly #tokens: readonly string[];
+  readonly #ids: ReadonlyMap<string, number>;
+
+  /** @param tokens words without spaces, all different; the place in the list is the id */
+  constructor(tokens: readonly string[]) {
+    this.#tokens = tokens;
+    this.#ids = new Map(tokens.map((token, id) => [token, id]));
+    tokens.forEach((token, id) => {
+      if (token === "" || token.includes(" "))
+        throw new ConfigError(
+          `tokenizer word: token ${id} is ${JSON.stringify(token)}, expected a word without spaces`,
+        );
+      if (this.#ids.get(token) !== id)
+        throw new ConfigError(
+          `tokenizer word: ${JSON.stringify(token)} is token ${id} and token ${this.#ids.get(token)}`,
+        );
+    });
+  }
+
+  get vocabSize(): number {
+    return this.#tokens.length;
+  }
+
+  encode(text: string, at = 0): Int32Array {
+    if (text === "") throw new ConfigError("the text is empty; expected words with single spaces between them");
+    let position = at;
+    return Int32Array.from(text.split(" "), (word, i) => {
+      const id = this.#ids.get(word);
+      if (id === undefined)
+        throw new ConfigError(
+          word === ""
+            ? `an empty word at position ${position} (word ${i + 1}); expected single spaces, between words only`
+            : `word ${JSON.stringify(word)} at position ${position} (word ${i + 1}) is not in the vocabulary of ` +
+                `${this.vocabSize} words`,
+        );
+      position += word.length + 1;
+      return id;
+    });
+  }
+
+  /** Nowhere: the space at a cut would belong to neither part. */
+  cut(): number {
+    return 0;
+  }
+
+  decode(ids: Iterable<number>): string {
+    return Array.from(ids, (id) => this.#word(id)).join(" ");
+  }
+
+  decoder(): StreamDecoder {
+    let separator = "";
+    return {
+      push: (id) => {
+        const text = separator + this.#word(id);
+        separator = " ";
+        return text;
+      },
+      end: () => "",
+    };
+  }
+
+  toFiles(): ReadonlyMap<string, string> {
+    return writeOwnFile("word", this.#tokens);
+  }
+
+  #word(id: number): string {
+    const word = this.#tokens[id];
+    if (word !== undefined) return word;
+    throw new ConfigError(`tokenizer word: id ${id} is outside its vocabulary of ${this.vocabSize}`);
+  }
+}
