@@ -1,0 +1,165 @@
+// `weft worker --gpus all`: one worker process for each GPU (or several for the CPU), each seeing its own device only,
+// near its own memory, with its share of the cores. Crashed ones are started again, all end together.
+import { type ChildProcess, spawn } from "node:child_process";
+import { createInterface } from "node:readline";
+import { setTimeout as sleep } from "node:timers/promises";
+import { EngineError } from "../shared/errors.ts";
+import type { Gpu } from "./gpus.ts";
+
+/** One process that is kept running. */
+export interface Slot {
+  /** Prefix of its log lines and end of its worker's name: "gpu0", "cpu1". */
+  readonly label: string;
+  /** What it stands for, for people. */
+  readonly about: string;
+  /** Added to the launcher's own environment. */
+  readonly environment: Readonly<Record<string, string>>;
+  /** Put before the command: binds it to its cores and memory; empty where nothing is to bind or to bind with. */
+  readonly prefix: readonly string[];
+  readonly threads: number;
+  readonly device: "cpu" | "gpu";
+}
+
+export interface Machine {
+  readonly cores: number;
+  /** Nodes of memory and cores, such as [0, 1]. */
+  readonly numaNodes: readonly number[];
+  readonly hasNumactl: boolean;
+}
+
+/** Who runs where? Pure. @param processes for the CPU; with GPUs there is one for each of them */
+export function planSlots(gpus: readonly Gpu[], processes: number, machine: Machine): Slot[] {
+  const count = gpus.length > 0 ? gpus.length : processes;
+  const threads = Math.max(1, Math.floor(machine.cores / count));
+  const bind = (node: number | undefined): string[] =>
+    node === undefined || !machine.hasNumactl || machine.numaNodes.length < 2
+      ? []
+      : ["numactl", `--cpunodebind=${node}`, `--preferred=${node}`];
+  if (gpus.length > 0)
+    return gpus.map(({ index, name, memoryMiB, driver, numaNode }) => ({
+      label: `gpu${index}`,
+      about: `GPU ${index}: ${name}, ${memoryMiB} MiB, driver ${driver}${numaNode === undefined ? "" : `, NUMA node ${numaNode}`}`,
+      environment: {
+        CUDA_VISIBLE_DEVICES: String(index),
+        // CUDA counts the fastest GPU as its first unless told to count as nvidia-smi does.
+        CUDA_DEVICE_ORDER: "PCI_BUS_ID",
+        TF_FORCE_GPU_ALLOW_GROWTH: "true",
+      },
+      prefix: bind(numaNode),
+      threads,
+      device: "gpu",
+    }));
+  return Array.from({ length: processes }, (_, i) => ({
+    label: `cpu${i}`,
+    about: `CPU process ${i} of ${processes}, ${threads} ${threads === 1 ? "thread" : "threads"}`,
+    environment: { CUDA_VISIBLE_DEVICES: "-1" },
+    prefix: bind(machine.numaNodes[i % Math.max(1, machine.numaNodes.length)]),
+    threads,
+    device: "cpu",
+  }));
+}
+
+/** When to start a process again, and when to give up. Pure. */
+export function nextStart(failures: number, livedMs: number): { failures: number; waitMs: number } | "give up" {
+  const count = livedMs >= settledMs ? 1 : failures + 1;
+  return count > mostFailures ? "give up" : { failures: count, waitMs: Math.min(500 * 2 ** count, 30_000) };
+}
+
+/** A process that lived so long had started well: its failure is a new one. */
+const settledMs = 60_000;
+/** Failures in a row at the start after which waiting is of no use. */
+const mostFailures = 5;
+
+export interface LaunchOptions {
+  readonly slots: readonly Slot[];
+  /** Program and arguments of one slot's process. */
+  readonly command: (slot: Slot) => readonly [string, ...string[]];
+  /** Aborted once: all are asked to end (SIGTERM) and waited for. */
+  readonly stop: AbortSignal;
+  /** Aborted: all are killed. */
+  readonly kill: AbortSignal;
+  readonly log: (line: string) => void;
+  readonly wait?: (ms: number, signal: AbortSignal) => Promise<unknown>;
+}
+
+/**
+ * Run every slot until its process ends by itself with status 0 or all are stopped.
+ * @throws EngineError once a process failed too often, after the others have been stopped
+ */
+export async function launch(options: LaunchOptions): Promise<void> {
+  const failed = new AbortController();
+  const stop = AbortSignal.any([options.stop, failed.signal]);
+  const results = await Promise.allSettled(
+    options.slots.map((slot) =>
+      keepRunning(slot, { ...options, stop }).catch((error) => {
+        failed.abort();
+        throw error;
+      }),
+    ),
+  );
+  for (const result of results) if (result.status === "rejected") throw result.reason;
+}
+
+async function keepRunning(slot: Slot, options: LaunchOptions): Promise<void> {
+  const { log, stop, wait = (ms, signal) => sleep(ms, undefined, { signal }).catch(() => {}) } = options;
+  log(`[${slot.label}] ${slot.about}`);
+  for (let failures = 0; !stop.aborted; ) {
+    const startedAt = performance.now();
+    const end = await runOnce(slot, options);
+    if (end.status === 0 || stop.aborted) return;
+    const next = nextStart(failures, performance.now() - startedAt);
+    const what = `${slot.label} ended with ${end.status}${end.lastLine === "" ? "" : `: ${end.lastLine}`}`;
+    if (next === "give up") throw new EngineError(`${what}; it failed ${failures + 1} times in a row at the start`);
+    failures = next.failures;
+    log(`[${slot.label}] ${what}; starting it again in ${next.waitMs / 1000} s`);
+    await wait(next.waitMs, stop);
+  }
+}
+
+async function runOnce(
+  slot: Slot,
+  { command, stop, kill, log }: LaunchOptions,
+): Promise<{ status: number | string; lastLine: string }> {
+  const [program, ...rest] = [...slot.prefix, ...command(slot)] as [string, ...string[]];
+  const child = spawn(program, rest, {
+    env: { ...process.env, ...slot.environment },
+    stdio: ["ignore", "pipe", "pipe", "ipc"],
+    // Its own group: Ctrl-C on the terminal reaches the launcher alone, which then asks each process once.
+    detached: true,
+  });
+  let lastLine = "";
+  for (const output of [child.stdout!, child.stderr!])
+    createInterface({ input: output }).on("line", (line) => {
+      if (line.trim() !== "") lastLine = line.trim().slice(0, 300);
+      log(`[${slot.label}] ${line}`);
+    });
+  const onStop = (): void => void child.kill("SIGTERM");
+  const onKill = (): void => void child.kill("SIGKILL");
+  stop.addEventListener("abort", onStop, { once: true });
+  kill.addEventListener("abort", onKill, { once: true });
+  if (stop.aborted) onStop();
+  if (kill.aborted) onKill();
+  try {
+    return { status: await ended(child), lastLine };
+  } finally {
+    stop.removeEventListener("abort", onStop);
+    kill.removeEventListener("abort", onKill);
+  }
+}
+
+/** Its status or signal, once its output has been read to the end. */
+function ended(child: ChildProcess): Promise<number | string> {
+  return new Promise((resolve, reject) => {
+    child.once("error", (error) =>
+      reject(new EngineError(`cannot start a worker: ${error.message}`, { cause: error })),
+    );
+    child.once("close", (status, signal) => resolve(signal ?? status!));
+  });
+}
+
+/** In a launched process: end as on SIGTERM when the launcher is gone, however it went. */
+export function endWithLauncher(): void {
+  if (!process.channel) return;
+  process.channel.unref();
+  process.once("disconnect", () => process.kill(process.pid, "SIGTERM"));
+}
