@@ -1,6 +1,7 @@
 // The reference numbers from PyTorch: shared/oracles beside the checkout, or WEFT_ORACLES_DIR.
 import { existsSync } from "node:fs";
 import { join } from "node:path";
+import { layoutOf } from "../shared/layout.ts";
 import type { ModelConfig } from "../shared/model.ts";
 import { modelSchema } from "../shared/model.ts";
 import { readBytes, readFloats, readHeader } from "../shared/safetensors.ts";
@@ -54,4 +55,12 @@ export async function openOracle(name: string): Promise<Oracle> {
     },
     shape: (tensor) => entry(tensor).shape,
   };
+}
+
+/** (P) the weights before the first step, in the layout's order. */
+export async function startWeights(oracle: Oracle): Promise<Float32Array> {
+  const layout = layoutOf(oracle.model);
+  const weights = new Float32Array(layout.size);
+  for (const { name, offset } of layout.parameters) weights.set(await oracle.floats(`param.${name}`), offset);
+  return weights;
 }

@@ -6,9 +6,8 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
 import { configOf, readPretrained, tensorsOf } from "../shared/huggingface.ts";
-import { layoutOf } from "../shared/layout.ts";
 import { encode } from "../shared/safetensors.ts";
-import { openOracle, oraclesPresent } from "./oracle.ts";
+import { openOracle, oraclesPresent, startWeights } from "./oracle.ts";
 
 const python = process.env.WEFT_TRANSFORMERS_PYTHON;
 const cases = ["gpt2-tiny", "gpt2-nobias", "gpt2-odd", "gpt1-tiny"];
@@ -19,16 +18,6 @@ beforeAll(async () => {
 });
 afterAll(() => rm(directory, { recursive: true }));
 
-/** The oracle's start weights in the layout's order. */
-async function weightsOf(name: string): Promise<Float32Array> {
-  const oracle = await openOracle(name);
-  const layout = layoutOf(oracle.model);
-  const weights = new Float32Array(layout.size);
-  for (const { name: parameter, offset } of layout.parameters)
-    weights.set(await oracle.floats(`param.${parameter}`), offset);
-  return weights;
-}
-
 describe.skipIf(!python)("the real transformers (skipped without WEFT_TRANSFORMERS_PYTHON)", () => {
   test.skipIf(!oraclesPresent && !process.env.CI)("opens our models with PyTorch's own logits", async () => {
     for (const name of cases) {
@@ -37,7 +26,7 @@ describe.skipIf(!python)("the real transformers (skipped without WEFT_TRANSFORME
       const path = join(directory, name);
       await mkdir(path);
       await writeFile(join(path, "config.json"), JSON.stringify(configOf(model)));
-      const tensors = encode(tensorsOf(model, await weightsOf(name)), { format: "pt" });
+      const tensors = encode(tensorsOf(model, await startWeights(oracle)), { format: "pt" });
       await writeFile(join(path, "model.safetensors"), Buffer.concat(tensors));
       const [, , T] = oracle.shape("input.tokens") as [number, number, number];
       const logits = await oracle.floats("logits");
@@ -54,7 +43,7 @@ describe.skipIf(!python)("the real transformers (skipped without WEFT_TRANSFORME
     console.log(execFileSync(python!, [script, ...cases.map((name) => join(directory, name))], { encoding: "utf8" }));
     for (const name of cases) {
       const back = await readPretrained(join(directory, name, "again"));
-      const weights = await weightsOf(name);
+      const weights = await startWeights(await openOracle(name));
       const differs = back.weights.findIndex((x, i) => !Object.is(x, weights[i]));
       expect(differs, `${name}[${differs}]: ${back.weights[differs]} for ${weights[differs]}`).toBe(-1);
     }
