@@ -1,13 +1,13 @@
 // Which engine computes here: the one asked for by name, or the fastest that is usable, and why.
 import { EngineError } from "../shared/errors.ts";
-import { tfjs } from "./engine/tfjs/engine.ts";
+import { threadedTfjs } from "./engine/threaded.ts";
 import type { Engine, EngineKind, EngineOptions } from "./engine.ts";
 
 export const engineNames = ["auto", "native", "tfjs"] as const;
 export type EngineName = (typeof engineNames)[number];
 
 /** Every kind of engine, the fastest on a CPU first. */
-const kinds: readonly EngineKind[] = [tfjs];
+const kinds: readonly EngineKind[] = [threadedTfjs];
 
 /**
  * Open an engine.

@@ -322,6 +322,71 @@ export function engineContract(name: string, create: (options: EngineOptions) =>
       expectClose("head's gradient", rowsOf(gradient), rowsOf(head), 1e-6);
     });
 
+    describe.skipIf(!oraclesPresent)("greedy continuation (skipped where shared/oracles is missing)", () => {
+      test.each(["gpt2-tiny", "gpt2-nobias", "gpt2-odd"])("%s", async (file) => {
+        const oracle = await openOracle(file);
+        const engine = await open(oracle.model);
+        await engine.setWeights(await flat(oracle, "param"));
+        const greedy = oracle.meta<number[]>("greedy");
+        const start = 4;
+        const text = greedy.slice(0, start);
+        const generation = await engine.generation(1);
+        let logits = await generation.feed([Int32Array.from(text)]);
+        while (text.length < greedy.length) {
+          text.push(logits.indexOf(Math.max(...logits)));
+          if (generation.lengths[0] === oracle.model.blockSize) {
+            // The window slides: what the row held is forgotten, the end of the text is fed again.
+            generation.clear(0);
+            logits = await generation.feed([Int32Array.from(text.slice(-oracle.model.blockSize))]);
+          } else logits = await generation.feed([Int32Array.of(text.at(-1)!)]);
+        }
+        expect(text).toEqual(greedy);
+      });
+    });
+
+    test.each(["bigram", "gpt1", "gpt2"] as const)("generation of %s equals the whole forward pass", async (family) => {
+      const model = family === "bigram" ? bigram : { ...tiny, family };
+      const engine = await opened(model);
+      const V = model.vocabSize;
+      const texts = [ids(model, 8, 1), ids(model, 8, 2), ids(model, 8, 3)].map((text) => [...text]);
+      const held: number[][] = [[], [], []];
+      const generation = await engine.generation(3);
+      const check = async (logits: Float32Array, when: string) => {
+        expect(generation.lengths).toEqual(held.map((text) => text.length));
+        for (const [row, text] of held.entries()) {
+          const got = logits.slice(row * V, (row + 1) * V);
+          const all = text.length ? await engine.logits(Int32Array.from(text), 1) : new Float32Array(V);
+          expectClose(`row ${row} ${when}`, got, all.subarray(all.length - V), 1e-5);
+        }
+      };
+      const feed = async (counts: number[], when: string) => {
+        const added = counts.map((count, row) => texts[row]!.slice(held[row]!.length, held[row]!.length + count));
+        added.forEach((tokens, row) => {
+          held[row]!.push(...tokens);
+        });
+        await check(await generation.feed(added.map((tokens) => Int32Array.from(tokens))), when);
+      };
+      await feed([0, 0, 0], "before anything was fed");
+      await feed([3, 1, 0], "after the first tokens");
+      await feed([1, 2, 0], "with a row left alone");
+      await feed([0, 0, 5], "with a late row");
+      await generation.reorder([2, 0, 0]);
+      held.splice(0, 3, [...held[2]!], [...held[0]!], [...held[0]!]);
+      texts.splice(0, 3, [...held[0]!, 1, 2, 3], [...held[1]!, 4, 3, 2, 1], [...held[2]!, 0, 1, 2, 3]);
+      await feed([1, 1, 2], "after reordering");
+      generation.clear(1);
+      held[1] = [];
+      texts[1] = [3, 3, 1, 4, 0, 2, 1, 1];
+      await feed([2, 8, 1], "after clearing, up to the block size");
+      await expect(generation.feed([Int32Array.of(), Int32Array.of(1), Int32Array.of()])).rejects.toThrow(/8 .*1 /);
+      await expect(generation.feed([Int32Array.of(V), Int32Array.of(), Int32Array.of()])).rejects.toThrow(EngineError);
+      await expect(generation.feed([Int32Array.of()])).rejects.toThrow(/1 .*3/);
+      await expect(generation.reorder([0, 1, 3])).rejects.toThrow(EngineError);
+      await engine.setWeights(lively(model));
+      await expect(generation.feed([Int32Array.of(), Int32Array.of(), Int32Array.of()])).rejects.toThrow(EngineError);
+      generation.dispose();
+    });
+
     test("wrong calls are refused with the numbers", async () => {
       const engine = await open(tiny);
       const tokens = ids(tiny, 8);

@@ -6,7 +6,8 @@ import type { AttentionSaved, NormSaved, Tensor } from "./ops.ts";
 
 interface AttendSaved {
   readonly x: Tensor;
-  readonly attention: AttentionSaved;
+  /** None in generation. */
+  readonly attention: AttentionSaved | undefined;
   readonly attended: Tensor;
   readonly mask: Tensor | undefined;
 }
@@ -34,7 +35,9 @@ function attend(net: Net, pass: Pass, l: number, x: Tensor): { y: Tensor; saved:
   const { B, T, H } = pass.heads;
   const name = `${blockName(net, l)}.attn`;
   const qkv = linear(net, `${name}.c_attn`, x); // (N, 3C)
-  const { y: attended, saved } = net.ops.attention(qkv, pass.heads, pass.mask(1 + 3 * l, [B * H, T, T]));
+  const { y: attended, saved } = pass.cached
+    ? { y: pass.cached(l, qkv), saved: undefined }
+    : net.ops.attention(qkv, pass.heads, pass.mask(1 + 3 * l, [B * H, T, T]));
   const mask = pass.mask(2 + 3 * l, x.shape);
   const y = drop(net, linear(net, `${name}.c_proj`, attended), mask);
   return { y, saved: { x, attention: saved, attended, mask } };
@@ -43,7 +46,7 @@ function attend(net: Net, pass: Pass, l: number, x: Tensor): { y: Tensor; saved:
 function attendBackward(net: Net, pass: Pass, l: number, saved: AttendSaved, dy: Tensor): Tensor {
   const name = `${blockName(net, l)}.attn`;
   const dAttended = linearBackward(net, pass, `${name}.c_proj`, saved.attended, drop(net, dy, saved.mask));
-  const dQkv = net.ops.attentionBackward(dAttended, saved.attention, pass.heads);
+  const dQkv = net.ops.attentionBackward(dAttended, saved.attention!, pass.heads);
   return linearBackward(net, pass, `${name}.c_attn`, saved.x, dQkv);
 }
 

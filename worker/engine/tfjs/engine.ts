@@ -9,6 +9,7 @@ import type { Engine, EngineKind, EngineOptions, Generation, ShardPosition } fro
 import { checkLength, checkTargets, checkTokens } from "../check.ts";
 import type { Backend } from "./backend.ts";
 import { chooseBackend, openBackend } from "./backend.ts";
+import { TfjsGeneration } from "./generation.ts";
 import * as network from "./model.ts";
 import type { Net, Pass } from "./net.ts";
 import type { Tensor } from "./ops.ts";
@@ -34,6 +35,7 @@ export class TfjsEngine implements Engine {
   readonly #layout: Layout;
   readonly #maxRows: number;
   readonly #recompute: boolean;
+  readonly #generations = new Set<Generation>();
   #weights: Record<string, Tensor> | undefined;
 
   /** @throws EngineError when the plan does not fit the memory */
@@ -124,15 +126,17 @@ export class TfjsEngine implements Engine {
     const out = new Float32Array(tokens.length * this.model.nEmbd);
     const taken: (Promise<void> | undefined)[] = [];
     scope(() => {
-      const { hidden } = network.forward(this.#net(), this.#reading(rows, T), tokens, "nothing");
-      taken.push(this.#backend.take(hidden, out));
+      taken.push(this.#backend.take(network.hidden(this.#net(), this.#reading(rows, T), tokens), out));
     });
     await Promise.all(taken);
     return out;
   }
 
   async generation(rows: number): Promise<Generation> {
-    throw new EngineError(`generation of ${rows} rows is not there yet`);
+    if (!Number.isInteger(rows) || rows < 1) throw new EngineError(`generation: ${rows} rows, expected 1 or more`);
+    const generation = new TfjsGeneration(this.#net(), this.#backend, rows);
+    this.#generations.add(generation);
+    return generation;
   }
 
   async dispose(): Promise<void> {
@@ -140,6 +144,8 @@ export class TfjsEngine implements Engine {
   }
 
   #dropWeights(): void {
+    for (const generation of this.#generations) generation.dispose();
+    this.#generations.clear();
     for (const tensor of Object.values(this.#weights ?? {})) tensor.dispose();
     this.#weights = undefined;
   }

@@ -13,7 +13,8 @@ export const headSlice = 2 ** 24;
 
 const bigramTable = "token_embedding_table.weight";
 
-function names({ model }: Net): { tokens: string; positions: string; head: string } {
+/** Names of the parameters outside the blocks. */
+export function parameterNames({ model }: Net): { tokens: string; positions: string; head: string } {
   const [tokens, positions] =
     model.family === "gpt2"
       ? ["transformer.wte.weight", "transformer.wpe.weight"]
@@ -26,12 +27,29 @@ function embed(net: Net, pass: Pass, tokens: Int32Array): { y: Tensor; mask: Ten
   const { B, T, H, D } = pass.heads;
   const C = H * D;
   return scope(() => {
-    const rows = net.ops.gather(net.weights[names(net).tokens]!, tokens);
-    const positions = tf.slice(net.weights[names(net).positions]!, [0, 0], [T, C]);
+    const rows = net.ops.gather(net.weights[parameterNames(net).tokens]!, tokens);
+    const positions = tf.slice(net.weights[parameterNames(net).positions]!, [0, 0], [T, C]);
     const sum = tf.reshape(net.ops.add(tf.reshape(rows, [B, T, C]), positions), [B * T, C]);
     const mask = pass.mask(0, [B * T, C]);
     return { y: drop(net, sum, mask), mask };
   });
+}
+
+/** Embeddings (N, C) of ids at given positions, in generation. */
+export function embedAt(net: Net, ids: Int32Array, positions: Int32Array): Tensor {
+  const { ops, weights } = net;
+  const { tokens, positions: table } = parameterNames(net);
+  return ops.add(ops.gather(weights[tokens]!, ids), ops.gather(weights[table]!, positions));
+}
+
+/** Blocks and final norm on embeddings (N, C); x is consumed. @returns what enters the head (N, C) */
+export function hiddenOf(net: Net, pass: Pass, x: Tensor): Tensor {
+  for (let l = 0; l < net.model.nLayer; l++) {
+    const y = scope(() => block(net, pass, l, x).y);
+    x.dispose();
+    x = y;
+  }
+  return net.model.family === "gpt1" ? x : scope(() => norm(net, "transformer.ln_f", x).y);
 }
 
 function embedBackward(
@@ -47,7 +65,7 @@ function embedBackward(
     const d = drop(net, dy, saved.mask);
     const perPosition = tf.reshape(net.ops.columnSum(tf.reshape(d, [B, T * H * D])), [T, H * D]);
     pass.emit(
-      names(net).positions,
+      parameterNames(net).positions,
       T < blockSize
         ? tf.pad(perPosition, [
             [0, blockSize - T],
@@ -56,7 +74,10 @@ function embedBackward(
         : perPosition,
     );
     const scattered = net.ops.scatterAdd(d, tokens, vocabSize);
-    pass.emit(names(net).tokens, saved.tableGradient ? net.ops.add(saved.tableGradient, scattered) : scattered);
+    pass.emit(
+      parameterNames(net).tokens,
+      saved.tableGradient ? net.ops.add(saved.tableGradient, scattered) : scattered,
+    );
   });
 }
 
@@ -68,33 +89,29 @@ function slices({ model }: Net, N: number, each: (from: number, rows: number) =>
 
 /** Logits (rows, V) of hidden states (rows, C); a bigram has its ids instead. */
 function headLogits(net: Net, x: Tensor): Tensor {
-  return net.ops.matMul(x, net.weights[names(net).head]!, false, true);
+  return net.ops.matMul(x, net.weights[parameterNames(net).head]!, false, true);
 }
 
-export interface Forward {
+interface Kept {
   /** What enters the head (N, C). */
   readonly hidden: Tensor;
   readonly mask: Tensor | undefined;
-  /** One a block: what its backward pass needs, or only its input where that is computed again. */
+  /** One a block: its input and, unless that is to be computed again, what its backward pass needs. */
   readonly blocks: readonly { readonly x: Tensor; readonly saved?: BlockSaved }[];
   readonly normed: NormSaved | undefined;
 }
 
-/**
- * Embedding, blocks and final norm.
- * @param keep what to keep for the backward pass: everything, the blocks' inputs only, or nothing
- */
-export function forward(net: Net, pass: Pass, tokens: Int32Array, keep: "all" | "inputs" | "nothing"): Forward {
+/** Embedding, blocks and final norm, keeping what the backward pass needs. */
+function forward(net: Net, pass: Pass, tokens: Int32Array, recompute: boolean): Kept {
   const embedded = embed(net, pass, tokens);
   const blocks: { x: Tensor; saved?: BlockSaved }[] = [];
   let x = embedded.y;
   for (let l = 0; l < net.model.nLayer; l++) {
     const { y, saved } = scope((): { y: Tensor; saved?: BlockSaved } => {
       const out = block(net, pass, l, x);
-      return keep === "all" ? out : { y: out.y };
+      return recompute ? { y: out.y } : out;
     });
-    if (keep === "nothing") x.dispose();
-    else blocks.push(saved ? { x, saved } : { x });
+    blocks.push(saved ? { x, saved } : { x });
     x = y;
   }
   if (net.model.family === "gpt1") return { hidden: x, mask: embedded.mask, blocks, normed: undefined };
@@ -124,8 +141,8 @@ export function gradient(
     return;
   }
 
-  const kept = forward(net, pass, tokens, recompute ? "inputs" : "all");
-  const head = names(net).head;
+  const kept = forward(net, pass, tokens, recompute);
+  const head = parameterNames(net).head;
   const hiddenParts: Tensor[] = [];
   let tableGradient: Tensor | undefined;
   slices(net, N, (from, rows) => {
@@ -161,6 +178,11 @@ export function gradient(
   embedBackward(net, pass, tokens, { mask: kept.mask, tableGradient }, d);
 }
 
+/** What enters the head (N, C). */
+export function hidden(net: Net, pass: Pass, tokens: Int32Array): Tensor {
+  return hiddenOf(net, pass, embed(net, pass, tokens).y);
+}
+
 /** Calls `each` with the logits (rows, V) of the positions from `from` on, slice by slice; the tensor is consumed. */
 export function logits(
   net: Net,
@@ -168,11 +190,11 @@ export function logits(
   tokens: Int32Array,
   each: (logits: Tensor, from: number, rows: number) => void,
 ): void {
-  const hidden = net.model.family === "bigram" ? undefined : forward(net, pass, tokens, "nothing").hidden;
+  const x = net.model.family === "bigram" ? undefined : hidden(net, pass, tokens);
   slices(net, tokens.length, (from, rows) => {
     scope(() => {
-      const part = hidden
-        ? headLogits(net, tf.slice(hidden, [from, 0], [rows, net.model.nEmbd]))
+      const part = x
+        ? headLogits(net, tf.slice(x, [from, 0], [rows, net.model.nEmbd]))
         : net.ops.gather(net.weights[bigramTable]!, tokens.subarray(from, from + rows));
       each(part, from, rows);
     });

@@ -17,6 +17,8 @@ export interface Pass {
   mask(site: number, shape: readonly number[]): Tensor | undefined;
   /** Hand over the gradient of a parameter; the tensor is consumed. */
   emit(name: string, gradient: Tensor): void;
+  /** In generation: attention of block l from qkv (N, 3C) to (N, C) over what earlier calls left. */
+  cached?(l: number, qkv: Tensor): Tensor;
 }
 
 /** x (N, I) through the linear layer `name` of (I, O) weights. */

@@ -152,7 +152,7 @@ export const portableOps: Ops = {
 
   crossEntropy(logits, targets, scale) {
     const [N, V] = logits.shape as [number, number];
-    const at = tf.add(tf.mul(tf.range(0, N, 1, "int32"), V), int32(targets));
+    const at = int32(targets.map((target, n) => n * V + target));
     const shifted = tf.sub(logits, tf.max(logits, 1, true));
     logits.dispose();
     const exps = tf.exp(shifted);
