@@ -1,6 +1,7 @@
 // `weft install tensorflow`: the CUDA road of the tfjs engine, which nobody gets unasked (0.8 GB, 6 GB with CUDA).
 import { Command } from "commander";
-import { cacheDir, TENSORFLOW_VERSION } from "../worker/tensorflow/build.ts";
+import { cacheDir } from "../shared/cache.ts";
+import { TENSORFLOW_VERSION } from "../worker/tensorflow/build.ts";
 import { whyNoGpu } from "../worker/tensorflow/gpu.ts";
 import { installTensorflow } from "../worker/tensorflow/install.ts";
 

@@ -1,7 +1,7 @@
 // `weft pull`: fetch a checkpoint of a run from its coordinator.
-import { SingleBar } from "cli-progress";
 import { Command } from "commander";
 import { resolveToken } from "../coordinator/access.ts";
+import { megabytes, progressOf } from "./progress.ts";
 import { pullCheckpoint } from "./pull-checkpoint.ts";
 
 interface PullFlags {
@@ -22,7 +22,7 @@ export function pullCommand(): Command {
     .option("--token-file <FILE>", "file with the run's token (default: the variable WEFT_TOKEN)")
     .action(async ({ from, step, out, tokenFile, modelOnly }: PullFlags) => {
       const token = (await resolveToken("localhost", tokenFile ?? "", process.env))?.text;
-      const bar = progressOf(process.stderr);
+      const bar = progressOf(process.stderr, "pulling");
       try {
         const pulled = await pullCheckpoint({
           from,
@@ -42,33 +42,4 @@ export function pullCommand(): Command {
         bar.stop();
       }
     });
-}
-
-const megabytes = (bytes: number): string => (bytes / 1e6).toFixed(1);
-
-/** A bar on a terminal, a line for each tenth elsewhere. */
-function progressOf(output: NodeJS.WriteStream) {
-  const bar = new SingleBar({
-    format: "pulling {bar} {percentage}% | {done} of {whole} MB | {duration_formatted}, {eta_formatted} left",
-    stream: output,
-    clearOnComplete: true,
-    hideCursor: null,
-  });
-  let started = false;
-  let tenths = 0;
-  return {
-    show: (done: number, total: number): void => {
-      if (output.isTTY) {
-        const payload = { done: megabytes(done), whole: megabytes(total) };
-        if (started) bar.update(done, payload);
-        else bar.start(total, done, payload);
-        started = true;
-      } else if (Math.floor((10 * done) / total) > tenths) {
-        tenths = Math.floor((10 * done) / total);
-        output.write(`pulling: ${tenths * 10} % of ${megabytes(total)} MB\n`);
-      }
-    },
-    say: (line: string): void => void output.write(`${line}\n`),
-    stop: (): void => bar.stop(),
-  };
 }

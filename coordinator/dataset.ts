@@ -18,8 +18,12 @@ export interface DatasetOptions {
   readonly blockSize: number;
   /** What encodes the text; without it the characters of the text, or what lies beside the token files. */
   readonly tokenizer?: Tokenizer;
+  /** The last part of the tokens, for validation, where the source has no val.bin; 0: none. Default: 0.1. */
+  readonly valFraction?: number;
   /** For `shakespeare`: train on another book where there is no network, instead of refusing. */
   readonly substitute?: boolean;
+  /** Read all of the token files and compare their digest, however large they are. */
+  readonly verify?: boolean;
   /** One line for people. */
   readonly notify?: (line: string) => void;
 }
@@ -90,7 +94,7 @@ export class Dataset {
 
   /** Starts of all windows that follow each other without overlap: 0, T, 2T, ... */
   consecutive(split: Split): Int32Array {
-    const count = Math.floor((this.#splits[split].length - 1) / this.blockSize);
+    const count = Math.max(0, Math.floor((this.#splits[split].length - 1) / this.blockSize));
     return Int32Array.from({ length: count }, (_, i) => i * this.blockSize);
   }
 
@@ -105,12 +109,12 @@ const largestTextBytes = 2 ** 30;
 
 /** @throws ConfigError where the data is missing, empty, foreign, or shorter than a block */
 export async function openDataset(options: DatasetOptions): Promise<Dataset> {
-  const { source, blockSize, tokenizer } = options;
+  const { source, blockSize } = options;
   const dataset = (await isTokenSource(source))
-    ? new Dataset({ name: source, blockSize, ...(await openTokenFiles(source, tokenizer)) })
+    ? new Dataset({ name: source, blockSize, ...(await openTokenFiles(source, options)) })
     : await encodeText(options);
   for (const split of ["train", "val"] as const)
-    if (dataset[split].length < blockSize + 1) {
+    if ((split === "train" || options.valFraction !== 0) && dataset[split].length < blockSize + 1) {
       await dataset.close();
       throw new ConfigError(
         `data ${dataset.name}: too short: its ${split} split has ${dataset[split].length} tokens, a window of block size ` +
@@ -180,7 +184,7 @@ async function encodeText(options: DatasetOptions): Promise<Dataset> {
     all.set(piece, offset);
     offset += piece.length;
   }
-  const [train, val] = splitTokens(new MemoryTokens(all));
+  const [train, val] = splitTokens(new MemoryTokens(all), options.valFraction);
   return new Dataset({
     name: documents.length === 1 ? documents[0]!.name : `${options.source} (${documents.length} files)`,
     tokenizer,

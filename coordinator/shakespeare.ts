@@ -4,9 +4,9 @@
 import { createHash } from "node:crypto";
 import { mkdir, readFile, rename, rm, writeFile } from "node:fs/promises";
 import { createRequire } from "node:module";
-import { homedir } from "node:os";
 import { dirname, join } from "node:path";
 import { z } from "zod";
+import { cacheDir } from "../shared/cache.ts";
 import { ConfigError, messageOf } from "../shared/errors.ts";
 import { documentOf, type TextDocument } from "./text-source.ts";
 
@@ -20,7 +20,7 @@ export interface ShakespeareOptions {
   readonly substitute: boolean;
   /** One line for people: what is being fetched or stands in. */
   readonly notify: (line: string) => void;
-  readonly environment?: Readonly<Record<string, string | undefined>>;
+  readonly environment?: NodeJS.ProcessEnv;
   readonly address?: string;
   /** The download is given up when nothing arrives for this long. */
   readonly timeoutMs?: number;
@@ -40,7 +40,7 @@ export async function openShakespeare(options: ShakespeareOptions): Promise<Text
     }
   }
 
-  const cached = join(cacheFolder(environment), fileName);
+  const cached = join(cacheDir(environment), fileName);
   const text = await readIfThere(cached);
   if (text && digestOf(text) === sha256) return documentOf(cached, text.toString("utf8"));
 
@@ -61,11 +61,6 @@ export async function openShakespeare(options: ShakespeareOptions): Promise<Text
     options.notify(`data: tiny Shakespeare is not kept for the next run (${messageOf(error)})`),
   );
   return documentOf(cached, downloaded.toString("utf8"));
-}
-
-/** Where Weft keeps what it downloaded. */
-function cacheFolder(environment: Readonly<Record<string, string | undefined>>): string {
-  return join(environment.XDG_CACHE_HOME ?? join(homedir(), ".cache"), "weft");
 }
 
 async function readIfThere(path: string): Promise<Buffer | undefined> {

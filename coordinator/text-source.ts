@@ -47,6 +47,25 @@ export async function findDocuments(source: string): Promise<TextDocument[]> {
   return Promise.all(paths.sort().map(openDocument));
 }
 
+/** The same documents, telling how many bytes of all have been read. */
+export function withProgress(
+  documents: readonly TextDocument[],
+  progress: (done: number, total: number) => void,
+): readonly TextDocument[] {
+  const total = documents.reduce((sum, { bytes }) => sum + bytes, 0);
+  let done = 0;
+  return documents.map((document) => ({
+    ...document,
+    async *pieces() {
+      for await (const piece of document.pieces()) {
+        yield piece;
+        done += Buffer.byteLength(piece);
+        progress(done, total);
+      }
+    },
+  }));
+}
+
 async function openDocument(path: string): Promise<TextDocument> {
   const { size } = await stat(path);
   return { name: path, bytes: size, pieces: () => piecesOf(path) };

@@ -1,6 +1,6 @@
 // Sequences of token ids, in memory or in a file: uint16 little-endian as nanoGPT writes them, uint32 where the
 // vocabulary has more than 65,536 tokens. Files are read by offset, so they may be larger than memory.
-import { createHash } from "node:crypto";
+import type { Hash } from "node:crypto";
 import { type FileHandle, open } from "node:fs/promises";
 import { ConfigError } from "../shared/errors.ts";
 
@@ -86,7 +86,7 @@ export class TokenFile implements Tokens {
   }
 
   /** Feed the file's bytes to a digest, piece by piece. */
-  async addTo(digest: ReturnType<typeof createHash>): Promise<void> {
+  async addTo(digest: Hash): Promise<void> {
     const piece = 1 << 20;
     for (let offset = 0; offset < this.length; offset += piece) {
       const raw = tokenArray(this.#vocabSize, Math.min(piece, this.length - offset));
@@ -115,11 +115,10 @@ export class TokenFile implements Tokens {
   }
 }
 
-/** Writes a token file and knows the digest of what it wrote. */
+/** Writes a token file. */
 export class TokenWriter {
   readonly #file: FileHandle;
   readonly #vocabSize: number;
-  readonly #digest = createHash("sha256");
   #length = 0;
 
   private constructor(file: FileHandle, vocabSize: number) {
@@ -139,16 +138,22 @@ export class TokenWriter {
   async write(ids: Int32Array): Promise<void> {
     const raw = tokenArray(this.#vocabSize, ids.length);
     raw.set(ids);
-    const bytes = new Uint8Array(raw.buffer);
-    this.#digest.update(bytes);
-    await this.#file.writeFile(bytes);
+    await this.#file.writeFile(new Uint8Array(raw.buffer));
     this.#length += ids.length;
   }
 
-  /** Flush to the disk and close. @returns sha256 of the file, in hexadecimal */
-  async close(): Promise<string> {
-    await this.#file.sync();
-    await this.#file.close();
-    return this.#digest.digest("hex");
+  /** Cut the file off after `length` tokens. */
+  async truncate(length: number): Promise<void> {
+    await this.#file.truncate(length * widthOf(this.#vocabSize));
+    this.#length = length;
+  }
+
+  /** Flush to the disk and close. */
+  async close(): Promise<void> {
+    try {
+      await this.#file.sync();
+    } finally {
+      await this.#file.close();
+    }
   }
 }

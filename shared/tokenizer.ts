@@ -98,9 +98,12 @@ async function textOf(path: string): Promise<string | undefined> {
   }
 }
 
+/** A directory holds none of the files of a tokenizer. */
+export class NoTokenizerError extends ConfigError {}
+
 /**
  * The tokenizer whose files lie in a directory: a checkpoint, a prepared data set or a Hugging Face model.
- * @throws ConfigError where there is none, or its files are not what they should be
+ * @throws NoTokenizerError where there is none, ConfigError where its files are not what they should be
  */
 export async function openTokenizer(directory: string): Promise<Tokenizer> {
   const at = (name: string): string => join(directory, name);
@@ -118,7 +121,7 @@ export async function openTokenizer(directory: string): Promise<Tokenizer> {
       return tokenizerOf(parseVocabularyPair(vocab, at(vocabName), merges, at(mergesName)));
   }
   const names = [ownFile, tokenizerJson, ...vocabularyPairs.map((pair) => pair.join(" + "))];
-  throw new ConfigError(`${directory}: holds no tokenizer; looked for ${names.join(", ")}`);
+  throw new NoTokenizerError(`${directory}: holds no tokenizer; looked for ${names.join(", ")}`);
 }
 
 function tokenizerOf({ kind, ...vocabulary }: ReadVocabulary): Tokenizer {

@@ -34,10 +34,9 @@ export class BpeTrainer {
 
   /**
    * @param vocabSize tokens in all: 256 bytes, the merges, and <|endoftext|> as the last
-   * @param progress called with the merges made so far
    * @throws ConfigError where vocabSize leaves no room for merges, or the text has too few pairs for it
    */
-  train(vocabSize: number, progress: (merges: number) => void = () => {}): BpeTokenizer {
+  train(vocabSize: number): BpeTokenizer {
     this.endDocument();
     if (!Number.isInteger(vocabSize) || vocabSize < 257 || vocabSize > 1_000_000)
       throw new ConfigError(
@@ -79,7 +78,6 @@ export class BpeTrainer {
         word.symbols = join(word.symbols, left, right, merged);
         pairs.add(word.symbols, word.count, index);
       }
-      progress(merges.length);
     }
     return new BpeTokenizer("bpe", { tokens: [...tokens, endOfTextToken], merges, special: [endOfTextToken] });
   }

@@ -13,7 +13,8 @@ import {
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { afterEach, beforeEach, expect, test } from "vitest";
-import { buildDir, cacheDir, findBuild, parts, readBuild } from "../../worker/tensorflow/build.ts";
+import { cacheDir } from "../../shared/cache.ts";
+import { buildDir, findBuild, parts, readBuild } from "../../worker/tensorflow/build.ts";
 import type { GpuFacts } from "../../worker/tensorflow/gpu.ts";
 import { explainNoGpu } from "../../worker/tensorflow/gpu.ts";
 import { installTensorflow, wheelArguments } from "../../worker/tensorflow/install.ts";

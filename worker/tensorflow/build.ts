@@ -2,8 +2,7 @@
 // @tensorflow/tfjs-node's kernels and its addon compiled against them. The stock package pins TensorFlow 2.9.1, which
 // knows no GPU after Ampere. build.json is written last: a folder without it, or with a file cut short, is no build.
 import { existsSync, readdirSync, readFileSync, statSync } from "node:fs";
-import { homedir } from "node:os";
-import { join, resolve } from "node:path";
+import { join } from "node:path";
 import { z } from "zod";
 
 /** The npm package whose binding and kernels are built. */
@@ -34,12 +33,6 @@ export const parts = {
   framework: "site/tensorflow/libtensorflow_framework.so.2",
   tfjsNode: "node_modules/@tensorflow/tfjs-node",
 } as const;
-
-/** The folder for things that can be made again: WEFT_CACHE_DIR, else weft/ in XDG_CACHE_HOME or ~/.cache. */
-export function cacheDir(env: NodeJS.ProcessEnv = process.env): string {
-  if (env.WEFT_CACHE_DIR) return resolve(env.WEFT_CACHE_DIR);
-  return join(env.XDG_CACHE_HOME || join(homedir(), ".cache"), "weft");
-}
 
 export function buildDir(cache: string, version: string, cuda: boolean): string {
   return join(cache, `tensorflow-${version}-${cuda ? "cuda" : "cpu"}-${process.arch}`);

@@ -1,0 +1,53 @@
+import { mkdtemp, readFile, rm, writeFile } from "node:fs/promises";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { afterEach, beforeEach, expect, test, vi } from "vitest";
+import { dataCommand } from "../../cli/data.ts";
+
+let folder: string;
+let printed: string[];
+beforeEach(async () => {
+  folder = await mkdtemp(join(tmpdir(), "weft-cli-data-"));
+  await writeFile(join(folder, "text.txt"), "the cat sat on the mat, the dog sat on the cat\n".repeat(40));
+  printed = [];
+  vi.spyOn(console, "log").mockImplementation((line: string) => void printed.push(line));
+  vi.spyOn(process.stderr, "write").mockReturnValue(true);
+});
+afterEach(async () => {
+  vi.restoreAllMocks();
+  await rm(folder, { recursive: true });
+});
+
+async function data(...words: string[]): Promise<void> {
+  const command = dataCommand().exitOverride();
+  for (const sub of command.commands) sub.exitOverride();
+  await command.parseAsync(words, { from: "user" });
+}
+
+test("train a tokenizer, prepare with it, look at the result", async () => {
+  const at = (name: string): string => join(folder, name);
+  await data("train-tokenizer", at("text.txt"), "--vocab-size", "270", "--out", at("bpe"));
+  expect(JSON.parse(await readFile(at("bpe/tokenizer.json"), "utf8")).model.merges).toHaveLength(13);
+  await data("prepare", at("text.txt"), "--tokenizer", at("bpe"), "--out", at("ready"), "--val-fraction", "0.25");
+  await data("info", at("ready"), "--json");
+  const info = JSON.parse(printed.at(-1)!);
+  expect(info).toMatchObject({ source: at("ready"), tokenizer: "bpe", vocabSize: 270 });
+  expect(info.valTokens / (info.trainTokens + info.valTokens)).toBeCloseTo(0.25, 2);
+  expect(info.begins).toMatch(/^the cat sat on the mat, the dog/);
+  await data("info", at("text.txt"));
+  expect(printed.at(-1)).toMatch(/^begins +the cat sat on .*\\nthe cat/);
+});
+
+test.each([
+  ["--val-fraction", "1", /expected a number from 0 to below 1/],
+  ["--val-fraction", "x", /expected a number from 0 to below 1/],
+  ["--tokenizer", "none", /none: holds no tokenizer; looked for/],
+])("prepare %s %s is refused", async (flag, value, message) => {
+  const command = data("prepare", join(folder, "text.txt"), "--out", join(folder, "out"), flag, value);
+  await expect(command).rejects.toThrow(message);
+});
+
+test("train-tokenizer --vocab-size 256 is refused", async () => {
+  const command = data("train-tokenizer", join(folder, "text.txt"), "--out", folder, "--vocab-size", "256");
+  await expect(command).rejects.toThrow(/expected a whole number from 257/);
+});
