@@ -1,0 +1,86 @@
+// The one sum: gradients of tree nodes meet their siblings, left + right in float32, up to the root. Workers add inside
+// a lease along the same tree as the coordinator adds leases, so the bits do not depend on who computed what, nor on
+// the order of arrival.
+import type { VectorOps } from "./vector.ts";
+
+/** Units [first, first + count) of a tree: count a power of two, first a multiple of it. */
+export interface TreeNode {
+  readonly first: number;
+  readonly count: number;
+}
+
+/** "3" or "4-7", for people. */
+export function nodeName({ first, count }: TreeNode): string {
+  return count === 1 ? `${first}` : `${first}-${first + count - 1}`;
+}
+
+/** Vectors of one length that are used again and again: a fresh large array costs more than a sum. */
+export class VectorPool {
+  readonly #length: number;
+  readonly #free: Float32Array[] = [];
+
+  constructor(length: number) {
+    this.#length = length;
+  }
+
+  take(): Float32Array {
+    return this.#free.pop() ?? new Float32Array(this.#length);
+  }
+
+  /** The caller must not use the vector afterwards. */
+  give(vector: Float32Array): void {
+    this.#free.push(vector);
+  }
+}
+
+export class TreeSum {
+  readonly #root: TreeNode;
+  readonly #pool: VectorPool;
+  readonly #ops: VectorOps;
+  readonly #nodes = new Map<string, Float32Array>();
+
+  constructor(root: TreeNode, pool: VectorPool, ops: VectorOps) {
+    this.#root = root;
+    this.#pool = pool;
+    this.#ops = ops;
+  }
+
+  /**
+   * Add a node that is not in the sum yet; its sibling, if there, is summed with it, and so on up.
+   * @param vector (P) of the pool, taken over
+   */
+  add(node: TreeNode, vector: Float32Array): void {
+    let { first, count } = node;
+    let sum = vector;
+    while (count < this.#root.count) {
+      const isRight = (first / count) % 2 === 1;
+      const key = nodeName({ first: isRight ? first - count : first + count, count });
+      const sibling = this.#nodes.get(key);
+      if (!sibling) break;
+      this.#nodes.delete(key);
+      const [left, right] = isRight ? [sibling, sum] : [sum, sibling];
+      this.#ops.add(left, right);
+      this.#pool.give(right);
+      sum = left;
+      if (isRight) first -= count;
+      count *= 2;
+    }
+    this.#nodes.set(nodeName({ first, count }), sum);
+  }
+
+  /** The sum over the root, (P), once every unit is in; it belongs to the caller, who gives it back to the pool. */
+  take(): Float32Array {
+    const key = nodeName(this.#root);
+    const root = this.#nodes.get(key);
+    if (!root || this.#nodes.size !== 1)
+      throw new Error(`the sum is not whole: it holds ${[...this.#nodes.keys()].join(", ")} of ${key}`);
+    this.#nodes.delete(key);
+    return root;
+  }
+
+  /** Give back what a step that ended early left behind. */
+  clear(): void {
+    for (const vector of this.#nodes.values()) this.#pool.give(vector);
+    this.#nodes.clear();
+  }
+}
