@@ -1,9 +1,11 @@
 // The ledger: one line a step in ledger.jsonl with who computed what and what came out, chained to the line before by
 // its SHA-256. Each shard of each step stands in it exactly once; a checkpoint remembers how long the ledger was.
 import { createHash } from "node:crypto";
+import { createReadStream } from "node:fs";
 import { type FileHandle, open } from "node:fs/promises";
 import { join } from "node:path";
-import { ConfigError } from "../shared/errors.ts";
+import { createInterface } from "node:readline";
+import { ConfigError, messageOf } from "../shared/errors.ts";
 
 export interface LedgerEntry {
   /** 1-based: the number of updates after this step. */
@@ -17,20 +19,22 @@ export interface LedgerEntry {
   readonly weights: string;
 }
 
-/** Where the ledger stood: its length, and the hash that the next line names. */
+/** Where the ledger stands: its number of lines, and the SHA-256 of the last one, which the next one names. */
 export interface LedgerPosition {
-  readonly bytes: number;
+  readonly lines: number;
   readonly head: string;
 }
 
-export const ledgerStart: LedgerPosition = { bytes: 0, head: "0".repeat(64) };
+export const ledgerStart: LedgerPosition = { lines: 0, head: "0".repeat(64) };
 
 export class Ledger {
   readonly #file: FileHandle;
+  #bytes: number;
   #position: LedgerPosition;
 
-  private constructor(file: FileHandle, position: LedgerPosition) {
+  private constructor(file: FileHandle, bytes: number, position: LedgerPosition) {
     this.#file = file;
+    this.#bytes = bytes;
     this.#position = position;
   }
 
@@ -41,31 +45,23 @@ export class Ledger {
   /**
    * Open the ledger of a run directory at a position. What stands after it belongs to steps that will be done again, to
    * the same bits, and is cut off.
-   * @throws ConfigError if the ledger is shorter than the position, or its last line is not the one that it names
+   * @throws ConfigError if the chain of lines up to the position is broken or too short
    */
   static async open(runDir: string, position: LedgerPosition): Promise<Ledger> {
     const path = join(runDir, "ledger.jsonl");
-    const file = await open(path, position.bytes === 0 ? "w+" : "r+").catch((error: NodeJS.ErrnoException) => {
+    const bytes = position.lines === 0 ? 0 : await provenLength(path, position);
+    const file = await open(path, bytes === 0 ? "w" : "r+").catch((error: NodeJS.ErrnoException) => {
       throw new ConfigError(`${path}: cannot be opened (${error.code})`, { cause: error });
     });
-    try {
-      const { size } = await file.stat();
-      if (size < position.bytes)
-        throw new ConfigError(`${path}: ${size} bytes long, but ${position.bytes} when the checkpoint was written`);
-      if (position.bytes > 0 && hashOf(await lastLine(file, position.bytes)) !== position.head)
-        throw new ConfigError(`${path}: the line that ends at byte ${position.bytes} is not the checkpoint's`);
-      await file.truncate(position.bytes);
-      return new Ledger(file, position);
-    } catch (error) {
-      await file.close();
-      throw error;
-    }
+    await file.truncate(bytes);
+    return new Ledger(file, bytes, position);
   }
 
   async append(entry: LedgerEntry): Promise<void> {
     const line = `${JSON.stringify({ ...entry, previous: this.#position.head })}\n`;
-    await this.#file.write(line, this.#position.bytes);
-    this.#position = { bytes: this.#position.bytes + Buffer.byteLength(line), head: hashOf(line) };
+    await this.#file.write(line, this.#bytes);
+    this.#bytes += Buffer.byteLength(line);
+    this.#position = { lines: this.#position.lines + 1, head: hashOf(line) };
   }
 
   /** Make sure that what was appended survives a power cut. */
@@ -78,11 +74,27 @@ export class Ledger {
   }
 }
 
-async function lastLine(file: FileHandle, end: number): Promise<string> {
-  // A line names every part of a batch: 65,536 shards of one worker each would be about 4 MiB.
-  const tail = Buffer.alloc(Math.min(end, 8 * 2 ** 20));
-  await file.read(tail, 0, tail.length, end - tail.length);
-  return tail.subarray(tail.lastIndexOf("\n", -2) + 1).toString();
+/** Bytes of the first `lines` lines, each of which must name the one before it, the last being `head`. */
+async function provenLength(path: string, { lines, head }: LedgerPosition): Promise<number> {
+  let bytes = 0;
+  let count = 0;
+  let previous = ledgerStart.head;
+  try {
+    for await (const text of createInterface({ input: createReadStream(path) })) {
+      const line = `${text}\n`;
+      if (JSON.parse(text).previous !== previous)
+        throw new ConfigError(`${path}: line ${count + 1} does not follow from the line before it`);
+      previous = hashOf(line);
+      bytes += Buffer.byteLength(line);
+      if (++count === lines) break;
+    }
+  } catch (error) {
+    if (error instanceof ConfigError) throw error;
+    throw new ConfigError(`${path}: cannot be read up to line ${lines}: ${messageOf(error)}`, { cause: error });
+  }
+  if (count < lines) throw new ConfigError(`${path}: ${count} lines, the checkpoint was written after ${lines}`);
+  if (previous !== head) throw new ConfigError(`${path}: line ${lines} is not the one that the checkpoint names`);
+  return bytes;
 }
 
 function hashOf(line: string): string {

@@ -127,6 +127,7 @@ export const optionTable = {
     unit: "GiB",
     defaultText: "what is free",
   }),
+  anyArithmetic: toggle("training", false, "take workers of any engine together; the bits then depend on who came"),
   checkpointActivations: toggle("engine", false, "recompute activations block by block to save memory"),
 
   host: text("network", "ADDRESS", "127.0.0.1", "address to listen on; beyond loopback a token is required"),
@@ -135,6 +136,7 @@ export const optionTable = {
   timeout: number("network", 30, { min: 1, max: 3600 }, "longest silence of a peer; other waits derive from it", {
     unit: "seconds",
   }),
+  stay: toggle("network", true, "go on serving status and checkpoints after the last step, until interrupted"),
   maxWorkers: number("network", 256, { min: 1, max: 65_536, ...integer }, "most connections at once"),
 
   workers: number("local", 2, { min: 1, max: 256, ...integer }, "worker processes on this machine"),

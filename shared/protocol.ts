@@ -108,6 +108,18 @@ export const decodeFromCoordinator = (message: Buffer): FromCoordinator =>
   decode(fromCoordinator, message, "the coordinator");
 
 /** Every time of the protocol in milliseconds, from the one knob `--timeout`. */
-export function timesOf(timeoutMs: number): { pingEveryMs: number; silenceMs: number; handshakeMs: number } {
-  return { pingEveryMs: timeoutMs / 5, silenceMs: timeoutMs, handshakeMs: timeoutMs };
+export function timesOf(timeoutMs: number) {
+  return {
+    pingEveryMs: timeoutMs / 5,
+    /** Longest time without a sign of life. */
+    silenceMs: timeoutMs,
+    /** From the connection to the hello. */
+    handshakeMs: timeoutMs,
+    /** From the connection to an open engine: large models and GPU libraries take their time. */
+    openMs: 20 * timeoutMs,
+    /** How long one lease may take at a worker whose speed is not known yet. */
+    leaseMs: 20 * timeoutMs,
+    /** How much later than its speed says a lease must be before it is given to another as well. */
+    graceMs: timeoutMs / 60,
+  };
 }

@@ -1,0 +1,304 @@
+// One worker at the other end of a WebSocket: what it may say when, what is sent to it under back-pressure, and how
+// long it may be silent. Decisions are the loop's; this file only speaks.
+import { performance } from "node:perf_hooks";
+import type { RawData, WebSocket } from "ws";
+import { messageOf, ProtocolError } from "../shared/errors.ts";
+import { Arrival, bytesOf, type Frame, framesOf, parseFrame } from "../shared/frame.ts";
+import {
+  decodeFromWorker,
+  encodeMessage,
+  type FromCoordinator,
+  type FromWorker,
+  isControl,
+  protocolVersion,
+  timesOf,
+} from "../shared/protocol.ts";
+import type { VectorPool } from "../shared/tree.ts";
+
+/** What the loop hears. */
+export interface ConnectionEvents {
+  /** Its engine is open: it may be offered weights, or refused. */
+  ready(worker: Connection): void;
+  /** It may be able to take more, or less, than before. */
+  changed(worker: Connection): void;
+  /** @param gradient (P) of the pool, now the listener's; none for an evaluation */
+  answered(worker: Connection, lease: number, losses: number[], computeMs: number, gradient?: Float32Array): void;
+  handedBack(worker: Connection, lease: number, reason: string): void;
+  gone(worker: Connection, reason: string): void;
+}
+
+export type LeaseMessage = Extract<FromCoordinator, { type: "lease" }>;
+export type Welcome = Extract<FromCoordinator, { type: "welcome" }>;
+
+/** Weights of one step as frames that any number of connections send from the same memory. */
+export class WeightsSnapshot {
+  readonly step: number;
+  readonly frames: readonly Buffer[];
+  /** Connections that still send from it. */
+  users = 0;
+
+  /** @param spare a snapshot without users, whose memory is taken over */
+  constructor(step: number, weights: Float32Array, spare?: WeightsSnapshot) {
+    this.step = step;
+    this.frames = framesOf("weights", step, bytesOf(weights), spare?.frames);
+  }
+}
+
+/** Bytes that may wait in a socket before we stop writing. */
+const highWater = 4 * 2 ** 20;
+
+interface HeldLease {
+  readonly purpose: "train" | "eval";
+  readonly count: number;
+  gradient?: Float32Array;
+}
+
+export class Connection {
+  /** Unique among connections: the worker's own name, with a number where two share one. */
+  name = "";
+  host = "";
+  device = "";
+  arithmetic = "";
+  state: "greeting" | "opening" | "ready" | "leaving" | "gone" = "greeting";
+  /** Step of the newest weights that were sent whole; -1 before. */
+  step = -1;
+  bytesIn = 0;
+  bytesOut = 0;
+  roundTripMs: number | null = null;
+  readonly connectedAt = performance.now();
+
+  readonly #socket: WebSocket;
+  readonly #welcome: Welcome;
+  readonly #pool: VectorPool;
+  readonly #events: ConnectionEvents;
+  readonly #uniqueName: (wanted: string) => string;
+  readonly #leases = new Map<number, HeldLease>();
+  #arrival: Arrival | undefined;
+  #heardAt = performance.now();
+  #wanted: WeightsSnapshot | undefined;
+  #outbox: Promise<void> = Promise.resolve();
+  #lastSent: Promise<void> = Promise.resolve();
+  readonly #heart: NodeJS.Timeout;
+
+  constructor(
+    socket: WebSocket,
+    welcome: Welcome,
+    pool: VectorPool,
+    events: ConnectionEvents,
+    uniqueName: (wanted: string) => string,
+  ) {
+    this.#socket = socket;
+    this.#welcome = welcome;
+    this.#pool = pool;
+    this.#events = events;
+    this.#uniqueName = uniqueName;
+    this.#heart = setInterval(() => this.#beat(), timesOf(welcome.timeoutMs).pingEveryMs);
+    socket.on("message", (data) => this.#onMessage(data));
+    socket.on("pong", (data) => this.#onPong(data));
+    socket.on("close", (code, reason) => this.#end(reason.toString() || `its connection closed (${code})`));
+    socket.on("error", (error) => this.close(messageOf(error)));
+  }
+
+  /** May it be given leases of this step? */
+  hasWeightsOf(step: number): boolean {
+    return this.state === "ready" && this.step === step;
+  }
+
+  /** Send weights; a newer snapshot offered meanwhile replaces what has not left yet. */
+  offer(snapshot: WeightsSnapshot): void {
+    if (this.state !== "ready") return;
+    this.#wanted = snapshot;
+    snapshot.users++;
+    this.#enqueue(async () => {
+      try {
+        for (const frame of snapshot.frames) {
+          if (this.#wanted !== snapshot) return;
+          await this.#send(frame);
+        }
+        this.step = snapshot.step;
+        this.#events.changed(this);
+      } finally {
+        // Frames still in the socket's queue are read from the snapshot's memory.
+        await this.#lastSent;
+        snapshot.users--;
+      }
+    });
+  }
+
+  /** @param windows (count * rows, T + 1) token ids */
+  lease(message: LeaseMessage, windows: Uint16Array | Uint32Array): void {
+    this.#leases.set(message.lease, { purpose: message.purpose, count: message.count });
+    this.#enqueue(async () => {
+      await this.#send(encodeMessage(message));
+      for (const frame of framesOf("windows", message.lease, bytesOf(windows))) await this.#send(frame);
+    });
+  }
+
+  /** The worker may drop the lease; it still answers or hands it back. */
+  cancel(lease: number): void {
+    this.#say({ type: "cancel", lease });
+  }
+
+  /** The run is over. */
+  finish(reason: string): void {
+    if (this.state === "gone") return;
+    this.#say({ type: "finish", reason });
+    this.#enqueue(async () => this.#socket.close(1000, "finished"));
+  }
+
+  /** It cannot take part, and coming back will not help. */
+  refuse(reason: string): void {
+    this.#say({ type: "refuse", reason });
+    this.#enqueue(async () => this.close(reason));
+  }
+
+  close(reason: string): void {
+    // RFC 6455: a close reason has at most 123 bytes.
+    this.#socket.close(
+      4000,
+      Buffer.from(reason)
+        .subarray(0, 120)
+        .toString("utf8")
+        .replace(/\ufffd$/, ""),
+    );
+    this.#end(reason);
+    // A peer that does not answer the closing handshake must not keep the socket.
+    setTimeout(() => this.#socket.terminate(), 2000).unref();
+  }
+
+  #onMessage(data: RawData): void {
+    this.#heardAt = performance.now();
+    const message = data as Buffer;
+    this.bytesIn += message.length;
+    if (this.state === "gone") return;
+    try {
+      if (isControl(message)) this.#onControl(decodeFromWorker(message));
+      else this.#onFrame(parseFrame(message));
+    } catch (error) {
+      if (!(error instanceof ProtocolError)) throw error;
+      this.close(`protocol: ${error.message}`);
+    }
+  }
+
+  #onControl(message: FromWorker): void {
+    switch (message.type) {
+      case "hello":
+        if (this.state !== "greeting") throw new ProtocolError("a second hello");
+        this.host = message.host;
+        this.name = this.#uniqueName(message.name);
+        if (message.version !== protocolVersion) {
+          this.refuse(
+            `worker ${message.name} speaks version ${message.version} of the protocol, this coordinator ${protocolVersion}; run the same version of weft on both`,
+          );
+          return;
+        }
+        this.state = "opening";
+        this.#say(this.#welcome);
+        return;
+      case "ready":
+        if (this.state !== "opening") throw new ProtocolError(`"ready" while ${this.state}`);
+        this.arithmetic = message.arithmetic;
+        this.device = message.device;
+        this.state = "ready";
+        this.#events.ready(this);
+        return;
+      case "answer":
+        this.#onAnswer(message.lease, message.losses, message.computeMs);
+        return;
+      case "handback": {
+        const lease = this.#heldLease(message.lease);
+        if (lease.gradient) this.#pool.give(lease.gradient);
+        this.#leases.delete(message.lease);
+        this.#arrival = undefined;
+        this.#events.handedBack(this, message.lease, message.reason);
+        return;
+      }
+      case "leaving":
+        this.state = "leaving";
+        this.#events.changed(this);
+        return;
+    }
+  }
+
+  #onFrame(frame: Frame): void {
+    if (frame.kind !== "gradient") throw new ProtocolError(`a worker sends no ${frame.kind}`);
+    const lease = this.#heldLease(frame.id);
+    if (lease.purpose !== "train") throw new ProtocolError(`a gradient for the evaluation lease ${frame.id}`);
+    if (!lease.gradient) {
+      lease.gradient = this.#pool.take();
+      this.#arrival = new Arrival("gradient", frame.id, bytesOf(lease.gradient));
+    }
+    if (!this.#arrival) throw new ProtocolError(`gradient of lease ${frame.id} after its end`);
+    this.#arrival.take(frame);
+  }
+
+  #onAnswer(id: number, losses: number[], computeMs: number): void {
+    const lease = this.#heldLease(id);
+    if (lease.purpose === "train") {
+      if (losses.length !== lease.count)
+        throw new ProtocolError(`${losses.length} losses for lease ${id} of ${lease.count} shards`);
+      if (!this.#arrival?.complete || this.#arrival.id !== id)
+        throw new ProtocolError(`the answer of lease ${id} came before its whole gradient`);
+      this.#arrival = undefined;
+    }
+    this.#leases.delete(id);
+    this.#events.answered(this, id, losses, computeMs, lease.gradient);
+  }
+
+  #heldLease(id: number): HeldLease {
+    const lease = this.#leases.get(id);
+    if (!lease) throw new ProtocolError(`${this.name} does not hold lease ${id}`);
+    return lease;
+  }
+
+  #say(message: FromCoordinator): void {
+    this.#enqueue(() => this.#send(encodeMessage(message)));
+  }
+
+  /** Messages leave one after another; a socket that died ends the queue without further noise. */
+  #enqueue(job: () => Promise<void>): void {
+    this.#outbox = this.#outbox.then(async () => {
+      if (this.#socket.readyState === this.#socket.OPEN) await job();
+    });
+    this.#outbox = this.#outbox.catch((error) => this.close(`sending failed: ${messageOf(error)}`));
+  }
+
+  async #send(message: Buffer): Promise<void> {
+    this.bytesOut += message.length;
+    this.#lastSent = new Promise((resolve) => {
+      this.#socket.send(message, (error) => {
+        if (error) this.close(`sending failed: ${messageOf(error)}`);
+        resolve();
+      });
+    });
+    if (this.#socket.bufferedAmount > highWater) await this.#lastSent;
+  }
+
+  #beat(): void {
+    const { silenceMs, handshakeMs, openMs } = timesOf(this.#welcome.timeoutMs);
+    const now = performance.now();
+    const seconds = (ms: number) => `${(ms / 1000).toFixed(1)} s`;
+    const limit = this.state === "greeting" ? handshakeMs : this.state === "opening" ? openMs : Infinity;
+    if (now - this.#heardAt > silenceMs) {
+      this.close(`silent for ${seconds(now - this.#heardAt)}, the limit is ${seconds(silenceMs)}`);
+      this.#socket.terminate();
+    } else if (now - this.connectedAt > limit) this.close(`not ready to work after ${seconds(limit)}`);
+    else if (this.#socket.readyState === this.#socket.OPEN) this.#socket.ping(String(performance.now()));
+  }
+
+  #onPong(data: Buffer): void {
+    this.#heardAt = performance.now();
+    const sentAt = Number(data.toString());
+    if (sentAt > 0 && sentAt <= this.#heardAt) this.roundTripMs = this.#heardAt - sentAt;
+  }
+
+  #end(reason: string): void {
+    if (this.state === "gone") return;
+    this.state = "gone";
+    clearInterval(this.#heart);
+    for (const { gradient } of this.#leases.values()) if (gradient) this.#pool.give(gradient);
+    this.#leases.clear();
+    this.#wanted = undefined;
+    this.#events.gone(this, reason);
+  }
+}

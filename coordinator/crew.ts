@@ -1,0 +1,156 @@
+// The workers of a run: who is here, how fast each is, and which weights they are sent. Joining and leaving at any
+// moment is normal.
+import { performance } from "node:perf_hooks";
+import type { WebSocket } from "ws";
+import type { VectorPool } from "../shared/tree.ts";
+import { Connection, type ConnectionEvents, WeightsSnapshot, type Welcome } from "./connection.ts";
+import type { Lease, WorkerView } from "./plan.ts";
+import type { WorkerStatus } from "./status.ts";
+
+export type Purpose = "train" | "eval";
+
+/** What the run has seen of one worker. */
+interface Experience {
+  /** Units a second, smoothed over the last answers. */
+  readonly speed: { train?: number; eval?: number };
+  lastAnswerAt: number;
+  shardsDone: number;
+  /** Leases handed back since its last answer. */
+  handbacks: number;
+}
+
+/** Weight of the newest answer in the smoothed speed. */
+const smoothing = 0.3;
+
+export class Crew {
+  readonly #members = new Map<Connection, Experience>();
+  readonly #pool: VectorPool;
+  #snapshot: WeightsSnapshot | undefined;
+  #spare: WeightsSnapshot | undefined;
+  #bytesIn = 0;
+  #bytesOut = 0;
+
+  /** @param pool of gradients (P) */
+  constructor(pool: VectorPool) {
+    this.#pool = pool;
+  }
+
+  get size(): number {
+    return this.#members.size;
+  }
+
+  /** Take in a new connection. Its events reach the listener after the crew's own book-keeping. */
+  admit(socket: WebSocket, welcome: Welcome, events: ConnectionEvents): void {
+    const connection = new Connection(
+      socket,
+      welcome,
+      this.#pool,
+      {
+        ...events,
+        gone: (worker, reason) => {
+          this.#members.delete(worker);
+          this.#bytesIn += worker.bytesIn;
+          this.#bytesOut += worker.bytesOut;
+          events.gone(worker, reason);
+        },
+      },
+      (wanted) => this.#uniqueName(wanted),
+    );
+    this.#members.set(connection, { speed: {}, lastAnswerAt: 0, shardsDone: 0, handbacks: 0 });
+  }
+
+  #uniqueName(wanted: string): string {
+    const taken = new Set([...this.#members.keys()].map((worker) => worker.name));
+    let name = wanted;
+    for (let i = 2; taken.has(name); i++) name = `${wanted}-${i}`;
+    return name;
+  }
+
+  /** New weights for everyone, encoded once. */
+  broadcast(step: number, weights: Float32Array): void {
+    const old = this.#snapshot;
+    const spare = this.#spare?.users === 0 ? this.#spare : undefined;
+    this.#snapshot = new WeightsSnapshot(step, weights, spare);
+    this.#spare = old;
+    for (const worker of this.#members.keys()) worker.offer(this.#snapshot);
+  }
+
+  /** The newest weights for one who has just come. */
+  supply(worker: Connection): void {
+    if (this.#snapshot) worker.offer(this.#snapshot);
+  }
+
+  /** Those who can compute with the weights of this step, fastest first. */
+  able(step: number, purpose: Purpose): Connection[] {
+    const speed = (worker: Connection) => this.#members.get(worker)?.speed[purpose] ?? 0;
+    return [...this.#members.keys()]
+      .filter((worker) => worker.hasWeightsOf(step))
+      .sort((a, b) => speed(b) - speed(a) || a.name.localeCompare(b.name));
+  }
+
+  view(worker: Connection, purpose: Purpose): WorkerView {
+    return { name: worker.name, unitsPerSecond: this.#members.get(worker)?.speed[purpose] };
+  }
+
+  /** A lease was answered: learn the worker's speed, the wire included. */
+  learn(worker: Connection, purpose: Purpose, lease: Lease, now: number): void {
+    const seen = this.#members.get(worker);
+    if (!seen) return;
+    // A lease that waited behind another was not worked on before that one's answer.
+    const seconds = Math.max(1e-4, (now - Math.max(lease.grantedAt, seen.lastAnswerAt)) / 1000);
+    const before = seen.speed[purpose];
+    const speed = lease.count / seconds;
+    seen.speed[purpose] = before === undefined ? speed : before + smoothing * (speed - before);
+    seen.lastAnswerAt = now;
+    seen.handbacks = 0;
+  }
+
+  credit(worker: Connection, shards: number): void {
+    const seen = this.#members.get(worker);
+    if (seen) seen.shardsDone += shards;
+  }
+
+  /** @returns how often in a row this worker has handed a lease back */
+  countHandback(worker: Connection): number {
+    const seen = this.#members.get(worker);
+    return seen ? ++seen.handbacks : 0;
+  }
+
+  find(name: string): Connection | undefined {
+    return [...this.#members.keys()].find((worker) => worker.name === name);
+  }
+
+  finish(reason: string): void {
+    for (const worker of this.#members.keys()) worker.finish(reason);
+  }
+
+  bytes(): { bytesIn: number; bytesOut: number } {
+    let [bytesIn, bytesOut] = [this.#bytesIn, this.#bytesOut];
+    for (const worker of this.#members.keys()) {
+      bytesIn += worker.bytesIn;
+      bytesOut += worker.bytesOut;
+    }
+    return { bytesIn, bytesOut };
+  }
+
+  /** @param tokensPerUnit of a training lease */
+  status(step: number, leases: readonly Lease[], tokensPerUnit: number): WorkerStatus[] {
+    return [...this.#members]
+      .filter(([worker]) => worker.name !== "")
+      .map(([worker, seen]) => ({
+        id: worker.name,
+        host: worker.host,
+        device: worker.device,
+        arithmetic: worker.arithmetic,
+        state: worker.state === "leaving" ? "leaving" : worker.hasWeightsOf(step) ? "contributing" : "connected",
+        step: Math.max(0, worker.step),
+        leasesHeld: leases.filter((lease) => lease.worker === worker.name).length,
+        shardsDone: seen.shardsDone,
+        tokensPerSec: seen.speed.train === undefined ? null : seen.speed.train * tokensPerUnit,
+        bytesIn: worker.bytesIn,
+        bytesOut: worker.bytesOut,
+        roundTripMs: worker.roundTripMs,
+        connectedSeconds: (performance.now() - worker.connectedAt) / 1000,
+      }));
+  }
+}
