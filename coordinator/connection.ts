@@ -22,7 +22,7 @@ export interface ConnectionEvents {
   /** It may be able to take more, or less, than before. */
   changed(worker: Connection): void;
   /** @param gradient (P) of the pool, now the listener's; none for an evaluation */
-  answered(worker: Connection, lease: number, losses: number[], computeMs: number, gradient?: Float32Array): void;
+  answered(worker: Connection, lease: number, losses: number[], gradient: Float32Array | undefined): void;
   handedBack(worker: Connection, lease: number, reason: string): void;
   gone(worker: Connection, reason: string): void;
 }
@@ -49,7 +49,8 @@ const highWater = 4 * 2 ** 20;
 
 interface HeldLease {
   readonly purpose: "train" | "eval";
-  readonly count: number;
+  /** Numbers in the answer. */
+  readonly losses: number;
   gradient?: Float32Array;
 }
 
@@ -125,9 +126,10 @@ export class Connection {
     });
   }
 
-  /** @param windows (count * rows, T + 1) token ids */
-  lease(message: LeaseMessage, windows: Uint16Array | Uint32Array): void {
-    this.#leases.set(message.lease, { purpose: message.purpose, count: message.count });
+  /** @param windows (windowCount, T + 1) token ids; the last unit of an evaluation may have fewer than `rows` */
+  lease(message: LeaseMessage, windows: Uint16Array | Uint32Array, windowCount: number): void {
+    const losses = message.purpose === "train" ? message.count : windowCount;
+    this.#leases.set(message.lease, { purpose: message.purpose, losses });
     this.#enqueue(async () => {
       await this.#send(encodeMessage(message));
       for (const frame of framesOf("windows", message.lease, bytesOf(windows))) await this.#send(frame);
@@ -203,7 +205,7 @@ export class Connection {
         this.#events.ready(this);
         return;
       case "answer":
-        this.#onAnswer(message.lease, message.losses, message.computeMs);
+        this.#onAnswer(message.lease, message.losses);
         return;
       case "handback": {
         const lease = this.#heldLease(message.lease);
@@ -232,17 +234,17 @@ export class Connection {
     this.#arrival.take(frame);
   }
 
-  #onAnswer(id: number, losses: number[], computeMs: number): void {
+  #onAnswer(id: number, losses: number[]): void {
     const lease = this.#heldLease(id);
+    if (losses.length !== lease.losses)
+      throw new ProtocolError(`${losses.length} losses for lease ${id}, expected ${lease.losses}`);
     if (lease.purpose === "train") {
-      if (losses.length !== lease.count)
-        throw new ProtocolError(`${losses.length} losses for lease ${id} of ${lease.count} shards`);
       if (!this.#arrival?.complete || this.#arrival.id !== id)
         throw new ProtocolError(`the answer of lease ${id} came before its whole gradient`);
       this.#arrival = undefined;
     }
     this.#leases.delete(id);
-    this.#events.answered(this, id, losses, computeMs, lease.gradient);
+    this.#events.answered(this, id, losses, lease.gradient);
   }
 
   #heldLease(id: number): HeldLease {

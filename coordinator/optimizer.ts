@@ -18,7 +18,10 @@ export class Optimizer {
     layout: Layout,
     options: OptimizerOptions,
     ops: VectorOps,
-    moments = { m: new Float32Array(layout.size), v: new Float32Array(layout.size) },
+    moments: { m: Float32Array; v: Float32Array } = {
+      m: new Float32Array(layout.size),
+      v: new Float32Array(layout.size),
+    },
   ) {
     this.m = moments.m;
     this.v = moments.v;

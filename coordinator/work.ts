@@ -20,8 +20,8 @@ export class Work implements StepView {
   readonly done: boolean[];
   readonly leases: Lease[] = [];
   readonly parts: (TreeNode & { worker: string; leases: number })[] = [];
-  /** Answers of a part that were refused because they were not finite. */
-  readonly refusals = new Map<string, number>();
+  /** First unit of a part, and how often its answer was refused because it was not finite. */
+  readonly refusals = new Map<number, number>();
 
   constructor(purpose: "train" | "eval", step: number, units: number, largest: number, graceMs: number) {
     this.purpose = purpose;

@@ -30,7 +30,7 @@ const text = (group: OptionGroup, value: string, initial: string, help: string, 
     ...(defaultText && { defaultText }),
   }) satisfies OptionSpec<string>;
 
-const choice = <T extends string>(group: OptionGroup, values: readonly [T, ...T[]], initial: T, help: string) =>
+const choice = <const T extends string>(group: OptionGroup, values: readonly [T, ...T[]], initial: T, help: string) =>
   ({ group, value: values.join("|"), default: initial, schema: z.enum(values), help }) as OptionSpec<T>;
 
 const number = (

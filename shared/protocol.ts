@@ -27,7 +27,6 @@ const fromWorker = z.discriminatedUnion("type", [
     type: z.literal("answer"),
     lease: id,
     losses: z.array(z.number()).max(largestLease),
-    computeMs: z.number().min(0),
   }),
   /** The lease goes back unanswered, with the reason. */
   z.strictObject({ type: z.literal("handback"), lease: id, reason: sentence }),

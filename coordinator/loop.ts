@@ -1,0 +1,315 @@
+// The training loop, from the first step to the last:
+//
+//   sampler -> leases -> gradients -> one sum -> clip + AdamW -> digest + ledger -> broadcast -> (eval, checkpoint)
+//
+// It decides nothing about who computes what (dispatch.ts, plan.ts) and knows no socket (connection.ts). What reaches
+// the numbers is a function of options, data and seed alone: never of workers, their number, order or speed.
+import type { Logger } from "pino";
+import type { WebSocket } from "ws";
+import type { Moments } from "../shared/checkpoint.ts";
+import type { Options } from "../shared/config.ts";
+import { ConfigError } from "../shared/errors.ts";
+import type { Layout } from "../shared/layout.ts";
+import type { ModelConfig } from "../shared/model.ts";
+import { protocolVersion } from "../shared/protocol.ts";
+import { TreeSum, VectorPool } from "../shared/tree.ts";
+import type { VectorOps } from "../shared/vector.ts";
+import { weftVersion } from "../shared/version.ts";
+import { Archive } from "./archive.ts";
+import type { Dataset, Split } from "./dataset.ts";
+import { Dispatch, Stopped } from "./dispatch.ts";
+import { History } from "./history.ts";
+import type { Ledger } from "./ledger.ts";
+import { Metrics } from "./metrics.ts";
+import { Optimizer } from "./optimizer.ts";
+import type { Sampler } from "./sampler.ts";
+import { learningRateAt } from "./schedule.ts";
+import type { RunStatus } from "./status.ts";
+import { Stopwatch } from "./stopwatch.ts";
+
+/** Everything a run begins with; setup.ts makes it from options, or from a checkpoint. */
+export interface RunSetup {
+  readonly id: string;
+  readonly name: string;
+  readonly options: Options;
+  readonly model: ModelConfig;
+  readonly layout: Layout;
+  /** (P), the run's own from now on. */
+  readonly weights: Float32Array;
+  readonly moments?: Moments | undefined;
+  /** Updates already applied to the weights. */
+  readonly step: number;
+  /** The arithmetic that made the weights, of a run that is resumed. */
+  readonly arithmetic?: string | undefined;
+  readonly bestValLossNats?: number | undefined;
+  readonly dataset: Dataset;
+  readonly sampler: Sampler;
+  readonly ledger: Ledger;
+  readonly ops: VectorOps;
+  readonly log: Logger;
+}
+
+export interface RunResult {
+  readonly step: number;
+  /** False when the run was stopped before its last step. */
+  readonly finished: boolean;
+  readonly valLossNats: number | null;
+  readonly weightsDigest: string;
+}
+
+export class TrainingRun {
+  readonly metrics: Metrics;
+  readonly history = new History();
+  readonly dispatch: Dispatch;
+  readonly #setup: RunSetup;
+  readonly #optimizer: Optimizer;
+  readonly #pool: VectorPool;
+  readonly #sum: TreeSum;
+  readonly #archive: Archive;
+  readonly #watch = new Stopwatch();
+  readonly #startedAt = new Date();
+  #state: RunStatus["state"] = "training";
+  #step: number;
+  #digest: string;
+  /** Of the last step; none before the first of this process. */
+  #last: { lossNats: number; gradientNorm: number; learningRate: number } | undefined;
+  #valLossNats: number | null = null;
+
+  constructor(setup: RunSetup) {
+    const { layout, options, ops, log } = setup;
+    this.#setup = setup;
+    this.#optimizer = new Optimizer(layout, options, ops, setup.moments);
+    this.#pool = new VectorPool(layout.size);
+    this.#sum = new TreeSum({ first: 0, count: options.shards }, this.#pool, ops);
+    this.#step = setup.step;
+    this.#digest = ops.digest(setup.weights);
+    this.#archive = new Archive(options.out, options.keepCheckpoints, log, setup.bestValLossNats);
+    this.dispatch = new Dispatch({
+      timeoutMs: options.timeout * 1000,
+      rows: options.batchSize / options.shards,
+      anyArithmetic: options.anyArithmetic,
+      arithmetic: setup.arithmetic,
+      pool: this.#pool,
+      ops,
+      log,
+    });
+    this.metrics = new Metrics(() => this.status());
+  }
+
+  get shelf() {
+    return this.#archive.shelf;
+  }
+
+  /** Train to the last step, or until stop(). @throws ConfigError when the run diverges or its disk fails */
+  async train(): Promise<RunResult> {
+    const { options, weights, log } = this.#setup;
+    await this.#archive.refresh();
+    this.dispatch.crew.broadcast(this.#step, weights);
+    try {
+      while (this.#step < options.steps) {
+        await this.#trainStep();
+        await this.#validateAndSave();
+      }
+      this.#state = "finished";
+    } catch (error) {
+      if (!(error instanceof Stopped)) throw error;
+      this.#state = "stopping";
+      log.info({ step: this.#step }, `stopping after step ${this.#step}: ${error.message}`);
+      if (this.#archive.newest < this.#step) await this.#checkpoint(null, false);
+    }
+    await this.#archive.whenWritten();
+    this.dispatch.waitingFor = null;
+    const finished = this.#state === "finished";
+    this.dispatch.crew.finish(finished ? "the run is finished" : "the coordinator stops");
+    return { step: this.#step, finished, valLossNats: this.#valLossNats, weightsDigest: this.#digest };
+  }
+
+  /** Leave the step in hand, write a checkpoint and let train() return. */
+  stop(reason: string): void {
+    this.dispatch.fail(new Stopped(reason));
+  }
+
+  /** A worker has connected. */
+  admit(socket: WebSocket): void {
+    const { name, model, layout, options } = this.#setup;
+    this.dispatch.admit(socket, {
+      type: "welcome",
+      version: protocolVersion,
+      run: name,
+      model,
+      parameters: layout.size,
+      seed: options.seed,
+      rowsPerShard: options.batchSize / options.shards,
+      precision: options.precision,
+      timeoutMs: options.timeout * 1000,
+    });
+  }
+
+  /** One update of the weights. */
+  async #trainStep(): Promise<void> {
+    const { options, weights, ops, sampler, ledger, log } = this.#setup;
+    this.#watch.begin();
+    this.#state = "training";
+    const { losses, parts } = await this.#watch.timeAsync("compute", () =>
+      this.dispatch.gather({
+        purpose: "train",
+        step: this.#step,
+        starts: sampler(this.#step),
+        read: (starts) => this.#windows("train", starts),
+        sum: this.#sum,
+      }),
+    );
+    const learningRate = learningRateAt(this.#step, options);
+    const gradientNorm = this.#watch.time("apply", () => {
+      const sum = this.#sum.take();
+      const norm = this.#optimizer.apply(weights, sum, options.shards, learningRate, this.#step + 1);
+      this.#pool.give(sum);
+      return norm;
+    });
+    if (!Number.isFinite(gradientNorm))
+      throw new ConfigError(
+        `the run diverged: the gradient norm of step ${this.#step + 1} is ${gradientNorm}; resume with a lower --learning-rate`,
+      );
+    this.#step++;
+    this.#digest = ops.digest(weights);
+    this.#last = { lossNats: mean(losses), gradientNorm, learningRate };
+    this.#watch.time("broadcast", () => this.dispatch.crew.broadcast(this.#step, weights));
+    await ledger.append({ step: this.#step, parts, ...this.#last, weights: this.#digest });
+
+    const { seconds, phases } = this.#watch.end();
+    this.metrics.observeStep(seconds, phases);
+    this.history.addStep({ step: this.#step, ...this.#last });
+    const tokens = options.batchSize * options.blockSize;
+    log.info(
+      {
+        step: this.#step,
+        ...this.#last,
+        tokensPerSec: Math.round(tokens / seconds),
+        workers: this.dispatch.crew.size,
+      },
+      "step",
+    );
+  }
+
+  /** What is due after a step. */
+  async #validateAndSave(): Promise<void> {
+    const { options, log } = this.#setup;
+    const isLast = this.#step === options.steps;
+    const due = (interval: number) => isLast || (interval > 0 && this.#step % interval === 0);
+    let valLossNats: number | null = null;
+    if (due(options.evalInterval)) {
+      this.#state = "evaluating";
+      valLossNats = await this.#watch.timeAsync("eval", () => this.#validationLoss());
+      this.#valLossNats = valLossNats;
+      this.history.addValidation({ step: this.#step, valLossNats });
+      log.info({ step: this.#step, valLossNats }, "validation");
+    }
+    const isBest = valLossNats !== null && valLossNats < (this.#archive.best ?? Number.POSITIVE_INFINITY);
+    if (due(options.checkpointInterval) || isBest)
+      await this.#watch.timeAsync("checkpoint", () => this.#checkpoint(valLossNats, isLast));
+  }
+
+  /** Mean loss in nats over the consecutive windows of the validation split, all or --eval-windows evenly spaced. */
+  async #validationLoss(): Promise<number> {
+    const { options, dataset } = this.#setup;
+    const all = dataset.consecutive("val");
+    const wanted = Math.min(options.evalWindows || all.length, all.length);
+    const { losses } = await this.dispatch.gather({
+      purpose: "eval",
+      step: this.#step,
+      starts: Array.from({ length: wanted }, (_, i) => all[Math.floor((i * all.length) / wanted)]!),
+      read: (starts) => this.#windows("val", starts),
+    });
+    return mean(losses);
+  }
+
+  async #checkpoint(valLossNats: number | null, isFinal: boolean): Promise<void> {
+    const { options, model, weights, ledger, dataset } = this.#setup;
+    await ledger.sync();
+    await this.#archive.write(
+      {
+        model,
+        weights: weights.slice(),
+        m: this.#optimizer.m.slice(),
+        v: this.#optimizer.v.slice(),
+        tokenizer: new Map([...dataset.tokenizer.toFiles()].map(([name, text]) => [name, Buffer.from(text)])),
+        state: {
+          step: this.#step,
+          seed: options.seed,
+          options,
+          arithmetic: this.dispatch.arithmetic ?? "none",
+          weightsDigest: this.#digest,
+          ledger: ledger.position,
+          dataset: { name: dataset.name, fingerprint: dataset.fingerprint },
+          tokensSeen: this.#step * options.batchSize * options.blockSize,
+          ...(this.#last && { lossNats: this.#last.lossNats }),
+          ...(valLossNats !== null && { valLossNats }),
+        },
+      },
+      isFinal,
+    );
+  }
+
+  /** (starts.length, T + 1) token ids in the narrowest type that holds them. */
+  async #windows(split: Split, starts: readonly number[]): Promise<Uint16Array | Uint32Array> {
+    const { model, dataset } = this.#setup;
+    const row = new Int32Array(model.blockSize + 1);
+    const size = starts.length * row.length;
+    const ids = model.vocabSize > 65_536 ? new Uint32Array(size) : new Uint16Array(size);
+    for (const [index, start] of starts.entries()) {
+      await dataset.read(split, start, row.length, row);
+      ids.set(row, index * row.length);
+    }
+    return ids;
+  }
+
+  /** What anyone may see of the run, now. */
+  status(): RunStatus {
+    const { id, name, model, layout, options } = this.#setup;
+    const tokensPerStep = options.batchSize * options.blockSize;
+    const { stepSeconds, phaseSeconds, idleSeconds } = this.#watch;
+    const waitingFor = this.#state === "finished" ? null : this.dispatch.waitingFor;
+    return {
+      run: { name, id, startedAt: this.#startedAt.toISOString() },
+      versions: { weft: weftVersion, protocol: String(protocolVersion), node: process.version },
+      model: { summary: summaryOf(model), parameters: layout.size, blockSize: model.blockSize },
+      arithmetic: this.dispatch.arithmetic ?? null,
+      state: waitingFor === null ? this.#state : "waiting",
+      waitingFor,
+      idleSeconds,
+      // Longer than a slow step, and than the patience for a worker that has fallen silent.
+      stallAfterSeconds: 3 * options.timeout + 20 * (stepSeconds ?? options.timeout),
+      step: this.#step,
+      steps: options.steps,
+      tokens: this.#step * tokensPerStep,
+      shards: options.shards,
+      tokensPerStep,
+      lossNats: this.#last?.lossNats ?? null,
+      valLossNats: this.#valLossNats,
+      bestValLossNats: this.#archive.best ?? null,
+      gradientNorm: this.#last?.gradientNorm ?? null,
+      learningRate: this.#last?.learningRate ?? null,
+      tokensPerSec: stepSeconds && tokensPerStep / stepSeconds,
+      stepSeconds,
+      etaSeconds: stepSeconds && stepSeconds * (options.steps - this.#step),
+      phaseSeconds,
+      leases: { ...this.dispatch.counts },
+      ...this.dispatch.crew.bytes(),
+      workers: this.dispatch.crew.status(this.#step, this.dispatch.leases, tokensPerStep / options.shards),
+      checkpoints: this.shelf.list(Date.now()),
+      weightsDigest: this.#digest,
+    };
+  }
+}
+
+/** "gpt2: 4 layers, 4 heads, 128 wide, block 64, vocabulary 65" */
+export function summaryOf(model: ModelConfig): string {
+  const { family, nLayer, nHead, nEmbd, blockSize, vocabSize } = model;
+  const shape = family === "bigram" ? "" : `${nLayer} layers, ${nHead} heads, ${nEmbd} wide, `;
+  return `${family}: ${shape}block ${blockSize}, vocabulary ${vocabSize}`;
+}
+
+/** In the order of the list: the bits of a loss must not depend on who answered first either. */
+function mean(values: readonly number[]): number {
+  return values.reduce((sum, value) => sum + value, 0) / values.length;
+}
