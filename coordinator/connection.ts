@@ -4,6 +4,7 @@ import { performance } from "node:perf_hooks";
 import type { RawData, WebSocket } from "ws";
 import { messageOf, ProtocolError } from "../shared/errors.ts";
 import { Arrival, bytesOf, type Frame, framesOf, parseFrame } from "../shared/frame.ts";
+import { Outbox } from "../shared/outbox.ts";
 import {
   decodeFromWorker,
   encodeMessage,
@@ -40,12 +41,9 @@ export class WeightsSnapshot {
   /** @param spare a snapshot without users, whose memory is taken over */
   constructor(step: number, weights: Float32Array, spare?: WeightsSnapshot) {
     this.step = step;
-    this.frames = framesOf("weights", step, bytesOf(weights), spare?.frames);
+    this.frames = [...framesOf("weights", step, bytesOf(weights), spare?.frames)];
   }
 }
-
-/** Bytes that may wait in a socket before we stop writing. */
-const highWater = 4 * 2 ** 20;
 
 interface HeldLease {
   readonly purpose: "train" | "eval";
@@ -64,7 +62,6 @@ export class Connection {
   /** Step of the newest weights that were sent whole; -1 before. */
   step = -1;
   bytesIn = 0;
-  bytesOut = 0;
   roundTripMs: number | null = null;
   readonly connectedAt = performance.now();
 
@@ -77,8 +74,7 @@ export class Connection {
   #arrival: Arrival | undefined;
   #heardAt = performance.now();
   #wanted: WeightsSnapshot | undefined;
-  #outbox: Promise<void> = Promise.resolve();
-  #lastSent: Promise<void> = Promise.resolve();
+  readonly #outbox: Outbox;
   readonly #heart: NodeJS.Timeout;
 
   constructor(
@@ -89,6 +85,7 @@ export class Connection {
     uniqueName: (wanted: string) => string,
   ) {
     this.#socket = socket;
+    this.#outbox = new Outbox(socket, (error) => this.close(`sending failed: ${messageOf(error)}`));
     this.#welcome = welcome;
     this.#pool = pool;
     this.#events = events;
@@ -98,6 +95,10 @@ export class Connection {
     socket.on("pong", (data) => this.#onPong(data));
     socket.on("close", (code, reason) => this.#end(reason.toString() || `its connection closed (${code})`));
     socket.on("error", (error) => this.close(messageOf(error)));
+  }
+
+  get bytesOut(): number {
+    return this.#outbox.bytes;
   }
 
   /** May it be given leases of this step? */
@@ -110,17 +111,17 @@ export class Connection {
     if (this.state !== "ready") return;
     this.#wanted = snapshot;
     snapshot.users++;
-    this.#enqueue(async () => {
+    this.#outbox.add(async () => {
       try {
         for (const frame of snapshot.frames) {
           if (this.#wanted !== snapshot) return;
-          await this.#send(frame);
+          await this.#outbox.send(frame);
         }
         this.step = snapshot.step;
         this.#events.changed(this);
       } finally {
         // Frames still in the socket's queue are read from the snapshot's memory.
-        await this.#lastSent;
+        await this.#outbox.flushed();
         snapshot.users--;
       }
     });
@@ -130,9 +131,9 @@ export class Connection {
   lease(message: LeaseMessage, windows: Uint16Array | Uint32Array, windowCount: number): void {
     const losses = message.purpose === "train" ? message.count : windowCount;
     this.#leases.set(message.lease, { purpose: message.purpose, losses });
-    this.#enqueue(async () => {
-      await this.#send(encodeMessage(message));
-      for (const frame of framesOf("windows", message.lease, bytesOf(windows))) await this.#send(frame);
+    this.#outbox.add(async () => {
+      await this.#outbox.send(encodeMessage(message));
+      for (const frame of framesOf("windows", message.lease, bytesOf(windows))) await this.#outbox.send(frame);
     });
   }
 
@@ -145,13 +146,13 @@ export class Connection {
   finish(reason: string): void {
     if (this.state === "gone") return;
     this.#say({ type: "finish", reason });
-    this.#enqueue(async () => this.#socket.close(1000, "finished"));
+    this.#outbox.add(async () => this.#socket.close(1000, "finished"));
   }
 
   /** It cannot take part, and coming back will not help. */
   refuse(reason: string): void {
     this.#say({ type: "refuse", reason });
-    this.#enqueue(async () => this.close(reason));
+    this.#outbox.add(async () => this.close(reason));
   }
 
   close(reason: string): void {
@@ -254,26 +255,7 @@ export class Connection {
   }
 
   #say(message: FromCoordinator): void {
-    this.#enqueue(() => this.#send(encodeMessage(message)));
-  }
-
-  /** Messages leave one after another; a socket that died ends the queue without further noise. */
-  #enqueue(job: () => Promise<void>): void {
-    this.#outbox = this.#outbox.then(async () => {
-      if (this.#socket.readyState === this.#socket.OPEN) await job();
-    });
-    this.#outbox = this.#outbox.catch((error) => this.close(`sending failed: ${messageOf(error)}`));
-  }
-
-  async #send(message: Buffer): Promise<void> {
-    this.bytesOut += message.length;
-    this.#lastSent = new Promise((resolve) => {
-      this.#socket.send(message, (error) => {
-        if (error) this.close(`sending failed: ${messageOf(error)}`);
-        resolve();
-      });
-    });
-    if (this.#socket.bufferedAmount > highWater) await this.#lastSent;
+    this.#outbox.add(() => this.#outbox.send(encodeMessage(message)));
   }
 
   #beat(): void {

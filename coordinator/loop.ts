@@ -232,7 +232,7 @@ export class TrainingRun {
         weights: weights.slice(),
         m: this.#optimizer.m.slice(),
         v: this.#optimizer.v.slice(),
-        tokenizer: new Map([...dataset.tokenizer.toFiles()].map(([name, text]) => [name, Buffer.from(text)])),
+        tokenizer: dataset.tokenizer.toFiles(),
         state: {
           step: this.#step,
           seed: options.seed,

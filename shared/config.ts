@@ -67,7 +67,6 @@ export const optionTable = {
 
   data: text("data", "SOURCE", "shakespeare", "text or .bin file, folder, glob, or `shakespeare`"),
   tokenizer: text("data", "NAME|DIR", "char", "char, gpt2, or a folder with a tokenizer"),
-  valFraction: number("data", 0.1, { min: 0, below: 1 }, "last part of the text, kept for validation"),
 
   steps: number("training", 2000, { min: 1, ...integer }, "updates of the weights"),
   batchSize: number("training", 12, { min: 1, ...integer }, "sequences in one step, over all workers", {

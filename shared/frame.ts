@@ -30,11 +30,15 @@ export interface Frame {
  * The frames of one tensor, each with its own memory: ready to send to any number of peers while the tensor changes.
  * @param memory frames of a tensor of the same length that nobody needs any more, to be written over
  */
-export function framesOf(kind: TensorKind, id: number, bytes: Uint8Array, memory: readonly Buffer[] = []): Buffer[] {
-  const frames: Buffer[] = [];
+export function* framesOf(
+  kind: TensorKind,
+  id: number,
+  bytes: Uint8Array,
+  memory: readonly Buffer[] = [],
+): Generator<Buffer> {
   for (let offset = 0; offset < bytes.length; offset += chunkBytes) {
     const data = bytes.subarray(offset, offset + chunkBytes);
-    const frame = memory[frames.length] ?? Buffer.allocUnsafe(headerBytes + data.length);
+    const frame = memory[offset / chunkBytes] ?? Buffer.allocUnsafe(headerBytes + data.length);
     frame.set(data, headerBytes);
     frame.writeUInt32LE(magic, 0);
     frame.writeUInt32LE(kinds.indexOf(kind), 4);
@@ -43,9 +47,8 @@ export function framesOf(kind: TensorKind, id: number, bytes: Uint8Array, memory
     frame.writeDoubleLE(bytes.length, 24);
     frame.writeUInt32LE(crc32(data), 32);
     frame.writeUInt32LE(data.length, 36);
-    frames.push(frame);
+    yield frame;
   }
-  return frames;
 }
 
 /** @throws ProtocolError that says what is wrong with the message */

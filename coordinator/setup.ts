@@ -1,0 +1,107 @@
+// From options to a run that can begin: data, model, weights, ledger; or the same from the newest whole checkpoint.
+import { randomUUID } from "node:crypto";
+import { mkdir } from "node:fs/promises";
+import { basename, resolve } from "node:path";
+import type { Logger } from "pino";
+import type { Checkpoint } from "../shared/checkpoint.ts";
+import { flagOf, modelOf, type OptionName, type Options, optionTable } from "../shared/config.ts";
+import { ConfigError } from "../shared/errors.ts";
+import { initialWeights } from "../shared/init.ts";
+import { layoutOf } from "../shared/layout.ts";
+import type { ModelConfig } from "../shared/model.ts";
+import { bestOps } from "../shared/native.ts";
+import { checkpointSteps, loadModel, newestCheckpoint, readMarkers } from "../shared/rundir.ts";
+import { openTokenizer } from "../shared/tokenizer.ts";
+import { openDataset } from "./dataset.ts";
+import { Ledger, ledgerStart } from "./ledger.ts";
+import type { RunSetup } from "./loop.ts";
+import { fileSampler, randomSampler } from "./sampler.ts";
+
+/**
+ * @param substitute where `shakespeare` cannot be had, train on another book instead of refusing
+ * @throws ConfigError on anything that the user can mend
+ */
+export async function setUpRun(options: Options, log: Logger, substitute: boolean): Promise<RunSetup> {
+  const resumed = await checkpointToResume(options, log);
+  const dataset = await openDataset({
+    source: options.data,
+    blockSize: options.blockSize,
+    substitute,
+    notify: (line) => log.info(line),
+    ...(options.tokenizer !== "char" && { tokenizer: await openTokenizer(options.tokenizer) }),
+  });
+  const model = modelOf(options, dataset.tokenizer.vocabSize);
+  const layout = layoutOf(model);
+  if (resumed) checkSameRun(resumed, options, dataset.fingerprint);
+
+  const start = resumed ?? (await initialModel(options, log));
+  if (start) checkSameModel(start.model, model, resumed ? "--resume" : "--init-from");
+  const positions = dataset.train.length - options.blockSize;
+  await mkdir(options.out, { recursive: true });
+  return {
+    id: randomUUID(),
+    name: basename(resolve(options.out)),
+    options,
+    model,
+    layout,
+    weights: start?.weights ?? initialWeights(model, layout, options.seed),
+    moments: resumed?.moments,
+    step: resumed?.state.step ?? 0,
+    arithmetic: resumed && !options.anyArithmetic ? resumed.state.arithmetic : undefined,
+    bestValLossNats: resumed && (await readMarkers(options.out)).best?.valLossNats,
+    dataset,
+    sampler: options.windowsFile
+      ? await fileSampler(options.windowsFile, options.batchSize, options.steps, positions)
+      : randomSampler(options.seed, options.batchSize, positions),
+    ledger: await Ledger.open(options.out, resumed?.state.ledger ?? ledgerStart),
+    ops: bestOps(),
+    log,
+  };
+}
+
+/** The checkpoint that --resume goes on from; a new run must not write into an old one's folder. */
+async function checkpointToResume(options: Options, log: Logger): Promise<Checkpoint | undefined> {
+  if (!options.resume) {
+    const steps = await checkpointSteps(options.out);
+    if (steps.length > 0)
+      throw new ConfigError(
+        `${options.out} already holds a run, up to step ${steps[0]}; go on with --resume, or choose another folder with --out`,
+      );
+    return undefined;
+  }
+  const found = await newestCheckpoint(options.out, { optimizer: true, onSkip: (why) => log.warn(why) });
+  if (!found) log.info(`nothing to resume in ${options.out}: starting anew`);
+  else log.info({ step: found.state.step }, `resuming from ${found.directory}`);
+  return found;
+}
+
+async function initialModel(options: Options, log: Logger) {
+  return options.initFrom ? await loadModel(options.initFrom, (why) => log.warn(why)) : undefined;
+}
+
+/** Options that decide the numbers of a run: they must not change when it is resumed. */
+const decisive: readonly OptionName[] = (Object.keys(optionTable) as OptionName[]).filter((name) => {
+  const { group } = optionTable[name];
+  return (
+    (group === "model" || group === "training") && !["evalInterval", "evalWindows", "anyArithmetic"].includes(name)
+  );
+});
+
+function checkSameRun(resumed: Checkpoint, options: Options, fingerprint: string): void {
+  const { state, directory } = resumed;
+  for (const name of decisive)
+    if (state.options[name] !== undefined && state.options[name] !== options[name])
+      throw new ConfigError(
+        `${directory} was made with ${flagOf(name)} ${state.options[name]}, now it is ${options[name]}; resume with the same, or start a new run from it with --init-from`,
+      );
+  if (state.dataset.fingerprint !== fingerprint)
+    throw new ConfigError(
+      `${directory} was trained on other data than "${options.data}" (${state.dataset.name}); resume with the same`,
+    );
+}
+
+function checkSameModel(came: ModelConfig, expected: ModelConfig, flag: string): void {
+  for (const key of Object.keys(expected) as (keyof ModelConfig)[])
+    if (key !== "dropout" && came[key] !== expected[key])
+      throw new ConfigError(`config: ${flag}: its model has ${key} ${came[key]}, this run ${expected[key]}`);
+}

@@ -1,0 +1,75 @@
+// What a worker does with a lease: gradients of its shards, summed along the tree up to the lease's node, or the losses
+// of its windows.
+import type { FromCoordinator } from "../shared/protocol.ts";
+import { TreeSum, type VectorPool } from "../shared/tree.ts";
+import type { VectorOps } from "../shared/vector.ts";
+import type { Engine } from "./engine.ts";
+
+export type LeaseOrder = Extract<FromCoordinator, { type: "lease" }>;
+
+/** (rows, T) tokens and, one place further on, their targets, of windows of T + 1 ids. */
+function split(windows: Uint16Array | Uint32Array, first: number, rows: number, T: number) {
+  const tokens = new Int32Array(rows * T);
+  const targets = new Int32Array(rows * T);
+  for (let row = 0; row < rows; row++) {
+    const start = (first + row) * (T + 1);
+    tokens.set(windows.subarray(start, start + T), row * T);
+    targets.set(windows.subarray(start + 1, start + 1 + T), row * T);
+  }
+  return { tokens, targets };
+}
+
+/**
+ * Gradient of a training lease.
+ * @param windows   (count * rows, T + 1)
+ * @param cancelled asked between shards
+ * @returns mean loss of each shard and the tree sum of their gradients, (P) of the pool, the caller's from now on;
+ *          undefined when cancelled
+ */
+export async function computeGradient(
+  engine: Engine,
+  order: LeaseOrder,
+  windows: Uint16Array | Uint32Array,
+  seed: number,
+  pool: VectorPool,
+  ops: VectorOps,
+  cancelled: () => boolean,
+): Promise<{ losses: number[]; gradient: Float32Array } | undefined> {
+  const { first, count, rows, step } = order;
+  const sum = new TreeSum(order, pool, ops);
+  const losses: number[] = [];
+  try {
+    for (let i = 0; i < count; i++) {
+      if (cancelled()) return undefined;
+      const { tokens, targets } = split(windows, i * rows, rows, engine.model.blockSize);
+      const gradient = pool.take();
+      losses.push(await engine.gradient(tokens, targets, rows, { seed, step, shard: first + i }, gradient));
+      sum.add({ first: first + i, count: 1 }, gradient);
+    }
+    return { losses, gradient: sum.take() };
+  } finally {
+    sum.clear();
+  }
+}
+
+/**
+ * Loss of every window of an evaluation lease, in groups of `rows`: the groups, and so the bits, are the same whoever
+ * computes them.
+ */
+export async function computeLosses(
+  engine: Engine,
+  order: LeaseOrder,
+  windows: Uint16Array | Uint32Array,
+  cancelled: () => boolean,
+): Promise<number[] | undefined> {
+  const T = engine.model.blockSize;
+  const windowCount = windows.length / (T + 1);
+  const losses: number[] = [];
+  for (let first = 0; first < windowCount; first += order.rows) {
+    if (cancelled()) return undefined;
+    const rows = Math.min(order.rows, windowCount - first);
+    const { tokens, targets } = split(windows, first, rows, T);
+    losses.push(...(await engine.losses(tokens, targets, rows)));
+  }
+  return losses;
+}
