@@ -1,2 +1,37 @@
 #!/usr/bin/env node
-console.log("weft");
+// The program: its commands, and how errors reach people. ConfigError and EngineError are for the user to act on and
+// are printed alone; anything else is our bug and keeps its stack.
+import { Command } from "commander";
+import { ConfigError, EngineError, ProtocolError } from "../shared/errors.ts";
+import { weftVersion } from "../shared/version.ts";
+import { coordinatorCommand } from "./coordinator.ts";
+import { dataCommand } from "./data.ts";
+import { installCommand } from "./install.ts";
+import { pullCommand } from "./pull.ts";
+import { sampleCommand } from "./sample.ts";
+import { trainCommand } from "./train.ts";
+import { workerCommand } from "./worker.ts";
+
+const program = new Command("weft")
+  .description("Train GPT models across machines: the same bits for any number of workers.")
+  .version(weftVersion)
+  .showSuggestionAfterError()
+  .configureHelp({ showGlobalOptions: false });
+for (const command of [
+  trainCommand(),
+  coordinatorCommand(),
+  workerCommand(),
+  sampleCommand(),
+  pullCommand(),
+  dataCommand(),
+  installCommand(),
+])
+  program.addCommand(command);
+
+try {
+  await program.parseAsync();
+} catch (error) {
+  const isForUser = [ConfigError, EngineError, ProtocolError].some((kind) => error instanceof kind);
+  process.stderr.write(`${isForUser ? (error as Error).message : (error as Error).stack}\n`);
+  process.exitCode = 1;
+}

@@ -4,9 +4,10 @@
 //
 // It decides nothing about who computes what (dispatch.ts, plan.ts) and knows no socket (connection.ts). What reaches
 // the numbers is a function of options, data and seed alone: never of workers, their number, order or speed.
+import { join } from "node:path";
 import type { Logger } from "pino";
 import type { WebSocket } from "ws";
-import type { Moments } from "../shared/checkpoint.ts";
+import { checkpointName, type Moments } from "../shared/checkpoint.ts";
 import type { Options } from "../shared/config.ts";
 import { ConfigError } from "../shared/errors.ts";
 import type { Layout } from "../shared/layout.ts";
@@ -55,6 +56,8 @@ export interface RunResult {
   readonly finished: boolean;
   readonly valLossNats: number | null;
   readonly weightsDigest: string;
+  /** Path of the checkpoint of `step`. */
+  readonly checkpoint: string;
 }
 
 export class TrainingRun {
@@ -121,7 +124,13 @@ export class TrainingRun {
     this.dispatch.waitingFor = null;
     const finished = this.#state === "finished";
     this.dispatch.crew.finish(finished ? "the run is finished" : "the coordinator stops");
-    return { step: this.#step, finished, valLossNats: this.#valLossNats, weightsDigest: this.#digest };
+    return {
+      step: this.#step,
+      finished,
+      valLossNats: this.#valLossNats,
+      weightsDigest: this.#digest,
+      checkpoint: join(options.out, checkpointName(this.#step)),
+    };
   }
 
   /** Leave the step in hand, write a checkpoint and let train() return. */

@@ -7,7 +7,8 @@ import type { Options } from "../shared/config.ts";
 import { ConfigError } from "../shared/errors.ts";
 import { bestOps } from "../shared/native.ts";
 import { timesOf } from "../shared/protocol.ts";
-import type { Engine, EngineOptions } from "./engine.ts";
+import type { Engine } from "./engine.ts";
+import { engineOptionsOf } from "./engine-options.ts";
 import { openEngine } from "./engines.ts";
 import { runSession, type Welcome } from "./session.ts";
 
@@ -102,27 +103,4 @@ class EngineKeeper {
     await this.#engine?.dispose();
     this.#engine = undefined;
   }
-}
-
-/** The engine's part of the options. */
-export function engineOptionsOf(
-  options: Pick<
-    Options,
-    "precision" | "threads" | "device" | "backend" | "isa" | "memoryLimit" | "checkpointActivations"
-  >,
-  model: EngineOptions["model"],
-  maxRows: number,
-): EngineOptions {
-  const { precision, threads, device, backend, isa, memoryLimit, checkpointActivations } = options;
-  return {
-    model,
-    maxRows,
-    precision,
-    threads,
-    device,
-    backend,
-    isa,
-    checkpointActivations,
-    ...(memoryLimit > 0 && { memoryLimitBytes: memoryLimit * 2 ** 30 }),
-  };
 }

@@ -1,0 +1,52 @@
+// `weft coordinator`: own a run, and let workers anywhere compute it.
+import { Command } from "commander";
+import { hostname } from "node:os";
+import { accessWith, resolveToken } from "../coordinator/access.ts";
+import { TrainingRun } from "../coordinator/loop.ts";
+import { serve } from "../coordinator/server.ts";
+import { setUpRun } from "../coordinator/setup.ts";
+import { createLog } from "./log.ts";
+import { addOptions, optionsOf } from "./options.ts";
+import { onStopSignal } from "./signals.ts";
+
+export function coordinatorCommand(): Command {
+  const command = new Command("coordinator").description("own a run and let workers on any machine compute it");
+  addOptions(command, ["model", "data", "training", "run", "network"]);
+  return command.action(async () => {
+    const options = await optionsOf(command);
+    const { log, close } = createLog("coordinator", options.steps);
+    const token = await resolveToken(options.host, options.tokenFile, process.env);
+    const run = new TrainingRun(await setUpRun(options, log, false));
+    const server = await serve(run, { ...options, access: accessWith(token?.text), log });
+    log.info(`listening on ${server.address}: dashboard http://${server.address}/`);
+    log.info(`to compute: ${workerLine(options.host, server.port, token?.source === "generated" ? token.text : "")}`);
+    const stopped = new Promise<void>((resolve) => {
+      onStopSignal((signal) => {
+        run.stop(signal);
+        resolve();
+      });
+    });
+    try {
+      const result = await run.train();
+      close();
+      log.info(
+        { ...result },
+        `${result.finished ? "finished" : "stopped"} after step ${result.step}: weights ${result.weightsDigest}`,
+      );
+      if (result.finished && options.stay) {
+        log.info(`still serving status and checkpoints on http://${server.address}; interrupt to end`);
+        await stopped;
+      }
+    } finally {
+      close();
+      await server.close();
+    }
+  });
+}
+
+/** A ready line for a worker. A token that we made is shown here once; one that the user gave is never shown. */
+function workerLine(host: string, port: number, madeToken: string): string {
+  const everywhere = host === "0.0.0.0" || host === "::";
+  const name = everywhere ? hostname() : host.includes(":") ? `[${host}]` : host;
+  return `${madeToken && `WEFT_TOKEN=${madeToken} `}weft worker --coordinator ws://${name}:${port}`;
+}

@@ -1,0 +1,68 @@
+// The table of options as flags of a command, and the way back: flags, config file and preset to resolved options.
+import { readFile } from "node:fs/promises";
+import { Command, Option } from "commander";
+import { parse as parseYaml } from "yaml";
+import { z } from "zod";
+import {
+  flagOf,
+  type OptionGroup,
+  type OptionName,
+  type Options,
+  type OptionSpec,
+  optionTable,
+  parseFlag,
+  presets,
+  resolveOptions,
+} from "../shared/config.ts";
+import { ConfigError, messageOf } from "../shared/errors.ts";
+
+const entries = Object.entries(optionTable) as [OptionName, OptionSpec][];
+
+/** Add the flags of some groups; their defaults show in --help and stay unset, so that a preset can give them. */
+export function addOptions(command: Command, groups: readonly OptionGroup[]): Command {
+  if (groups.includes("training")) {
+    const list = Object.entries(presets).map(([name, { about }]) => `${name} (${about})`);
+    command.option("--preset <NAME>", `ready settings: ${list.join("; ")}`);
+  }
+  command.option("--config <FILE>", "JSON or YAML file of options, keys as in camelCase");
+  for (const [name, spec] of entries) {
+    if (!groups.includes(spec.group)) continue;
+    const shown = spec.defaultText ?? JSON.stringify(spec.default);
+    const help = `${spec.help}${spec.unit ? ` (${spec.unit})` : ""} [default: ${shown}]`;
+    if (spec.value === undefined) {
+      command.addOption(new Option(flagOf(name), help));
+      command.addOption(new Option(flagOf(name).replace("--", "--no-"), `not ${flagOf(name)}`).hideHelp());
+    } else
+      command.addOption(new Option(`${flagOf(name)} <${spec.value}>`, help).argParser((raw) => parseFlag(name, raw)));
+  }
+  return command;
+}
+
+/** The options that a parsed command line asks for. @throws ConfigError */
+export async function optionsOf(command: Command): Promise<Options> {
+  const { preset, config, ...given } = command.opts<Record<string, unknown>>();
+  const flags = Object.fromEntries(
+    Object.entries(given).filter(
+      ([name]) => Object.hasOwn(optionTable, name) && command.getOptionValueSource(name) === "cli",
+    ),
+  );
+  return resolveOptions({
+    preset: preset as string | undefined,
+    file: config === undefined ? undefined : { path: config as string, values: await readConfig(config as string) },
+    flags,
+  });
+}
+
+async function readConfig(path: string): Promise<Record<string, unknown>> {
+  const text = await readFile(path, "utf8").catch((error: NodeJS.ErrnoException) => {
+    throw new ConfigError(`config: --config ${path} cannot be read (${error.code})`, { cause: error });
+  });
+  try {
+    // JSON is YAML.
+    return z.record(z.string(), z.unknown()).parse(parseYaml(text) ?? {});
+  } catch (error) {
+    throw new ConfigError(`config: ${path} is not a JSON or YAML map of options: ${messageOf(error)}`, {
+      cause: error,
+    });
+  }
+}
