@@ -1,6 +1,7 @@
 // `weft coordinator`: own a run, and let workers anywhere compute it.
-import { Command } from "commander";
+
 import { hostname } from "node:os";
+import { Command } from "commander";
 import { accessWith, resolveToken } from "../coordinator/access.ts";
 import { TrainingRun } from "../coordinator/loop.ts";
 import { serve } from "../coordinator/server.ts";

@@ -33,7 +33,8 @@ class Screen extends Writable {
     this.#steps = steps ?? 0;
     if (steps !== undefined)
       this.#bar = new SingleBar({
-        format: "{bar} {value}/{total} | loss {loss}{valLoss} | {speed} tokens/s | {workers} workers | {eta_formatted} left",
+        format:
+          "{bar} {value}/{total} | loss {loss}{valLoss} | {speed} tokens/s | {workers} workers | {eta_formatted} left",
         stream: process.stderr,
         hideCursor: null,
         etaBuffer: 50,
@@ -71,5 +72,17 @@ class Screen extends Writable {
   close(): void {
     if (this.#started) this.#bar?.stop();
     this.#started = false;
+  }
+}
+
+/** A line "[cpu0] ..." of a launched process: its JSON log line becomes one of ours, under its label. */
+export function relay(log: Logger, line: string): void {
+  const [, label = "", text = line] = /^\[(\S+)\] (.*)$/s.exec(line) ?? [];
+  try {
+    const { level, msg, name: _n, time: _t, pid: _p, hostname: _h, ...fields } = JSON.parse(text);
+    log[level >= 40 ? "warn" : "info"](fields, `${label}: ${msg}`);
+  } catch (error) {
+    if (!(error instanceof SyntaxError)) throw error;
+    log.info(`${label}: ${text}`);
   }
 }

@@ -1,14 +1,14 @@
 // The table of options as flags of a command, and the way back: flags, config file and preset to resolved options.
 import { readFile } from "node:fs/promises";
-import { Command, Option } from "commander";
+import { type Command, Option } from "commander";
 import { parse as parseYaml } from "yaml";
 import { z } from "zod";
 import {
   flagOf,
   type OptionGroup,
   type OptionName,
-  type Options,
   type OptionSpec,
+  type Options,
   optionTable,
   parseFlag,
   presets,

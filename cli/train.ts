@@ -8,8 +8,10 @@ import { flagOf, type OptionName, type Options, optionTable, threadsEach } from 
 import { continueText } from "../shared/text.ts";
 import { engineOptionsOf } from "../worker/engine-options.ts";
 import { openEngine } from "../worker/engines.ts";
-import { Team } from "../worker/team.ts";
-import { createLog } from "./log.ts";
+import { chooseGpus, findGpus } from "../worker/gpus.ts";
+import { launch, planSlots, type Slot } from "../worker/launcher.ts";
+import { thisMachine } from "../worker/machine.ts";
+import { createLog, relay } from "./log.ts";
 import { addOptions, optionsOf } from "./options.ts";
 import { onStopSignal } from "./signals.ts";
 
@@ -27,54 +29,70 @@ export function trainCommand(): Command {
     const run = new TrainingRun(setup);
     const server = await serve(run, { ...options, access: accessWith(undefined), log });
     log.info(`dashboard: http://${server.address}/`);
-    const team = new Team(workersOf(options, `ws://${server.address}`), log);
-    void team.failed.then((error) => run.dispatch.fail(error));
+    const stopWorkers = new AbortController();
+    const workers = launch({
+      slots: await slotsOf(options),
+      command: workerCommandLine(options, `ws://${server.address}`),
+      stop: stopWorkers.signal,
+      kill: new AbortController().signal,
+      log: (line) => relay(log, line),
+    }).catch((error: Error) => run.dispatch.fail(error));
     onStopSignal((signal) => run.stop(signal));
     try {
       const result = await run.train();
       close();
-      await team.stop();
+      await workers;
       const validation = result.valLossNats === null ? "" : `, validation loss ${result.valLossNats.toFixed(4)}`;
       console.log(`${result.finished ? "finished" : "stopped after"} ${result.step} steps${validation}`);
       if (result.finished && options.sampleTokens > 0) await showSample(options, setup);
       console.log(`checkpoint: ${result.checkpoint}`);
     } finally {
       close();
-      await team.stop();
+      stopWorkers.abort();
+      await workers;
       await server.close();
       await dataset.close();
     }
   });
 }
 
-/** One process a worker, each with its share of the cores, with the engine options that we were given. */
-function workersOf(options: Options, url: string) {
-  const engineFlags = (Object.keys(optionTable) as OptionName[])
-    .filter((name) => optionTable[name].group === "engine" && options[name] !== optionTable[name].default)
+/** One process for each GPU where GPUs were asked for, else --workers of them, each with its share of the cores. */
+async function slotsOf(options: Options): Promise<Slot[]> {
+  if (options.device === "gpu")
+    return planSlots(chooseGpus("all", await findGpus(), process.env.CUDA_VISIBLE_DEVICES), 0, await thisMachine());
+  const slots = planSlots([], options.workers, await thisMachine());
+  // Where nothing was asked for, an engine that finds a GPU may take it.
+  return options.device === "cpu" ? slots : slots.map((slot) => ({ ...slot, environment: {} }));
+}
+
+function workerCommandLine(options: Options, url: string) {
+  const flags = (Object.keys(optionTable) as OptionName[])
+    .filter((name) => optionTable[name].group === "engine" && name !== "threads")
+    .filter((name) => options[name] !== optionTable[name].default)
     .flatMap((name) => (options[name] === true ? [flagOf(name)] : [flagOf(name), String(options[name])]));
-  const threads = options.threads || threadsEach(options.workers);
-  return Array.from({ length: options.workers }, (_, i) => ({
-    name: `worker-${i + 1}`,
-    command: [
-      process.execPath,
-      process.argv[1]!,
-      "worker",
-      ...engineFlags,
-      ...["--coordinator", url, "--name", `worker-${i + 1}`, "--threads", String(threads)],
-    ] as [string, ...string[]],
-  }));
+  return ({ label, threads }: Slot): [string, ...string[]] => [
+    process.execPath,
+    process.argv[1]!,
+    "worker",
+    ...flags,
+    ...["--coordinator", url, "--name", label, "--threads", String(options.threads || threads)],
+  ];
 }
 
 /** Text from the final weights, as it comes. */
 async function showSample(options: Options, { model, weights, dataset }: RunSetup): Promise<void> {
-  const { engine } = await openEngine(options.engine, engineOptionsOf({ ...options, threads: threadsEach(1) }, model, 1));
+  const { engine } = await openEngine(
+    options.engine,
+    engineOptionsOf({ ...options, threads: threadsEach(1) }, model, 1),
+  );
   try {
     await engine.setWeights(weights);
     console.log("");
     const style = { tokens: options.sampleTokens, temperature: 0.8, topK: 200, topP: 1, repetitionPenalty: 1 };
     const all = { ...style, samples: 1, seed: options.seed, stop: [] };
     process.stdout.write(options.prompt);
-    for await (const { text } of continueText(engine, dataset.tokenizer, options.prompt, all)) process.stdout.write(text);
+    for await (const { text } of continueText(engine, dataset.tokenizer, options.prompt, all))
+      process.stdout.write(text);
     console.log("\n");
   } finally {
     await engine.dispose();

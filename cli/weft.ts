@@ -4,11 +4,10 @@
 import { Command } from "commander";
 import { ConfigError, EngineError, ProtocolError } from "../shared/errors.ts";
 import { weftVersion } from "../shared/version.ts";
+import { convertCommand } from "./convert.ts";
 import { coordinatorCommand } from "./coordinator.ts";
-import { dataCommand } from "./data.ts";
 import { installCommand } from "./install.ts";
 import { pullCommand } from "./pull.ts";
-import { sampleCommand } from "./sample.ts";
 import { trainCommand } from "./train.ts";
 import { workerCommand } from "./worker.ts";
 
@@ -21,9 +20,8 @@ for (const command of [
   trainCommand(),
   coordinatorCommand(),
   workerCommand(),
-  sampleCommand(),
   pullCommand(),
-  dataCommand(),
+  convertCommand(),
   installCommand(),
 ])
   program.addCommand(command);

@@ -88,8 +88,11 @@ export class Crew {
       .sort((a, b) => speed(b) - speed(a) || a.name.localeCompare(b.name));
   }
 
-  view(worker: Connection, purpose: Purpose): WorkerView {
-    return { name: worker.name, unitsPerSecond: this.#members.get(worker)?.speed[purpose] };
+  /** Everyone who computes or soon will: those whose weights are still on the way count in the shares too. */
+  views(purpose: Purpose): WorkerView[] {
+    return [...this.#members]
+      .filter(([worker]) => worker.state === "ready")
+      .map(([worker, { speed }]) => ({ name: worker.name, unitsPerSecond: speed[purpose] }));
   }
 
   /** A lease was answered: learn the worker's speed, the wire included. */

@@ -121,15 +121,17 @@ export class Dispatch {
   async #assign(work: Work, round: Round): Promise<void> {
     const { rows, log } = this.#options;
     const able = this.crew.able(work.step, work.purpose);
-    const views = able.map((worker) => this.crew.view(worker, work.purpose));
+    const views = this.crew.views(work.purpose);
     this.waitingFor =
       this.crew.size === 0
         ? "no worker is connected"
         : able.length === 0
           ? `none of ${this.crew.size} connected workers has the weights of step ${work.step} yet`
           : null;
-    for (const [index, worker] of [...able.entries(), ...able.entries()]) {
-      const { grant, why } = nextLease(work, views[index]!, views, performance.now());
+    for (const worker of [...able, ...able]) {
+      const view = views.find(({ name }) => name === worker.name);
+      if (!view) continue;
+      const { grant, why } = nextLease(work, view, views, performance.now());
       if (!grant) continue;
       if (grant.hedgeOf) {
         this.counts.hedged++;
@@ -145,16 +147,19 @@ export class Dispatch {
 
   /** Milliseconds until something may have to be done although no message comes. */
   #untilNextLook(work: Work): number {
-    const views = this.crew.able(work.step, work.purpose).map((worker) => this.crew.view(worker, work.purpose));
     const { pingEveryMs } = this.#times;
-    return Math.min(pingEveryMs, 1 + (untilLate(work, views, performance.now()) ?? pingEveryMs));
+    return Math.min(
+      pingEveryMs,
+      1 + (untilLate(work, this.crew.views(work.purpose), performance.now()) ?? pingEveryMs),
+    );
   }
 
   /** Close the connections that sit on a lease beyond all patience. */
   #expire(work: Work): void {
+    const views = this.crew.views(work.purpose);
     for (const lease of [...work.leases]) {
       const worker = this.crew.find(lease.worker);
-      const speed = worker && this.crew.view(worker, work.purpose).unitsPerSecond;
+      const speed = views.find(({ name }) => name === lease.worker)?.unitsPerSecond;
       const heldMs = performance.now() - lease.grantedAt;
       if (heldMs > this.#times.leaseMs + (speed ? (10_000 * lease.count) / speed : 0))
         worker?.close(`lease ${nodeName(lease)} of step ${work.step} not answered in ${(heldMs / 1000).toFixed(0)} s`);

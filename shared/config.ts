@@ -337,14 +337,12 @@ export function resolveOptions(sources: {
 
 /** The rules that need two options at once. */
 function checkTogether(options: Options): void {
-  const { shards, batchSize, warmupSteps, decaySteps, schedule } = options;
+  const { shards, batchSize } = options;
   if ((shards & (shards - 1)) !== 0) throw new ConfigError(`config: --shards must be a power of two, got ${shards}`);
   if (batchSize % shards !== 0)
     throw new ConfigError(
       `config: --batch-size ${batchSize} does not divide into ${shards} shards; take a multiple of ${shards}, or --shards ${largestPowerOfTwoIn(batchSize)}`,
     );
-  if (schedule !== "constant" && decaySteps < warmupSteps)
-    throw new ConfigError(`config: --decay-steps ${decaySteps} ends before the warm-up of ${warmupSteps} steps does`);
 }
 
 function largestPowerOfTwoIn(n: number): number {

@@ -9,11 +9,7 @@ type EngineFlags = Pick<
 >;
 
 /** @param maxRows most sequences of one call */
-export function engineOptionsOf(
-  options: EngineFlags,
-  model: ModelConfig,
-  maxRows: number,
-): EngineOptions {
+export function engineOptionsOf(options: EngineFlags, model: ModelConfig, maxRows: number): EngineOptions {
   const { precision, threads, device, backend, isa, memoryLimit, checkpointActivations } = options;
   return {
     model,
