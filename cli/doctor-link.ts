@@ -1,0 +1,93 @@
+// How good is the link to a coordinator, and how many tokens a second would this machine add to a run over it?
+import { z } from "zod";
+import { linkLimit } from "../coordinator/link.ts";
+import { statusSchema } from "../coordinator/status.ts";
+import { ConfigError } from "../shared/errors.ts";
+import { Interrupted, type Remote } from "./remote.ts";
+
+export interface LinkReport {
+  readonly run: string;
+  readonly weft: string;
+  readonly protocol: string;
+  readonly arithmetic: string | null;
+  readonly roundTripMs: number;
+  /** Megabytes (10^6) a second from the coordinator to us, and from us to it. */
+  readonly downMBps: number;
+  readonly upMBps: number;
+}
+
+const roundTrips = 20;
+/** A transfer of this length is measured well enough. */
+const longEnoughSeconds = 0.4;
+const firstBytes = 2 ** 20;
+
+/** @throws ConfigError where the coordinator cannot be asked */
+export async function testLink(remote: Remote): Promise<LinkReport> {
+  try {
+    const { run, versions, arithmetic } = await remote.json("/status", statusSchema);
+    const times: number[] = [];
+    for (let i = 0; i < roundTrips; i++) times.push(await timed(() => drain(remote, 0)));
+    return {
+      run: run.name,
+      weft: versions.weft,
+      protocol: versions.protocol,
+      arithmetic,
+      roundTripMs: 1000 * median(times),
+      downMBps: await megabytesPerSecond((bytes) => timed(() => drain(remote, bytes))),
+      upMBps: await megabytesPerSecond((bytes) => timed(() => pour(remote, bytes))),
+    };
+  } catch (error) {
+    if (!(error instanceof Interrupted)) throw error;
+    throw new ConfigError(`${error.message}; is the coordinator running, and is this its address?`, { cause: error });
+  }
+}
+
+async function drain(remote: Remote, bytes: number): Promise<void> {
+  const { pieces } = await remote.ask(`/link?bytes=${bytes}`);
+  for await (const _ of pieces());
+}
+
+async function pour(remote: Remote, bytes: number): Promise<void> {
+  const { answer } = await remote.ask("/link", { method: "POST", body: new Uint8Array(bytes) });
+  z.object({ bytes: z.literal(bytes) }).parse(await answer.json());
+}
+
+async function timed(action: () => Promise<unknown>): Promise<number> {
+  const start = performance.now();
+  await action();
+  return (performance.now() - start) / 1000;
+}
+
+/** Four times as many bytes until a transfer takes long enough. @param transfer moves bytes, says its seconds */
+export async function megabytesPerSecond(transfer: (bytes: number) => Promise<number>): Promise<number> {
+  for (let bytes = firstBytes; ; bytes *= 4) {
+    const seconds = await transfer(bytes);
+    if (seconds >= longEnoughSeconds || 4 * bytes > linkLimit) return bytes / 1e6 / seconds;
+  }
+}
+
+function median(values: number[]): number {
+  return values.sort((a, b) => a - b)[values.length >> 1]!;
+}
+
+export interface Prediction {
+  /** Of this machine alone at this coordinator. */
+  readonly tokensPerSec: number;
+  readonly computeSeconds: number;
+  readonly wireSeconds: number;
+}
+
+/**
+ * One worker's step of a batch: it computes all of it, sends a gradient and receives the weights, (P) float32 each. The
+ * wire is counted in full, although a step hides part of it behind the computing: the run will not be slower.
+ */
+export function predict(
+  step: { parameters: number; tokens: number },
+  engineTokensPerSec: number,
+  { roundTripMs, downMBps, upMBps }: Pick<LinkReport, "roundTripMs" | "downMBps" | "upMBps">,
+): Prediction {
+  const megabytes = (4 * step.parameters) / 1e6;
+  const computeSeconds = step.tokens / engineTokensPerSec;
+  const wireSeconds = megabytes / downMBps + megabytes / upMBps + (2 * roundTripMs) / 1000;
+  return { tokensPerSec: step.tokens / (computeSeconds + wireSeconds), computeSeconds, wireSeconds };
+}

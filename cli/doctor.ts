@@ -1,0 +1,162 @@
+// `weft doctor`: what this machine can do, what is missing and how to get it, in one screen; with a coordinator also
+// the link to it and what the two together would give.
+import { Command } from "commander";
+import { resolveToken } from "../coordinator/access.ts";
+import { didYouMean, modelOf, type Options, presets, resolveOptions, threadsEach } from "../shared/config.ts";
+import { ConfigError, EngineError } from "../shared/errors.ts";
+import { initialWeights } from "../shared/init.ts";
+import { layoutOf } from "../shared/layout.ts";
+import type { ModelConfig } from "../shared/model.ts";
+import { openEngine } from "../worker/engines.ts";
+import { type LinkReport, type Prediction, predict, testLink } from "./doctor-link.ts";
+import { examine, type Finding } from "./doctor-machine.ts";
+import { Remote } from "./remote.ts";
+
+/** What the engine does with one preset here. */
+export interface Speed {
+  readonly preset: string;
+  readonly parameters: number;
+  readonly tokensPerStep: number;
+  readonly device: string;
+  readonly arithmetic: string;
+  readonly why: string;
+  readonly tokensPerSec: number;
+}
+
+export interface Report {
+  readonly findings: readonly Finding[];
+  /** Or the reason why no engine computes this preset here. */
+  readonly speed: Speed | string;
+  readonly link?: LinkReport;
+  readonly prediction?: Prediction;
+}
+
+const vocabularyOf = { char: 65, gpt2: 50_257 };
+/** Steps are repeated for so long, on at most so many tokens at once: more of them are not faster. */
+const measureSeconds = 2;
+const mostTokens = 2048;
+
+/** Gradients of a shard of the preset, again and again. @throws EngineError where no engine can */
+async function measure(preset: string, options: Options, model: ModelConfig): Promise<Speed> {
+  const rows = Math.max(1, Math.min(options.batchSize / options.shards, Math.floor(mostTokens / model.blockSize)));
+  const { engine, why } = await openEngine("auto", {
+    model,
+    maxRows: rows,
+    precision: "float32",
+    threads: threadsEach(1),
+    device: "auto",
+  });
+  try {
+    const layout = layoutOf(model);
+    await engine.setWeights(initialWeights(model, layout, options.seed));
+    const tokens = new Int32Array(rows * model.blockSize).map((_, i) => i % model.vocabSize);
+    const out = new Float32Array(layout.size);
+    const secondsOf = async (step: number): Promise<number> => {
+      const start = performance.now();
+      await engine.gradient(tokens, tokens, rows, { seed: 1, step, shard: 0 }, out);
+      return (performance.now() - start) / 1000;
+    };
+    // The first call also compiles and allocates; it counts only where it leaves no time for another.
+    let steps = 1;
+    let seconds = await secondsOf(0);
+    if (seconds < measureSeconds) {
+      seconds = 0;
+      for (steps = 0; seconds < measureSeconds; steps++) seconds += await secondsOf(steps);
+    }
+    return {
+      preset,
+      parameters: layout.size,
+      tokensPerStep: options.batchSize * model.blockSize,
+      device: engine.device,
+      arithmetic: engine.arithmetic,
+      why,
+      tokensPerSec: (steps * tokens.length) / seconds,
+    };
+  } finally {
+    await engine.dispose();
+  }
+}
+
+export async function diagnose(asked: {
+  preset: string;
+  port: number;
+  coordinator?: string | undefined;
+  token?: string | undefined;
+}): Promise<Report> {
+  const { preset, coordinator } = asked;
+  if (!Object.hasOwn(presets, preset))
+    throw new ConfigError(`config: no preset "${preset}"${didYouMean(preset, Object.keys(presets))}`);
+  const options = resolveOptions({ preset });
+  const model = modelOf(options, options.tokenizer === "gpt2" ? vocabularyOf.gpt2 : vocabularyOf.char);
+  const remote = coordinator === undefined ? undefined : new Remote(coordinator, asked.token);
+  const { findings } = await examine(asked.port);
+  const link = remote && (await testLink(remote));
+  const speed = await measure(preset, options, model).catch((error) => {
+    if (error instanceof EngineError) return error.message;
+    throw error;
+  });
+  const prediction =
+    link && typeof speed !== "string"
+      ? predict({ parameters: speed.parameters, tokens: speed.tokensPerStep }, speed.tokensPerSec, link)
+      : undefined;
+  return { findings, speed, ...(link && { link }), ...(prediction && { prediction }) };
+}
+
+const marks = { good: "ok", absent: "--", bad: "!!" };
+const short = (x: number): string => (x >= 100 ? Math.round(x).toLocaleString("en") : x.toPrecision(3));
+
+/** One screen. */
+export function printed({ findings, speed, link, prediction }: Report): string {
+  const lines = findings.map(({ what, state, says }) => row(marks[state], what, says));
+  if (typeof speed === "string") lines.push(row(marks.bad, "engine", speed));
+  else {
+    lines.push(row(marks.good, "engine", `${speed.arithmetic} on ${speed.device}: ${speed.why}`));
+    const model = `${speed.parameters.toLocaleString("en")} parameters`;
+    lines.push(row(marks.good, "speed", `${short(speed.tokensPerSec)} tokens/s with ${speed.preset} (${model})`));
+  }
+  if (link) {
+    const fits = link.arithmetic === null || typeof speed === "string" || link.arithmetic === speed.arithmetic;
+    const run = `${link.run}, weft ${link.weft}, ${link.protocol}`;
+    lines.push(row(marks.good, "coordinator", run));
+    if (!fits)
+      lines.push(
+        row(marks.bad, "arithmetic", `the run computes with ${link.arithmetic}; workers of one run must agree`),
+      );
+    const mbps = `${short(link.downMBps)} MB/s from it, ${short(link.upMBps)} MB/s to it`;
+    lines.push(row(marks.good, "link", `round trip ${short(link.roundTripMs)} ms, ${mbps}`));
+  }
+  if (prediction) {
+    const parts = `${short(prediction.computeSeconds)} s computing, at most ${short(prediction.wireSeconds)} s on the wire`;
+    lines.push(row(marks.good, "together", `${short(prediction.tokensPerSec)} tokens/s at least: a step is ${parts}`));
+  }
+  return `${lines.join("\n")}\n`;
+}
+
+const row = (mark: string, what: string, says: string): string => `${mark}  ${what.padEnd(14)} ${says}`;
+
+interface DoctorFlags {
+  preset: string;
+  coordinator?: string;
+  port: string;
+  tokenFile?: string;
+  json: boolean;
+}
+
+export function doctorCommand(): Command {
+  return new Command("doctor")
+    .description("what this machine can do, what is missing, and how fast it would be")
+    .option("--preset <NAME>", "model to measure", "shakespeare-cpu")
+    .option("--coordinator <URL>", "also test the link to this coordinator, ws:// or http://")
+    .option("--port <N>", "port to look at", "7070")
+    .option("--token-file <FILE>", "file with the run's token (default: the variable WEFT_TOKEN)")
+    .option("--json", "as JSON", false)
+    .action(async ({ preset, coordinator, port, tokenFile, json }: DoctorFlags) => {
+      if (!/^\d{1,5}$/.test(port) || Number(port) > 65_535)
+        throw new ConfigError(`config: --port must be a number up to 65535, got "${port}"`);
+      const token = (await resolveToken("localhost", tokenFile ?? "", process.env))?.text;
+      const report = await diagnose({ preset, coordinator, port: Number(port), token });
+      process.stdout.write(json ? `${JSON.stringify(report, null, 2)}\n` : printed(report));
+      if (typeof report.speed === "string" || report.findings.some(({ state }) => state === "bad"))
+        process.exitCode = 1;
+    });
+}

@@ -1,0 +1,94 @@
+import { createServer } from "node:net";
+import { afterAll, beforeAll, expect, test } from "vitest";
+import { diagnose, printed, type Report } from "../../cli/doctor.ts";
+import { megabytesPerSecond, predict, testLink } from "../../cli/doctor-link.ts";
+import { examine, featuresOf, nodeFinding } from "../../cli/doctor-machine.ts";
+import { Remote } from "../../cli/remote.ts";
+import { linkLimit } from "../../coordinator/link.ts";
+import { type ServedRun, serveRun } from "../coordinator/served-run.ts";
+
+const token = "0123456789abcdef";
+let run: ServedRun;
+beforeAll(async () => {
+  run = await serveRun({ token, steps: [] });
+});
+afterAll(() => run[Symbol.asyncDispose]());
+
+test("every part of the machine has its line", async () => {
+  const { findings } = await examine(0);
+  const says = Object.fromEntries(findings.map(({ what, says }) => [what, says]));
+  expect(Object.keys(says)).toEqual(
+    expect.arrayContaining(["Node", "CPU", "memory", "disk", "port", "compiler", "native engine", "TensorFlow"]),
+  );
+  expect(says.Node).toBe(`${process.versions.node} on ${process.platform} ${process.arch}`);
+  expect(says.memory).toMatch(/^\d+\.\d GiB free of \d+\.\d GiB$/);
+  expect(findings.filter(({ what, state }) => state === "bad" && what !== "disk")).toEqual([]);
+});
+
+test("a port in use is said to be", async () => {
+  const server = createServer();
+  await new Promise<void>((resolve) => server.listen(0, "127.0.0.1", resolve));
+  const { port } = server.address() as { port: number };
+  const { findings } = await examine(port);
+  await new Promise((resolve) => server.close(resolve));
+  const says = `${port} cannot be listened on (EADDRINUSE); a coordinator here needs another --port`;
+  expect(findings.find(({ what }) => what === "port")).toEqual({ what: "port", state: "absent", says });
+});
+
+test("Node too old, and features by the kernel's names", () => {
+  expect(nodeFinding("18.20.4")).toMatchObject({ state: "bad", says: expect.stringMatching(/needs 20.19 or later$/) });
+  expect(nodeFinding("20.18.9").state).toBe("bad");
+  expect([nodeFinding("20.19.0").state, nodeFinding("24.1.0").state]).toEqual(["good", "good"]);
+  expect(featuresOf("flags\t\t: fpu avx2 avx512f fma avx512_bf16 avx512vl\n")).toBe(": avx2 fma avx512f avx512_bf16");
+  expect(featuresOf("Features\t: fp asimd sve bf16\n")).toBe(": asimd sve bf16");
+  expect(featuresOf("")).toBe("");
+});
+
+test("the link is measured through the coordinator's own port", async () => {
+  const link = await testLink(new Remote(run.url, token));
+  expect(link).toMatchObject({ run: "shakespeare-cpu", weft: "0.1.0", protocol: "weft.v1" });
+  for (const value of [link.roundTripMs, link.downMBps, link.upMBps]) expect(value).toBeGreaterThan(0);
+  await expect(testLink(new Remote(run.url, undefined))).rejects.toThrow(/set WEFT_TOKEN or --token-file/);
+});
+
+test("transfers grow until one takes long enough, and no further than is allowed", async () => {
+  const sizes: number[] = [];
+  const at = (speed: number) => async (bytes: number) => {
+    sizes.push(bytes / 2 ** 20);
+    return bytes / speed;
+  };
+  expect(await megabytesPerSecond(at(10e6))).toBeCloseTo(10);
+  expect(sizes).toEqual([1, 4]);
+  sizes.length = 0;
+  expect(await megabytesPerSecond(at(5e9))).toBeCloseTo(5000);
+  expect(sizes).toEqual([1, 4, 16, 64]);
+  expect(64 * 2 ** 20).toBeLessThanOrEqual(linkLimit);
+});
+
+test("tokens a second from compute and wire, by hand", () => {
+  // 1 M parameters are 4 MB each way: 0.4 s down at 10 MB/s, 0.8 s up at 5 MB/s, two round trips of 0.05 s;
+  // 1000 tokens at 500 a second are 2 s.
+  const link = { roundTripMs: 50, downMBps: 10, upMBps: 5 };
+  const { tokensPerSec, computeSeconds, wireSeconds } = predict({ parameters: 1e6, tokens: 1000 }, 500, link);
+  expect(computeSeconds).toBeCloseTo(2);
+  expect(wireSeconds).toBeCloseTo(1.3);
+  expect(tokensPerSec).toBeCloseTo(1000 / 3.3);
+});
+
+test("a whole diagnosis with a coordinator, in one screen", async () => {
+  const report = await diagnose({ preset: "bigram", port: 0, coordinator: run.url.replace("http", "ws"), token });
+  const { speed, prediction } = report as Report & { speed: { tokensPerSec: number; parameters: number } };
+  expect(speed).toMatchObject({ preset: "bigram", parameters: 65 * 65, tokensPerStep: 256 });
+  expect(prediction!.tokensPerSec).toBeLessThan(speed.tokensPerSec);
+  expect(JSON.parse(JSON.stringify(report))).toEqual(report);
+  const screen = printed(report);
+  expect(screen).toMatch(/^ok {2}speed {10}[\d.,]+ tokens\/s with bigram \(4,225 parameters\)$/m);
+  expect(screen).toMatch(/^ok {2}link {11}round trip [\d.,]+ ms, [\d.,]+ MB\/s from it, [\d.,]+ MB\/s to it$/m);
+  expect(screen).toMatch(/^ok {2}together {7}[\d.,]+ tokens\/s at least: a step is /m);
+  expect(screen.split("\n").length).toBeLessThan(40);
+});
+
+test("an unknown preset is corrected", async () => {
+  const asked = { preset: "shakespear-cpu", port: 0 };
+  await expect(diagnose(asked)).rejects.toThrow('no preset "shakespear-cpu"; did you mean "shakespeare-cpu"?');
+});
