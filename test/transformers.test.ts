@@ -6,11 +6,15 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
 import { configOf, readPretrained, tensorsOf } from "../shared/huggingface.ts";
+import { initialWeights } from "../shared/init.ts";
+import { layoutOf } from "../shared/layout.ts";
+import type { ModelConfig } from "../shared/model.ts";
+import { PhiloxStream } from "../shared/philox.ts";
 import { encode } from "../shared/safetensors.ts";
+import { openEngine } from "../worker/engines.ts";
 import { openOracle, oraclesPresent, startWeights } from "./oracle.ts";
 
 const python = process.env.WEFT_TRANSFORMERS_PYTHON;
-const cases = ["gpt2-tiny", "gpt2-nobias", "gpt2-odd", "gpt1-tiny"];
 
 let directory: string;
 beforeAll(async () => {
@@ -18,33 +22,88 @@ beforeAll(async () => {
 });
 afterAll(() => rm(directory, { recursive: true }));
 
+interface Case {
+  readonly name: string;
+  readonly model: ModelConfig;
+  readonly weights: Float32Array;
+  readonly tokens: Int32Array;
+  /** (T, V) */
+  readonly logits: Float32Array;
+}
+
+/** PyTorch's own logits. */
+async function oracleCase(name: string): Promise<Case> {
+  const oracle = await openOracle(name);
+  const T = oracle.shape("input.tokens")[2]!;
+  return {
+    name,
+    model: oracle.model,
+    weights: await startWeights(oracle),
+    tokens: (await oracle.ints("input.tokens")).subarray(0, T),
+    logits: (await oracle.floats("logits")).subarray(0, T * oracle.model.vocabSize),
+  };
+}
+
+/** Logits of our engine, for what the oracles do not have: the tanh approximation and a head of its own. */
+async function engineCase(name: string, changes: Partial<ModelConfig>): Promise<Case> {
+  const model: ModelConfig = {
+    family: "gpt2",
+    vocabSize: 61,
+    blockSize: 12,
+    nLayer: 2,
+    nHead: 3,
+    nEmbd: 24,
+    bias: true,
+    dropout: 0.1,
+    activation: "gelu_tanh",
+    tiedHead: true,
+    layerNormEps: 1e-5,
+    ...changes,
+  };
+  const random = new PhiloxStream(3, 0);
+  const weights = initialWeights(model, layoutOf(model), 3).map((w) => w + 0.2 * random.normal());
+  const tokens = Int32Array.from({ length: model.blockSize }, () => random.below(model.vocabSize));
+  const options = { model, maxRows: 1, precision: "float32", threads: 1, device: "cpu" } as const;
+  const { engine } = await openEngine("tfjs", options);
+  try {
+    await engine.setWeights(weights);
+    return { name, model, weights, tokens, logits: await engine.logits(tokens, 1) };
+  } finally {
+    await engine.dispose();
+  }
+}
+
+async function write({ name, model, weights, tokens, logits }: Case): Promise<string> {
+  const path = join(directory, name);
+  const V = model.vocabSize;
+  const expected = {
+    tokens: [...tokens],
+    logits: Array.from(tokens, (_, t) => [...logits.subarray(t * V, (t + 1) * V)]),
+    exactGelu: model.family === "gpt1" && model.activation === "gelu",
+  };
+  await mkdir(path);
+  await writeFile(join(path, "config.json"), JSON.stringify(configOf(model)));
+  await writeFile(join(path, "model.safetensors"), Buffer.concat(encode(tensorsOf(model, weights), { format: "pt" })));
+  await writeFile(join(path, "expected.json"), JSON.stringify(expected));
+  return path;
+}
+
 describe.skipIf(!python)("the real transformers (skipped without WEFT_TRANSFORMERS_PYTHON)", () => {
-  test.skipIf(!oraclesPresent && !process.env.CI)("opens our models with PyTorch's own logits", async () => {
-    for (const name of cases) {
-      const oracle = await openOracle(name);
-      const { model } = oracle;
-      const path = join(directory, name);
-      await mkdir(path);
-      await writeFile(join(path, "config.json"), JSON.stringify(configOf(model)));
-      const tensors = encode(tensorsOf(model, await startWeights(oracle)), { format: "pt" });
-      await writeFile(join(path, "model.safetensors"), Buffer.concat(tensors));
-      const [, , T] = oracle.shape("input.tokens") as [number, number, number];
-      const logits = await oracle.floats("logits");
-      const expected = {
-        tokens: [...(await oracle.ints("input.tokens")).subarray(0, T)],
-        logits: Array.from({ length: T }, (_, t) => [
-          ...logits.subarray(t * model.vocabSize, (t + 1) * model.vocabSize),
-        ]),
-        exactGelu: model.family === "gpt1",
-      };
-      await writeFile(join(path, "expected.json"), JSON.stringify(expected));
-    }
+  test.skipIf(!oraclesPresent && !process.env.CI)("opens what we write, and we what it writes", async () => {
+    const cases = [
+      ...(await Promise.all(["gpt2-tiny", "gpt2-nobias", "gpt2-odd", "gpt1-tiny"].map(oracleCase))),
+      await engineCase("gpt2-tanh", {}),
+      await engineCase("gpt2-own-head", { tiedHead: false, bias: false }),
+      await engineCase("gpt1-tanh", { family: "gpt1" }),
+      await engineCase("gpt1-own-head", { family: "gpt1", tiedHead: false }),
+    ];
+    const paths = await Promise.all(cases.map(write));
     const script = join(import.meta.dirname, "../scripts/transformers-logits.py");
-    console.log(execFileSync(python!, [script, ...cases.map((name) => join(directory, name))], { encoding: "utf8" }));
-    for (const name of cases) {
-      const back = await readPretrained(join(directory, name, "again"));
-      const weights = await startWeights(await openOracle(name));
-      const differs = back.weights.findIndex((x, i) => !Object.is(x, weights[i]));
+    console.log(execFileSync(python!, [script, ...paths], { encoding: "utf8" }));
+    for (const [i, { name, model, weights }] of cases.entries()) {
+      const back = await readPretrained(join(paths[i]!, "again"));
+      expect(back.model, name).toEqual(model);
+      const differs = back.weights.findIndex((x, at) => !Object.is(x, weights[at]));
       expect(differs, `${name}[${differs}]: ${back.weights[differs]} for ${weights[differs]}`).toBe(-1);
     }
   });
