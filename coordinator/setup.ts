@@ -11,7 +11,7 @@ import { layoutOf } from "../shared/layout.ts";
 import type { ModelConfig } from "../shared/model.ts";
 import { bestOps } from "../shared/native.ts";
 import { checkpointSteps, loadModel, newestCheckpoint, readMarkers } from "../shared/rundir.ts";
-import { openTokenizer } from "../shared/tokenizer.ts";
+import { tokenizerNamed } from "../shared/tokenizer.ts";
 import { openDataset } from "./dataset.ts";
 import { Ledger, ledgerStart } from "./ledger.ts";
 import type { RunSetup } from "./loop.ts";
@@ -23,12 +23,13 @@ import { fileSampler, randomSampler } from "./sampler.ts";
  */
 export async function setUpRun(options: Options, log: Logger, substitute: boolean): Promise<RunSetup> {
   const resumed = await checkpointToResume(options, log);
+  const tokenizer = await tokenizerNamed(options.tokenizer);
   const dataset = await openDataset({
     source: options.data,
     blockSize: options.blockSize,
     substitute,
     notify: (line) => log.info(line),
-    ...(options.tokenizer !== "char" && { tokenizer: await openTokenizer(options.tokenizer) }),
+    ...(tokenizer && { tokenizer }),
   });
   const model = modelOf(options, dataset.tokenizer.vocabSize);
   const layout = layoutOf(model);

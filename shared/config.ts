@@ -66,7 +66,7 @@ export const optionTable = {
   tiedHead: toggle("model", true, "the output head shares the token embedding"),
 
   data: text("data", "SOURCE", "shakespeare", "text or .bin file, folder, glob, or `shakespeare`"),
-  tokenizer: text("data", "NAME|DIR", "char", "char, gpt2, or a folder with a tokenizer"),
+  tokenizer: text("data", "NAME|DIR", "char", "char, gpt2, word:FILE, or a folder with a tokenizer"),
 
   steps: number("training", 2000, { min: 1, ...integer }, "updates of the weights"),
   batchSize: number("training", 12, { min: 1, ...integer }, "sequences in one step, over all workers", {
