@@ -6,7 +6,7 @@ import { headSlice } from "./model.ts";
 
 /**
  * Bytes at the worst moment of gradient() over `rows` sequences of blockSize tokens: a block's backward pass, or the
- * head's. An estimate from above; test/worker/tfjs.memory.test.ts holds it against the heap.
+ * head's. An estimate from above; test/worker/plan.test.ts holds it against the heap.
  * @param productBytes see Backend
  */
 export function plannedBytes(

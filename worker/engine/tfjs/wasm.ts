@@ -26,7 +26,8 @@ export const wasm: BackendKind = {
       arithmetic: "wasm float32",
       device: "WebAssembly SIMD, 1 thread",
       ops: wasmOps(heap),
-      memoryLimitBytes: Math.min(heapEnd, process.availableMemory()),
+      // An eighth for fragmentation and for what the estimate leaves out (test/worker/plan.test.ts).
+      memoryLimitBytes: Math.min(0.875 * heapEnd, process.availableMemory()),
       // The transposed and the packed copy.
       productBytes: (weightFloats) => 8 * weightFloats,
       upload: (values, shape) => tf.tensor(values, [...shape], "float32"),
