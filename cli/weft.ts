@@ -8,6 +8,7 @@ import { convertCommand } from "./convert.ts";
 import { coordinatorCommand } from "./coordinator.ts";
 import { installCommand } from "./install.ts";
 import { pullCommand } from "./pull.ts";
+import { sampleCommand } from "./sample.ts";
 import { trainCommand } from "./train.ts";
 import { workerCommand } from "./worker.ts";
 
@@ -20,11 +21,18 @@ for (const command of [
   trainCommand(),
   coordinatorCommand(),
   workerCommand(),
+  sampleCommand(),
   pullCommand(),
   convertCommand(),
   installCommand(),
 ])
   program.addCommand(command);
+
+// A reader such as head that has seen enough ends the program and is no error.
+process.stdout.on("error", (error: NodeJS.ErrnoException) => {
+  if (error.code === "EPIPE") process.exit(0);
+  throw error;
+});
 
 try {
   await program.parseAsync();

@@ -23,6 +23,12 @@ export async function* continueText(
   for (const [i, text] of texts.entries()) yield { sample: i, text: text.end() };
 }
 
+/** The text of a whole continuation, up to the first stop string. */
+export function textBefore(tokenizer: Tokenizer, continuation: readonly number[], stops: readonly string[]): string {
+  const text = new StoppingText(tokenizer.decoder(), stops);
+  return continuation.map((token) => text.push(token)).join("") + text.end();
+}
+
 /** Does the end of a continuation complete a stop string? The `finished` of decoding. */
 export function stopsAt(tokenizer: Tokenizer, stops: readonly string[]): (continuation: readonly number[]) => boolean {
   // A character is at most four bytes and a token at least one of them.
