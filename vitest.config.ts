@@ -6,7 +6,7 @@ export default defineConfig({
     globalSetup: ["test/build.ts"],
     // The engines use every core they are given: files one after another keep timings and memory honest.
     fileParallelism: false,
-    testTimeout: 120_000,
-    hookTimeout: 120_000,
+    testTimeout: 300_000,
+    hookTimeout: 300_000,
   },
 });

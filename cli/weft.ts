@@ -6,6 +6,7 @@ import { ConfigError, EngineError, ProtocolError } from "../shared/errors.ts";
 import { weftVersion } from "../shared/version.ts";
 import { convertCommand } from "./convert.ts";
 import { coordinatorCommand } from "./coordinator.ts";
+import { evalCommand } from "./eval.ts";
 import { installCommand } from "./install.ts";
 import { pullCommand } from "./pull.ts";
 import { sampleCommand } from "./sample.ts";
@@ -23,6 +24,7 @@ for (const command of [
   workerCommand(),
   sampleCommand(),
   pullCommand(),
+  evalCommand(),
   convertCommand(),
   installCommand(),
 ])

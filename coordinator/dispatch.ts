@@ -148,10 +148,7 @@ export class Dispatch {
   /** Milliseconds until something may have to be done although no message comes. */
   #untilNextLook(work: Work): number {
     const { pingEveryMs } = this.#times;
-    return Math.min(
-      pingEveryMs,
-      1 + (untilLate(work, this.crew.views(work.purpose), performance.now()) ?? pingEveryMs),
-    );
+    return Math.min(pingEveryMs, 1 + untilLate(work, this.crew.views(work.purpose), performance.now()));
   }
 
   /** Close the connections that sit on a lease beyond all patience. */

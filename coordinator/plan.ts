@@ -55,26 +55,30 @@ export function nextLease(
   if (late)
     return {
       grant: { first: late.lease.first, count: late.lease.count, hedgeOf: late.lease },
-      why: `hedging ${nodeName(late.lease)}: ${Math.round(late.lateMs)} ms late at ${late.lease.worker}`,
+      why: `hedging ${nodeName(late.lease)}: ${Math.round(late.lateMs)} ms behind at ${late.lease.worker}`,
     };
   const out = step.leases.map((lease) => `${nodeName(lease)} at ${lease.worker}`);
   return { why: out.length ? `waiting for ${out.join(", ")}` : "every part is done" };
 }
 
-/** Milliseconds from now until the next lease is late; none when nothing is out or no speed is known. */
-export function untilLate(step: StepView, workers: readonly WorkerView[], now: number): number | undefined {
+/** Milliseconds from now until the next lease is late; infinite when nothing is out or no speed is known. */
+export function untilLate(step: StepView, workers: readonly WorkerView[], now: number): number {
   const waits = step.leases.map((lease) => -lateness(step, lease, workers, now)).filter((ms) => ms > 0);
-  return waits.length ? Math.min(...waits) : undefined;
+  return Math.min(...waits, Number.POSITIVE_INFINITY);
 }
 
-/** Largest power of two within the worker's share of the step by speed; one without a speed yet counts as average. */
+/**
+ * Largest power of two within the worker's share of the step by speed; one without a speed yet counts as average. At
+ * least one unit stays for each other worker: whoever gets nothing would never be measured again.
+ */
 function fairShare(step: StepView, worker: WorkerView, workers: readonly WorkerView[]): number {
   const known = knownSpeeds(workers);
   const average = known.length ? known.reduce((a, b) => a + b, 0) / known.length : 1;
   const total = workers.reduce((sum, w) => sum + (w.unitsPerSecond ?? average), 0);
   const share = (step.units * (worker.unitsPerSecond ?? average)) / total;
   // 3.3 of 8 units is still four: noise in the speeds of two equal workers must not halve their leases.
-  return Math.min(step.largest, 2 ** Math.max(0, Math.floor(Math.log2(share * 1.25))));
+  const most = Math.min(step.largest, share * 1.25, step.units - (workers.length - 1));
+  return 2 ** Math.floor(Math.log2(Math.max(1, most)));
 }
 
 /** The first aligned node of at most `size` units that is wholly open. */
@@ -87,13 +91,17 @@ function firstOpen(step: StepView, size: number): TreeNode | undefined {
   return undefined;
 }
 
-/** The latest of the late leases that others hold and nobody repeats yet. */
+/** Of the leases that others hold and nobody repeats yet, the one that is most worth repeating here, if any is. */
 function latest(step: StepView, worker: WorkerView, workers: readonly WorkerView[], now: number) {
   let found: { lease: Lease; lateMs: number } | undefined;
   for (const lease of step.leases) {
     const copies = step.leases.filter((other) => other.first === lease.first && other.count === lease.count);
     if (copies.length > 1 || lease.worker === worker.name) continue;
-    const lateMs = lateness(step, lease, workers, now);
+    const here = speedOf(worker, workers);
+    const remainingMs = expectedMs(step, lease, workers) - (now - lease.grantedAt);
+    // Worth it also when we should be done with it in half the time that its holder still needs.
+    const slowerMs = here ? remainingMs - (lateFactor * 1000 * lease.count) / here - step.graceMs : -1;
+    const lateMs = Math.max(lateness(step, lease, workers, now), slowerMs);
     if (lateMs > (found?.lateMs ?? 0)) found = { lease, lateMs };
   }
   return found;
@@ -101,13 +109,23 @@ function latest(step: StepView, worker: WorkerView, workers: readonly WorkerView
 
 /** Milliseconds past the time by which the lease should have been answered; negative when it is on time. */
 function lateness(step: StepView, lease: Lease, workers: readonly WorkerView[], now: number): number {
-  const speed =
-    workers.find((w) => w.name === lease.worker)?.unitsPerSecond ?? Math.min(...knownSpeeds(workers), Infinity);
-  if (speed === Infinity) return Number.NEGATIVE_INFINITY;
+  return now - lease.grantedAt - lateFactor * expectedMs(step, lease, workers) - step.graceMs;
+}
+
+/** From its granting to its answer, with what its worker held before it; infinite while no speed is known at all. */
+function expectedMs(step: StepView, lease: Lease, workers: readonly WorkerView[]): number {
+  const holder = workers.find((w) => w.name === lease.worker);
+  const speed = speedOf(holder, workers);
   const units = step.leases
     .filter((other) => other.worker === lease.worker && other.id <= lease.id)
     .reduce((sum, other) => sum + other.count, 0);
-  return now - lease.grantedAt - (lateFactor * 1000 * units) / speed - step.graceMs;
+  return speed ? (1000 * units) / speed : Number.POSITIVE_INFINITY;
+}
+
+/** Of a worker that has not been measured: that of the slowest one that has. */
+function speedOf(worker: WorkerView | undefined, workers: readonly WorkerView[]): number | undefined {
+  const known = knownSpeeds(workers);
+  return worker?.unitsPerSecond ?? (known.length ? Math.min(...known) : undefined);
 }
 
 function knownSpeeds(workers: readonly WorkerView[]): number[] {

@@ -1,0 +1,64 @@
+// `weft eval`: how well a model predicts a text, over all consecutive windows, on this machine.
+import { Command } from "commander";
+import { openDataset } from "../coordinator/dataset.ts";
+import { optionTable, threadsEach } from "../shared/config.ts";
+import { ConfigError } from "../shared/errors.ts";
+import { loadModel } from "../shared/rundir.ts";
+import { openTokenizer } from "../shared/tokenizer.ts";
+import { engineOptionsOf } from "../worker/engine-options.ts";
+import { openEngine } from "../worker/engines.ts";
+import { addOptions, optionsOf } from "./options.ts";
+
+/** Windows of one call of the engine. */
+const rows = 8;
+
+export function evalCommand(): Command {
+  const command = new Command("eval").description("loss of a model over all consecutive windows of a text");
+  command.requiredOption("--checkpoint <PATH>", "checkpoint, run, or Hugging Face folder");
+  command.option("--data <SOURCE>", optionTable.data.help, optionTable.data.default);
+  command.option("--split <SPLIT>", "val (the last tenth), train, or all", "val");
+  addOptions(command, ["engine"]);
+  return command.action(async () => {
+    const { checkpoint, data, split } = command.opts<{ checkpoint: string; data: string; split: string }>();
+    if (!["val", "train", "all"].includes(split))
+      throw new ConfigError(`eval: --split must be val, train or all, got "${split}"`);
+    const options = await optionsOf(command);
+    const notify = (line: string) => void process.stderr.write(`${line}\n`);
+    const { model, weights, what, directory } = await loadModel(checkpoint, notify);
+    const tokenizer = await openTokenizer(directory);
+    if (tokenizer.vocabSize !== model.vocabSize)
+      throw new ConfigError(
+        `eval: ${checkpoint}: its tokenizer has ${tokenizer.vocabSize} tokens, its model ${model.vocabSize}`,
+      );
+    const dataset = await openDataset({ source: data, blockSize: model.blockSize, tokenizer, notify });
+    const { engine, why } = await openEngine(
+      options.engine,
+      engineOptionsOf({ ...options, threads: options.threads || threadsEach(1) }, model, rows),
+    );
+    notify(`${what}; ${why}`);
+    try {
+      await engine.setWeights(weights);
+      const splits = split === "all" ? (["train", "val"] as const) : ([split] as ("train" | "val")[]);
+      let [sum, count, characters] = [0, 0, 0];
+      for (const part of splits) {
+        const starts = dataset.consecutive(part);
+        for (let first = 0; first < starts.length; first += rows) {
+          const chosen = starts.subarray(first, first + rows);
+          const { tokens, targets } = await dataset.windows(part, chosen);
+          for (const loss of await engine.losses(tokens, targets, chosen.length)) sum += loss;
+          count += chosen.length;
+          characters += [...tokenizer.decode(targets)].length;
+        }
+      }
+      const nats = sum / count;
+      const bitsPerCharacter = (nats / Math.LN2) * ((count * model.blockSize) / characters);
+      console.log(
+        `${split}: ${nats.toFixed(4)} nats a token, ${bitsPerCharacter.toFixed(4)} bits a character, ` +
+          `perplexity ${Math.exp(nats).toFixed(2)}, over ${count.toLocaleString("en")} windows of ${model.blockSize} tokens`,
+      );
+    } finally {
+      await engine.dispose();
+      await dataset.close();
+    }
+  });
+}

@@ -1,0 +1,55 @@
+import { appendFile, mkdtemp, readFile, writeFile } from "node:fs/promises";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { beforeEach, expect, test } from "vitest";
+import { Ledger, type LedgerEntry, ledgerStart } from "../../coordinator/ledger.ts";
+
+const entry = (step: number, worker = "a"): LedgerEntry => ({
+  step,
+  parts: [{ shards: "0-3", worker, leases: 1 }],
+  lossNats: 1 / step,
+  gradientNorm: 1,
+  learningRate: 1e-3,
+  weights: "00",
+});
+
+let directory = "";
+beforeEach(async () => {
+  directory = await mkdtemp(join(tmpdir(), "weft-ledger-"));
+});
+
+async function write(steps: number[], from = ledgerStart) {
+  const ledger = await Ledger.open(directory, from);
+  for (const step of steps) await ledger.append(entry(step));
+  await ledger.sync();
+  await ledger.close();
+  return ledger.position;
+}
+
+test("a ledger reopened where a checkpoint stood loses what came after, and the chain goes on", async () => {
+  const atTwo = await write([1, 2]);
+  await write([3, 4], atTwo);
+  const whole = await readFile(join(directory, "ledger.jsonl"), "utf8");
+  const again = await write([3, 4], atTwo);
+  expect(await readFile(join(directory, "ledger.jsonl"), "utf8")).toBe(whole);
+  expect(again.lines).toBe(4);
+});
+
+test("a line that a crash cut short is cut off", async () => {
+  const atTwo = await write([1, 2]);
+  await appendFile(join(directory, "ledger.jsonl"), '{"step":3,"par');
+  expect((await write([3], atTwo)).lines).toBe(3);
+});
+
+test("a ledger that was changed, or is too short, is refused with the line", async () => {
+  const atThree = await write([1, 2, 3]);
+  const path = join(directory, "ledger.jsonl");
+  const text = await readFile(path, "utf8");
+  await writeFile(path, text.replace('"worker":"a"', '"worker":"b"'));
+  await expect(Ledger.open(directory, atThree)).rejects.toThrow("line 2 does not follow from the line before it");
+  const lines = text.split("\n");
+  await writeFile(path, `${lines[0]}\n${lines[1]}\n`);
+  await expect(Ledger.open(directory, atThree)).rejects.toThrow("2 lines, the checkpoint was written after 3");
+  await writeFile(path, `${lines[0]}\n${lines[1]}\n${lines[2]!.replace('"step":3', '"step":9')}\n`);
+  await expect(Ledger.open(directory, atThree)).rejects.toThrow("line 3 is not the one that the checkpoint names");
+});

@@ -1,0 +1,58 @@
+// nanoGPT's own run of its CPU setting, repeated through the real coordinator and two real worker processes: the same
+// start weights, the same windows, and so the same losses until rounding has grown.
+import { mkdir, writeFile } from "node:fs/promises";
+import { join } from "node:path";
+import { afterEach, expect, test } from "vitest";
+import { configOf, tensorsOf } from "../../shared/huggingface.ts";
+import { layoutOf } from "../../shared/layout.ts";
+import { encode } from "../../shared/safetensors.ts";
+import { type Oracle, openOracle, oraclesPresent } from "../oracle.ts";
+import { coordinator, killAll, ledgerOf, temporary, weft } from "./weft.ts";
+
+afterEach(killAll);
+
+const steps = 50;
+const present = oraclesPresent && process.env.WEFT_DATA_DIR !== undefined;
+
+async function startWeights(oracle: Oracle): Promise<Float32Array> {
+  const layout = layoutOf(oracle.model);
+  const weights = new Float32Array(layout.size);
+  for (const { name, offset } of layout.parameters) weights.set(await oracle.floats(`param.${name}`), offset);
+  return weights;
+}
+
+test.skipIf(!present && !process.env.CI)(
+  "first 50 losses within 1e-3 on average (needs the oracles and WEFT_DATA_DIR)",
+  async () => {
+    const oracle = await openOracle("nanogpt-char-cpu");
+    const directory = temporary();
+    const [model, windows, out] = ["model", "windows.bin", "run"].map((name) => join(directory, name)) as [
+      string,
+      string,
+      string,
+    ];
+    await mkdir(model);
+    await writeFile(join(model, "config.json"), JSON.stringify(configOf(oracle.model)));
+    const tensors = tensorsOf(oracle.model, await startWeights(oracle));
+    await writeFile(join(model, "model.safetensors"), Buffer.concat(encode(tensors, { format: "pt" })));
+    await writeFile(windows, new Uint8Array((await oracle.ints("input.offsets")).buffer));
+
+    const run = await coordinator([
+      ...["--preset", "shakespeare-cpu", "--steps", String(steps), "--decay-steps", "2000", "--out", out],
+      ...["--init-from", model, "--windows-file", windows, "--eval-windows", "12", "--eval-interval", "0"],
+    ]);
+    for (const name of ["a", "b"]) weft(["worker", "--coordinator", run.url, "--name", name]);
+    expect(await run.ended, run.stderr()).toBe(0);
+
+    const curve = oracle.meta<number[]>("lossCurve").slice(0, steps);
+    const losses = ledgerOf(out).map((line) => line.lossNats);
+    expect(losses).toHaveLength(steps);
+    const differences = losses.map((loss, i) => Math.abs(loss - curve[i]!));
+    const mean = differences.reduce((a, b) => a + b) / steps;
+    const worst = differences.indexOf(Math.max(...differences));
+    expect(mean, `mean difference; worst at step ${worst + 1}: ${losses[worst]} against ${curve[worst]}`).toBeLessThan(
+      1e-3,
+    );
+    expect(new Set(ledgerOf(out).flatMap(({ parts }) => parts.map(({ worker }) => worker))).size).toBe(2);
+  },
+);

@@ -1,0 +1,120 @@
+// The promise of the project with real processes: the weights after the last step have the same bits for any number of
+// workers, when workers die and join, and when the coordinator is stopped or killed and resumed.
+import { afterEach, beforeAll, expect, test } from "vitest";
+import { atStep, coordinator, digestOf, killAll, ledgerOf, temporary, text, weft } from "./weft.ts";
+
+afterEach(killAll);
+
+const steps = 40;
+const tiny = [
+  ...["--data", text, "--block-size", "16", "--n-layer", "2", "--n-head", "2", "--n-embd", "32"],
+  ...["--dropout", "0.1", "--batch-size", "16", "--shards", "8", "--warmup-steps", "5"],
+  ...["--steps", String(steps), "--eval-windows", "40", "--eval-interval", "0", "--checkpoint-interval", "10"],
+];
+
+/** What one worker computes: the answer that every other run has to give. */
+let expected = "";
+beforeAll(async () => {
+  expected = await digestWith(1);
+});
+
+async function digestWith(workers: number): Promise<string> {
+  const out = temporary();
+  const args = ["train", ...tiny, "--out", out, "--port", "0", "--workers", String(workers), "--sample-tokens", "0"];
+  const run = weft(args);
+  expect(await run.ended, run.stderr()).toBe(0);
+  expectEveryShardOnce(out);
+  return digestOf(out);
+}
+
+function expectEveryShardOnce(out: string): void {
+  const ledger = ledgerOf(out);
+  expect(ledger.map((line) => line.step)).toEqual(Array.from({ length: steps }, (_, i) => i + 1));
+  for (const { step, parts } of ledger) {
+    const shards = parts.flatMap(({ shards }) => {
+      const [first, last = first] = shards.split("-").map(Number);
+      return Array.from({ length: last! - first! + 1 }, (_, i) => first! + i);
+    });
+    expect(shards, `shards of step ${step}`).toEqual([0, 1, 2, 3, 4, 5, 6, 7]);
+  }
+}
+
+test.each([2, 3])("%i workers", async (workers) => {
+  expect(await digestWith(workers)).toBe(expected);
+});
+
+test("a worker killed, the other frozen until a third has done its work", async () => {
+  const out = temporary();
+  const run = await coordinator([...tiny, "--out", out]);
+  const worker = (name: string) => weft(["worker", "--coordinator", run.url, "--name", name]);
+  const [first, second] = [worker("first"), worker("second")];
+  await run.until(atStep(8));
+  first.child.kill("SIGKILL");
+  await run.until((line) => line.msg.startsWith("worker gone"));
+  second.child.kill("SIGSTOP");
+  const frozenAt = ledgerOf(out).at(-1)!.step;
+  const third = worker("third");
+  await run.until(atStep(frozenAt + 4));
+  second.child.kill("SIGCONT");
+  expect(await run.ended, run.stderr()).toBe(0);
+  expect([await second.ended, await third.ended]).toEqual([0, 0]);
+  expectEveryShardOnce(out);
+  expect(digestOf(out)).toBe(expected);
+  const helpers = new Set(ledgerOf(out).flatMap(({ parts }) => parts.map(({ worker }) => worker)));
+  expect(helpers).toEqual(new Set(["first", "second", "third"]));
+});
+
+test("all workers gone for a while, then one comes back", async () => {
+  const out = temporary();
+  const run = await coordinator([...tiny, "--out", out]);
+  const first = weft(["worker", "--coordinator", run.url]);
+  await run.until(atStep(8));
+  first.child.kill("SIGKILL");
+  await run.until((line) => line.msg.startsWith("worker gone"));
+  weft(["worker", "--coordinator", run.url]);
+  expect(await run.ended, run.stderr()).toBe(0);
+  expect(digestOf(out)).toBe(expected);
+});
+
+test("a coordinator killed in the middle and resumed while its worker waits", async () => {
+  const out = temporary();
+  const first = await coordinator([...tiny, "--out", out]);
+  const port = first.url.split(":").at(-1)!;
+  const worker = weft(["worker", "--coordinator", first.url]);
+  await first.until((line) => line.msg.startsWith("checkpoint ") && (line.step ?? 0) >= 10);
+  first.child.kill("SIGKILL");
+  await first.ended;
+  const second = weft(["coordinator", ...tiny, "--out", out, "--resume", "--no-stay", "--port", port]);
+  expect(await second.ended, second.stderr()).toBe(0);
+  expect(await worker.ended, worker.stderr()).toBe(0);
+  expect(second.log.find((line) => line.msg.startsWith("resuming"))?.step).toBeGreaterThanOrEqual(10);
+  expectEveryShardOnce(out);
+  expect(digestOf(out)).toBe(expected);
+});
+
+test("a run stopped by SIGTERM ends cleanly with a checkpoint, and resumes to the same bits", async () => {
+  const out = temporary();
+  const args = [...tiny, "--out", out, "--sample-tokens", "0", "--port", "0"];
+  const first = weft(["train", ...args]);
+  await first.until(atStep(13));
+  first.child.kill("SIGTERM");
+  expect(await first.ended, first.stderr()).toBe(0);
+  expect(first.stdout()).toMatch(/stopped after \d+ steps/);
+  const stoppedAt = ledgerOf(out).at(-1)!.step;
+  const second = weft(["train", ...args, "--resume"]);
+  expect(await second.ended, second.stderr()).toBe(0);
+  expect(second.log.find((line) => line.msg.startsWith("resuming"))?.step).toBe(stoppedAt);
+  expectEveryShardOnce(out);
+  expect(digestOf(out)).toBe(expected);
+});
+
+test("a worker stopped by SIGTERM hands back what it holds and exits with 0", async () => {
+  const out = temporary();
+  const run = await coordinator([...tiny, "--out", out]);
+  const workers = ["a", "b"].map((name) => weft(["worker", "--coordinator", run.url, "--name", name]));
+  await run.until(atStep(8));
+  workers[0]!.child.kill("SIGTERM");
+  expect(await workers[0]!.ended, workers[0]!.stderr()).toBe(0);
+  expect(await run.ended, run.stderr()).toBe(0);
+  expect(digestOf(out)).toBe(expected);
+});
