@@ -1,0 +1,110 @@
+// What an operator copies must fit the program: every flag is one of its command's, every metric one of the run's.
+import { readFileSync } from "node:fs";
+import { join } from "node:path";
+import type { Command } from "commander";
+import { expect, test } from "vitest";
+import { parse, parseAllDocuments } from "yaml";
+import { coordinatorCommand } from "../cli/coordinator.ts";
+import { workerCommand } from "../cli/worker.ts";
+import { Metrics } from "../coordinator/metrics.ts";
+import { presets } from "../shared/config.ts";
+import { fakeStatus } from "./coordinator/fake-run.ts";
+
+const read = (path: string): string => readFileSync(join(import.meta.dirname, "../deploy", path), "utf8");
+const commands: Record<string, Command> = { coordinator: coordinatorCommand(), worker: workerCommand() };
+
+/** Flags of a command line of ours that its command does not have. */
+function unknownFlags(words: readonly string[]): string[] {
+  const [name, ...rest] = words;
+  const known = commands[name!]!.options.map((option) => option.long);
+  expect(known.length).toBeGreaterThan(5);
+  return rest
+    .filter((word) => word.startsWith("--"))
+    .map((word) => word.split("=")[0]!)
+    .filter((flag) => !known.includes(flag));
+}
+
+interface Named {
+  readonly name: string;
+}
+
+interface Container {
+  readonly name: string;
+  readonly image: string;
+  readonly args: string[];
+  readonly volumeMounts: Named[];
+  readonly ports?: Array<{ name: string; containerPort: number }>;
+}
+
+test("compose.yaml starts a coordinator, two workers, Prometheus and Grafana", () => {
+  const { services, secrets } = parse(read("compose.yaml"), { merge: true });
+  expect(Object.keys(services)).toEqual(["coordinator", "worker", "prometheus", "grafana"]);
+  for (const name of ["coordinator", "worker"]) {
+    expect(services[name].command[0]).toBe(name);
+    expect(unknownFlags(services[name].command)).toEqual([]);
+    expect(services[name].secrets).toEqual(Object.keys(secrets));
+  }
+  expect(services.worker.deploy.replicas).toBe(2);
+  expect(services.worker.command).toContain("--coordinator=ws://coordinator:7070");
+  expect(Object.keys(presets)).toContain(/WEFT_PRESET:-([^}]*)}/.exec(read("compose.yaml"))![1]);
+  const [job] = parse(read("prometheus/prometheus.yml")).scrape_configs;
+  expect(job.static_configs).toEqual([{ targets: ["coordinator:7070"] }]);
+  expect(job.authorization.credentials_file).toBe(`/run/secrets/${Object.keys(secrets)[0]}`);
+});
+
+test("the Kubernetes manifests fit the program and each other", () => {
+  const documents = parseAllDocuments(read("kubernetes/weft.yaml")).map((document) => document.toJS());
+  const kinds = documents.map(({ kind, metadata }) => `${kind} ${metadata.name}`);
+  expect(kinds).toEqual(["Service weft", "StatefulSet weft-coordinator", "Deployment weft-worker"]);
+  const [service, coordinator, worker] = documents;
+  for (const { spec } of [coordinator, worker]) {
+    expect(spec.selector.matchLabels).toEqual(spec.template.metadata.labels);
+    const claims = (spec.volumeClaimTemplates ?? []) as Array<{ metadata: Named }>;
+    const volumes = [...(spec.template.spec.volumes as Named[]), ...claims.map(({ metadata }) => metadata)];
+    for (const container of spec.template.spec.containers as Container[]) {
+      expect(unknownFlags(container.args)).toEqual([]);
+      for (const mount of container.volumeMounts) expect(volumes.map((volume) => volume.name)).toContain(mount.name);
+    }
+  }
+  expect(service.spec.selector).toEqual(coordinator.spec.template.metadata.labels);
+  const [{ port }] = service.spec.ports;
+  expect(coordinator.spec.template.spec.containers[0].ports[0].containerPort).toBe(port);
+  expect(worker.spec.template.spec.containers[0].args).toContain(`--coordinator=ws://${service.metadata.name}:${port}`);
+});
+
+test("the command lines of the Slurm script and the systemd units are ours", () => {
+  const files = ["slurm/train.sbatch", "systemd/weft-coordinator.service", "systemd/weft-worker.service"];
+  const lines = files.flatMap((file) =>
+    [...read(file).matchAll(/^(?!#).*\bweft (coordinator|worker) (.*)$/gm)].map(([, name, rest]) => [
+      file,
+      name!,
+      ...rest!.split(/\s+/),
+    ]),
+  );
+  expect(lines.map(([file, name]) => `${file} ${name}`)).toEqual([
+    "slurm/train.sbatch coordinator",
+    "slurm/train.sbatch worker",
+    "systemd/weft-coordinator.service coordinator",
+    "systemd/weft-worker.service worker",
+  ]);
+  for (const [file, ...words] of lines) expect([file, unknownFlags(words)]).toEqual([file, []]);
+});
+
+/** Names in PromQL, without the endings that a histogram's series have. */
+function metricsIn(expressions: string): string[] {
+  const names = expressions.match(/\b(?:weft|process|nodejs)_\w+/g) ?? [];
+  return [...new Set(names.map((name) => name.replace(/_(?:bucket|count|sum)$/, "")))];
+}
+
+test("every metric of the Grafana dashboard and of the alerts exists", async () => {
+  const text = await new Metrics(() => fakeStatus()).render();
+  const existing = [...text.matchAll(/^# TYPE (\w+)/gm)].map(([, name]) => name!);
+  const { panels } = JSON.parse(read("grafana/dashboards/weft.json")) as {
+    panels: Array<{ title: string; targets: Array<{ expr: string }> }>;
+  };
+  const shown = metricsIn(panels.flatMap(({ targets }) => targets.map(({ expr }) => expr)).join("\n"));
+  const { groups } = parse(read("prometheus/rules.yml")) as { groups: Array<{ rules: Array<{ expr: string }> }> };
+  const watched = metricsIn(groups.flatMap(({ rules }) => rules.map(({ expr }) => expr)).join("\n"));
+  expect([shown.length > 20, watched.length > 8]).toEqual([true, true]);
+  expect([...shown, ...watched].filter((name) => !existing.includes(name))).toEqual([]);
+});
