@@ -1,5 +1,6 @@
 // Hugging Face's way of writing a model down: config.json and named tensors in safetensors, as GPT2LMHeadModel and
 // OpenAIGPTLMHeadModel of `transformers` open them. What their configuration cannot say stands under "weft".
+import { readdir } from "node:fs/promises";
 import { join } from "node:path";
 import { z } from "zod";
 import { ConfigError } from "./errors.ts";
@@ -208,6 +209,7 @@ async function findTensors(directory: string): Promise<Map<string, FoundTensor>>
   });
   const index = indexJson === undefined ? undefined : indexSchema.safeParse(indexJson);
   if (index && !index.success) throw new ConfigError(`${indexPath}: ${z.prettifyError(index.error)}`);
+  if (!index) await refuseOtherFormats(directory);
   const files = index ? [...new Set(Object.values(index.data.weight_map))] : ["model.safetensors"];
   for (const file of files) {
     const path = join(directory, file);
@@ -220,6 +222,16 @@ async function findTensors(directory: string): Promise<Map<string, FoundTensor>>
   for (const [name, file] of Object.entries(index?.data.weight_map ?? {}))
     if (!found.has(bare(name))) throw new ConfigError(`${join(directory, file)}: its index announces ${name}, absent`);
   return found;
+}
+
+/** Say what to do where the weights are there, but only in a format that can hold code. */
+async function refuseOtherFormats(directory: string): Promise<void> {
+  const names = await readdir(directory);
+  const pickle = names.find((name) => /^pytorch_model.*\.bin$/.test(name));
+  if (pickle && !names.includes("model.safetensors"))
+    throw new ConfigError(
+      `${directory}: ${pickle} can hold code and is not opened; save the model again with transformers, as model.safetensors`,
+    );
 }
 
 /** Take out what is no parameter: causal masks that old versions saved, and the tied head's second copy if equal. */

@@ -11,7 +11,7 @@ import {
   readCheckpoint,
   unfinishedPrefix,
 } from "./checkpoint.ts";
-import { ConfigError, messageOf } from "./errors.ts";
+import { ConfigError } from "./errors.ts";
 import { type Pretrained, readPretrained } from "./huggingface.ts";
 import { isAbsent, readJson } from "./json.ts";
 import { manifestName, syncDirectory, writeProven } from "./manifest.ts";
@@ -29,17 +29,26 @@ export async function checkpointSteps(runDirectory: string): Promise<number[]> {
     .sort((a, b) => b - a);
 }
 
+interface ReadOptions {
+  readonly optimizer: boolean;
+  /** Hears why a checkpoint was not taken. */
+  readonly onSkip: (why: string) => void;
+}
+
 /**
  * The newest checkpoint that its manifest proves.
- * @param onSkip hears why a newer one was not taken
  * @returns undefined where the run has none at all
  * @throws ConfigError where there are some and none is whole
  */
-export async function newestCheckpoint(
+export async function newestCheckpoint(runDirectory: string, options: ReadOptions): Promise<Checkpoint | undefined> {
+  return await firstWhole(runDirectory, await checkpointSteps(runDirectory), options);
+}
+
+async function firstWhole(
   runDirectory: string,
-  { optimizer, onSkip }: { optimizer: boolean; onSkip: (why: string) => void },
+  steps: readonly number[],
+  { optimizer, onSkip }: ReadOptions,
 ): Promise<Checkpoint | undefined> {
-  const steps = await checkpointSteps(runDirectory);
   for (const step of steps)
     try {
       return await readCheckpoint(join(runDirectory, checkpointName(step)), { optimizer });
@@ -120,19 +129,15 @@ export async function loadModel(path: string, onSkip: (why: string) => void): Pr
     return { ...(await readRelease(path)), directory: path, what: `GPT-2 release ${path}` };
   if (!(await has("."))) throw new ConfigError(`${path}: no such directory; name a checkpoint, a run or a model`);
   const { best, final } = await readMarkers(path);
-  for (const [name, marker] of Object.entries({ best, final }))
-    if (marker)
-      try {
-        return describe(await readCheckpoint(join(path, checkpointName(marker.step)), { optimizer: false }), name);
-      } catch (error) {
-        if (!(error instanceof ConfigError)) throw error;
-        onSkip(messageOf(error));
-      }
-  const newest = await newestCheckpoint(path, { optimizer: false, onSkip });
-  if (newest) return describe(newest, "newest");
-  throw new ConfigError(
-    `${path}: neither a checkpoint (manifest.json), a run (step-...) nor a model (config.json, hparams.json)`,
-  );
+  const marked = [best, final].flatMap((marker) => (marker ? [marker.step] : []));
+  const steps = new Set([...marked, ...(await checkpointSteps(path))]);
+  const found = await firstWhole(path, [...steps], { optimizer: false, onSkip });
+  if (!found)
+    throw new ConfigError(
+      `${path}: neither a checkpoint (manifest.json), a run (step-...) nor a model (config.json, hparams.json)`,
+    );
+  const { step } = found.state;
+  return describe(found, step === best?.step ? "best" : step === final?.step ? "final" : "newest whole");
 }
 
 function describe(checkpoint: Checkpoint, why: string): LoadedModel {

@@ -173,9 +173,14 @@ describe("the model that a path names", () => {
     const one = await writeCheckpoint(run, snapshotOf(1));
     await writeCheckpoint(run, snapshotOf(2));
     expect((await load(one)).what).toBe(`checkpoint ${one} (validation loss 2.0000)`);
-    expect((await load(run)).what).toContain("step-000002 (newest");
+    expect((await load(run)).what).toContain("step-000002 (newest whole");
     await mark(run, { best: { step: 1, valLossNats: 2 } });
     expect((await load(run)).what).toContain("step-000001 (best");
+    await mark(run, { final: { step: 1 } });
+    await truncate(join(one, "config.json"), 3);
+    expect((await load(run)).what).toContain("step-000002 (newest whole");
+    expect(skipped).toEqual([expect.stringMatching(/config\.json is \d+ bytes short of its manifest/)]);
+    await writeCheckpoint(run, snapshotOf(1));
     await rm(join(one, "manifest.json"));
     expect((await load(one)).what).toBe(`Hugging Face model ${one}`);
   });

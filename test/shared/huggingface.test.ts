@@ -153,6 +153,12 @@ describe("refused by name", () => {
     expect(() => modelOf({ ...config, attn_pdrop: 0.2 }, at)).toThrow(/0\.1 \(embedding\), 0\.2 \(attention\)/);
     expect(() => modelOf({ ...config, n_head: 3 }, at)).toThrow(/nEmbd 8 does not divide into nHead 3/);
   });
+  test("weights in a format that can hold code", async () => {
+    await writeModel(tinyModel, []);
+    await rm(join(directory, "model.safetensors"));
+    await writeFile(join(directory, "pytorch_model.bin"), "");
+    await expect(readPretrained(directory)).rejects.toThrow(/pytorch_model\.bin can hold code and is not opened/);
+  });
   test("a directory without a config", async () => {
     await expect(readPretrained(directory)).rejects.toThrow(/config\.json: cannot be read \(ENOENT\)/);
   });
