@@ -7,7 +7,7 @@ import { messageOf } from "../shared/errors.ts";
 import { nativeStatus } from "../shared/native.ts";
 import { findGpus, type Gpu } from "../worker/gpus.ts";
 import { isOnPath } from "../worker/machine.ts";
-import { findBuild } from "../worker/tensorflow/build.ts";
+import { addonOf, findBuild } from "../worker/tensorflow/build.ts";
 import { whyNoGpu } from "../worker/tensorflow/gpu.ts";
 import { findCompiler, run } from "../worker/tensorflow/tools.ts";
 
@@ -119,7 +119,7 @@ async function tensorflowFinding(wanted: boolean): Promise<Finding> {
   }
   const version = `${build.tensorflow}${build.cuda ? " with CUDA" : ""} in ${build.dir}`;
   if (!build.cuda && !wanted) return { what, state: "good", says: `${version}, for the CPU` };
-  const why = await whyNoGpu(build).catch(messageOf);
+  const why = await whyNoGpu(addonOf(build)).catch(messageOf);
   return why === undefined
     ? { what, state: "good", says: `${version}, uses the GPU` }
     : { what, state: wanted ? "bad" : "absent", says: `${version}: ${why}` };

@@ -1,7 +1,7 @@
 // `weft install tensorflow`: the CUDA road of the tfjs engine, which nobody gets unasked (0.8 GB, 6 GB with CUDA).
 import { Command } from "commander";
 import { cacheDir } from "../shared/cache.ts";
-import { TENSORFLOW_VERSION } from "../worker/tensorflow/build.ts";
+import { addonOf, TENSORFLOW_VERSION } from "../worker/tensorflow/build.ts";
 import { whyNoGpu } from "../worker/tensorflow/gpu.ts";
 import { installTensorflow } from "../worker/tensorflow/install.ts";
 
@@ -22,7 +22,7 @@ export function installCommand(): Command {
         showProgress: process.stdout.isTTY,
       });
       if (!build.cuda) return;
-      const reason = await whyNoGpu(build);
+      const reason = await whyNoGpu(addonOf(build));
       console.log(reason ? `no GPU yet on this machine: ${reason}` : "TensorFlow uses the GPU of this machine");
     });
   return command;

@@ -195,13 +195,13 @@ test.each<[string, Partial<GpuFacts>, RegExp]>([
   ["a build without CUDA", { cudaBuild: false }, /knows no CUDA; run "weft install tensorflow --cuda"/],
   ["hidden GPUs", { visibleDevices: "-1" }, /CUDA_VISIBLE_DEVICES="-1" hides every GPU/],
   ["no driver", { driverLibrary: false, log: ["cuInit: 303"] }, /no libcuda\.so\.1;.*\(TensorFlow: cuInit: 303\)/],
-  ["no GPU", { gpus: [] }, /lists no GPU/],
+  ["no GPU", { gpus: [], listing: "nvidia-smi lists no GPU" }, /driver is installed but nvidia-smi lists no GPU/],
   ["a library that is gone", { missingPackages: ["cudnn"] }, /NVIDIA's cudnn are missing/],
-  ["an old driver", {}, /no usable GPU; nvidia-smi lists GPU 0: H100.*too old for CUDA 12/],
+  ["an old driver", {}, /cannot use H100; the driver may be too old for CUDA 12/],
 ])("why TensorFlow sees no GPU: %s", (_, facts, message) => {
   const all: GpuFacts = {
-    ...{ cudaBuild: true, visibleDevices: undefined, driverLibrary: true, gpus: ["GPU 0: H100"] },
-    ...{ missingPackages: [], log: [], ...facts },
+    ...{ cudaBuild: true, visibleDevices: undefined, driverLibrary: true, gpus: ["H100"] },
+    ...{ listing: "nvidia-smi lists 1", missingPackages: [], log: [], ...facts },
   };
   expect(explainNoGpu(all)).toMatch(message);
 });

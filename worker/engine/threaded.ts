@@ -1,7 +1,7 @@
 // tfjs computes on the thread that calls it, for as long as a step takes. Here it runs in a thread of its own, so that
 // the worker's event loop stays free: heartbeats go out and sockets are read in the middle of a step. Weights and
 // gradients pass through shared memory; whoever gives arrays on a SharedArrayBuffer saves the copy.
-import { Worker } from "node:worker_threads";
+import { SHARE_ENV, Worker } from "node:worker_threads";
 import { EngineError } from "../../shared/errors.ts";
 import { layoutOf } from "../../shared/layout.ts";
 import type { Engine, EngineKind, EngineOptions, Generation, ShardPosition } from "../engine.ts";
@@ -37,7 +37,8 @@ class Thread {
   #gone: string | undefined;
 
   constructor(options: EngineOptions) {
-    this.#worker = new Worker(entry, { workerData: options });
+    // TensorFlow reads the process's environment: a thread's own copy of it would not reach C++.
+    this.#worker = new Worker(entry, { workerData: options, env: SHARE_ENV });
     this.#worker.unref();
     this.#worker.on("message", (answer: Answer) => this.#settle(answer));
     this.#worker.on("error", (error) => this.#fail(`engine tfjs: its thread failed: ${error.stack ?? error.message}`));

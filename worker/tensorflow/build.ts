@@ -2,8 +2,10 @@
 // @tensorflow/tfjs-node's kernels and its addon compiled against them. The stock package pins TensorFlow 2.9.1, which
 // knows no GPU after Ampere. build.json is written last: a folder without it, or with a file cut short, is no build.
 import { existsSync, readdirSync, readFileSync, statSync } from "node:fs";
+import { createRequire } from "node:module";
 import { join } from "node:path";
 import { z } from "zod";
+import { cacheDir } from "../../shared/cache.ts";
 
 /** The npm package whose binding and kernels are built. */
 export const TFJS_NODE_VERSION = "4.22.0";
@@ -60,4 +62,38 @@ export function findBuild(cache: string, cuda: boolean): Build | undefined {
     .filter((build) => build !== undefined)
     .filter((build) => build.cuda === cuda && build.tfjsNode === TFJS_NODE_VERSION)
     .sort(newestFirst)[0];
+}
+
+/** tfjs-node on this machine, ready to be loaded. */
+export interface Addon {
+  /** The compiled addon. */
+  readonly file: string;
+  /** Folder of the npm package, with the kernels in dist/. */
+  readonly package: string;
+  readonly cuda: boolean;
+  /** The folder of NVIDIA's packages that `weft install` fetched with it. */
+  readonly nvidia?: string;
+}
+
+export function addonOf({ dir, cuda }: Build): Addon {
+  const addon = { file: join(dir, parts.addon), package: join(dir, parts.tfjsNode), cuda };
+  return cuda ? { ...addon, nvidia: join(dir, parts.site, "nvidia") } : addon;
+}
+
+/** @tensorflow/tfjs-node or -gpu as npm installed it beside Weft, with the TensorFlow 2.9.1 that it downloads. */
+function stockAddon(cuda: boolean): Addon | undefined {
+  const require = createRequire(import.meta.url);
+  const paths = require.resolve.paths("@tensorflow/tfjs-node") ?? [];
+  const folders = paths.map((path) => join(path, `@tensorflow/tfjs-node${cuda ? "-gpu" : ""}`));
+  for (const folder of folders) {
+    const file = join(folder, "lib/napi-v8/tfjs_binding.node");
+    if (existsSync(file)) return { file, package: folder, cuda };
+  }
+  return undefined;
+}
+
+/** The build in the cache folder, else what npm installed. Without `cuda` one with CUDA serves too, GPUs unused. */
+export function findAddon(cuda: boolean, cache: string = cacheDir()): Addon | undefined {
+  const build = findBuild(cache, cuda);
+  return build ? addonOf(build) : (stockAddon(cuda) ?? (cuda ? undefined : findAddon(true, cache)));
 }

@@ -1,8 +1,8 @@
 // Why does TensorFlow see no GPU? It logs a line and goes on with the CPU; we refuse and name what is missing.
 import { existsSync } from "node:fs";
 import { delimiter, join } from "node:path";
-import type { Build } from "./build.ts";
-import { parts } from "./build.ts";
+import { findGpus } from "../gpus.ts";
+import type { Addon } from "./build.ts";
 import { run } from "./tools.ts";
 import { tryAddon } from "./verify.ts";
 
@@ -12,8 +12,9 @@ export interface GpuFacts {
   readonly visibleDevices: string | undefined;
   /** libcuda.so.1, the driver's own library, was found. */
   readonly driverLibrary: boolean;
-  /** Lines of `nvidia-smi -L`, one a GPU; undefined where it is missing or fails. */
-  readonly gpus: readonly string[] | undefined;
+  /** What nvidia-smi lists, and in words. */
+  readonly gpus: readonly string[];
+  readonly listing: string;
   /** Of NVIDIA's packages in the build, those that are not there. */
   readonly missingPackages: readonly string[];
   /** TensorFlow's own complaints. */
@@ -27,16 +28,17 @@ const CUDA_PACKAGES = ["cublas", "cuda_cupti", "cuda_nvcc", "cuda_runtime", "cud
  * What keeps TensorFlow from using a GPU, with the cure, or undefined when it uses one. It takes a second: a process
  * of its own starts TensorFlow.
  */
-export async function whyNoGpu(build: Build): Promise<string | undefined> {
-  const { gpu, log } = await tryAddon(join(build.dir, parts.addon));
+export async function whyNoGpu(addon: Addon): Promise<string | undefined> {
+  const { gpu, log } = await tryAddon(addon.file);
   if (gpu) return undefined;
-  const smi = await run(["nvidia-smi"], ["-L"]);
+  const { gpus, why } = await findGpus();
   return explainNoGpu({
-    cudaBuild: build.cuda,
+    cudaBuild: addon.cuda,
     visibleDevices: process.env.CUDA_VISIBLE_DEVICES,
     driverLibrary: await hasDriverLibrary(),
-    gpus: smi.status === 0 ? smi.stdout.trim().split("\n").filter(Boolean) : undefined,
-    missingPackages: CUDA_PACKAGES.filter((name) => !existsSync(join(build.dir, parts.site, "nvidia", name))),
+    gpus: gpus.map(({ name, driver }) => `${name} (driver ${driver})`),
+    listing: why,
+    missingPackages: addon.nvidia ? CUDA_PACKAGES.filter((name) => !existsSync(join(addon.nvidia!, name))) : [],
     log: complaints(log),
   });
 }
@@ -51,12 +53,11 @@ export function explainNoGpu(facts: GpuFacts): string {
   if (!facts.driverLibrary) {
     return `the NVIDIA driver is missing: there is no libcuda.so.1; install the driver, and in a container start it with GPUs (docker run --gpus all)${said}`;
   }
-  if (facts.gpus?.length === 0) return `the NVIDIA driver runs but lists no GPU (nvidia-smi -L)${said}`;
+  if (facts.gpus.length === 0) return `the NVIDIA driver is installed but ${facts.listing}${said}`;
   if (facts.missingPackages.length > 0) {
     return `NVIDIA's ${facts.missingPackages.join(", ")} are missing from the build; remove its folder and run "weft install tensorflow --cuda" again${said}`;
   }
-  const seen = facts.gpus ? `nvidia-smi lists ${facts.gpus.join(", ")}` : "nvidia-smi does not answer";
-  return `TensorFlow found the driver but no usable GPU; ${seen}; the driver may be too old for CUDA 12${said}`;
+  return `TensorFlow cannot use ${facts.gpus.join(", ")}; the driver may be too old for CUDA 12 (525 or newer)${said}`;
 }
 
 async function hasDriverLibrary(): Promise<boolean> {

@@ -1,7 +1,7 @@
 // Builds @tensorflow/tfjs-node's addon from the npm package's own sources against the TensorFlow of a pip wheel.
 // Nothing of the wheel's Python runs. Everything happens in a folder beside the final one, which gets its name by one
 // rename when all of it was tried: an interrupted install leaves no half build, and a finished one is left alone.
-import { mkdir, mkdtemp, readdir, readFile, rename, rm, stat, writeFile } from "node:fs/promises";
+import { chmod, mkdir, mkdtemp, readdir, readFile, rename, rm, stat, writeFile } from "node:fs/promises";
 import { createRequire } from "node:module";
 import { dirname, join } from "node:path";
 import { ConfigError, messageOf } from "../../shared/errors.ts";
@@ -59,6 +59,7 @@ export async function installTensorflow(options: InstallOptions): Promise<Build>
     await checkAddon(staging, version);
     await prune(staging);
     await writeRecord(staging, { tensorflow: version, tfjsNode: TFJS_NODE_VERSION, cuda });
+    await chmod(staging, 0o755); // mkdtemp's folders are for one user
     await rm(target, { recursive: true, force: true }); // what readBuild did not accept
     await rename(staging, target);
   } finally {

@@ -3,6 +3,7 @@
 import { EngineError } from "../../../shared/errors.ts";
 import type { EngineOptions } from "../../engine.ts";
 import type { Ops, Tensor } from "./ops.ts";
+import { tensorflow, tensorflowGpu } from "./tensorflow.ts";
 import { wasm } from "./wasm.ts";
 
 export type BackendName = Exclude<NonNullable<EngineOptions["backend"]>, "auto">;
@@ -37,7 +38,7 @@ export interface BackendKind {
 }
 
 /** The fastest first. */
-const kinds: readonly BackendKind[] = [wasm];
+const kinds: readonly BackendKind[] = [tensorflowGpu, tensorflow, wasm];
 
 /** The first usable backend that the options allow. `why` names what was passed over and the reason. */
 export async function chooseBackend(options: EngineOptions): Promise<{ kind?: BackendKind; why: string }> {

@@ -1,0 +1,86 @@
+// TensorFlow itself under tfjs, on CUDA or the CPU: @tensorflow/tfjs-node's kernels over the addon that `weft install
+// tensorflow` built, or over what npm installed. TensorFlow falls back to the CPU with a log line; here a GPU that was
+// asked for and is not used ends the start with the reason.
+import { availableParallelism, cpus } from "node:os";
+import * as tf from "@tensorflow/tfjs-core";
+import { EngineError } from "../../../shared/errors.ts";
+import type { EngineOptions } from "../../engine.ts";
+import { chooseGpus, findGpus } from "../../gpus.ts";
+import { findAddon } from "../../tensorflow/build.ts";
+import { whyNoGpu } from "../../tensorflow/gpu.ts";
+import type { Backend, BackendKind } from "./backend.ts";
+import { loadTensorflow } from "./tensorflow-load.ts";
+import { tensorflowOps } from "./tensorflow-ops.ts";
+
+const install = (gpu: boolean) => `run "weft install tensorflow${gpu ? " --cuda" : ""}"`;
+
+export const tensorflowGpu: BackendKind = {
+  name: "tensorflow-gpu",
+  gpu: true,
+
+  async probe() {
+    const addon = findAddon(true);
+    if (!addon)
+      return { usable: false, why: `tfjs tensorflow-gpu: TensorFlow with CUDA is not installed; ${install(true)}` };
+    const reason = await whyNoGpu(addon);
+    return { usable: !reason, why: `tfjs tensorflow-gpu: ${reason ?? `TensorFlow sees a GPU (${addon.file})`}` };
+  },
+
+  async open(options) {
+    const { version, usesGpu } = load(options, true);
+    if (!usesGpu) throw new EngineError("tfjs tensorflow-gpu: TensorFlow uses no GPU in this process");
+    const { name, memoryMiB } = chooseGpus("all", await findGpus(), process.env.CUDA_VISIBLE_DEVICES)[0]!;
+    const product =
+      options.precision === "bf16" ? "bf16" : process.env.NVIDIA_TF32_OVERRIDE === "0" ? "float32" : "tf32";
+    return {
+      ...backend(options.precision),
+      arithmetic: `tensorflow ${version} ${product} on ${name}`,
+      device: `${name} (TensorFlow ${version}, CUDA)`,
+      memoryLimitBytes: memoryMiB * 2 ** 20,
+    };
+  },
+};
+
+export const tensorflow: BackendKind = {
+  name: "tensorflow",
+  gpu: false,
+
+  async probe() {
+    const addon = findAddon(false);
+    if (!addon) return { usable: false, why: `tfjs tensorflow: TensorFlow is not installed; ${install(false)}` };
+    return { usable: true, why: `tfjs tensorflow: TensorFlow on the CPU (${addon.file})` };
+  },
+
+  async open(options) {
+    const { version, threads } = load(options, false);
+    // oneDNN picks its kernels by the processor, and cuts some long sums by the number of threads: both decide bits.
+    const processor = cpus()[0]?.model.trim() ?? process.arch;
+    return {
+      ...backend(options.precision),
+      arithmetic: `tensorflow ${version} ${options.precision} on ${processor}, ${threads} threads`,
+      device: `TensorFlow ${version} on the CPU, ${threads} ${threads === 1 ? "thread" : "threads"}`,
+      memoryLimitBytes: process.availableMemory(),
+    };
+  },
+};
+
+function load({ threads }: EngineOptions, gpu: boolean) {
+  const addon = findAddon(gpu);
+  if (!addon) throw new EngineError(`tfjs: TensorFlow is not installed; ${install(gpu)}`);
+  return loadTensorflow(addon, { gpu, threads: threads || availableParallelism() });
+}
+
+function backend(precision: EngineOptions["precision"]): Pick<Backend, "ops" | "productBytes" | "upload" | "take"> {
+  return {
+    ops: tensorflowOps(precision),
+    // Operands and result as bf16; TensorFlow transposes as it multiplies.
+    productBytes: (weightFloats) => (precision === "bf16" ? 6 * weightFloats : 0),
+    // The addon lends the array itself to TensorFlow, where it is aligned.
+    upload: (values, shape) => tf.tensor(values.slice(), [...shape], "float32"),
+    take(tensor, out) {
+      out.set(tensor.dataSync());
+      tensor.dispose();
+      return undefined;
+    },
+  };
+}
