@@ -21,7 +21,7 @@ class BuildError extends Error {}
 
 /** sources.txt for one architecture: what to compile with which flags. */
 function readSources(architecture) {
-  const list = { flags: [], isas: [], once: [], each: [], addon: [] };
+  const list = { flags: [], isas: [], once: [], each: [], addon: [], program: [] };
   for (const line of readFileSync(join(source, "sources.txt"), "utf8").split("\n")) {
     const [kind, ...words] = line.trim().split(/\s+/);
     if (kind === "isa") {
@@ -41,11 +41,13 @@ function findCompiler() {
 }
 
 /** Every object file: its source, its flags, and where it goes. */
-function planObjects({ flags, isas, once, each, addon }) {
+function planObjects({ flags, isas, once, each, addon, program }) {
   const has = isas.map(({ name }) => `-DWEFT_HAS_${name.toUpperCase()}`);
   const headers = createRequire(import.meta.url)("node-api-headers").include_dir;
   const extra = (process.env.CXXFLAGS ?? "").split(/\s+/).filter(Boolean);
   const object = (file, name, ...more) => ({
+    file,
+    kind: name,
     source: join(source, file),
     object: join(build, `${file.replaceAll("/", "-")}.${name}.o`),
     flags: [...flags, ...has, ...more, ...extra],
@@ -54,6 +56,7 @@ function planObjects({ flags, isas, once, each, addon }) {
     ...isas.flatMap((isa) => each.map((file) => object(file, isa.name, ...isa.flags, `-DWEFT_ISA=${isa.name}`))),
     ...once.map((file) => object(file, "once")),
     ...addon.map((file) => object(file, "addon", `-I${headers}`, "-DNAPI_VERSION=8")),
+    ...program.map((file) => object(file, "program")),
   ];
 }
 
@@ -108,8 +111,11 @@ async function main() {
   };
   await Promise.all(Array.from({ length: availableParallelism() }, compileAll));
   const undefinedOk = process.platform === "darwin" ? ["-undefined", "dynamic_lookup"] : [];
-  const files = objects.map(({ object }) => object);
-  await run(compiler, ["-shared", "-pthread", ...undefinedOk, "-o", target, ...files]);
+  const core = objects.filter(({ kind }) => kind !== "addon" && kind !== "program").map(({ object }) => object);
+  for (const { file, object } of objects.filter(({ kind }) => kind === "program"))
+    await run(compiler, ["-pthread", "-o", join(build, file.replace(/\.cpp$/, "")), object, ...core]);
+  const edge = objects.filter(({ kind }) => kind === "addon").map(({ object }) => object);
+  await run(compiler, ["-shared", "-pthread", ...undefinedOk, "-o", target, ...edge, ...core]);
   return `built ${relative(root, target)} with ${compiler} in ${((Date.now() - started) / 1000).toFixed(1)} s`;
 }
 

@@ -21,6 +21,8 @@ export interface NativeVectors {
 /** What weft.node exports for everyone; the engine adds its own classes. */
 export interface Addon {
   readonly Vectors: new (threads: number, isa: string) => NativeVectors;
+  /** The instruction sets that run here, best first. */
+  instructionSets(): string[];
   /** The instruction set for a name or "auto". @throws Error that lists the sets of this machine */
   chooseIsa(asked: string): string;
 }

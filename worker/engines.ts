@@ -1,5 +1,6 @@
 // Which engine computes here: the one asked for by name, or the fastest that is usable, and why.
 import { EngineError } from "../shared/errors.ts";
+import { native } from "./engine/native.ts";
 import { threadedTfjs } from "./engine/threaded.ts";
 import type { Engine, EngineKind, EngineOptions } from "./engine.ts";
 
@@ -7,7 +8,7 @@ export const engineNames = ["auto", "native", "tfjs"] as const;
 export type EngineName = (typeof engineNames)[number];
 
 /** Every kind of engine, the fastest on a CPU first. */
-const kinds: readonly EngineKind[] = [threadedTfjs];
+const kinds: readonly EngineKind[] = [native, threadedTfjs];
 
 /**
  * Open an engine.

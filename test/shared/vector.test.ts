@@ -6,13 +6,7 @@ import { bestOps, nativeAddon, nativeOps, nativeStatus } from "../../shared/nati
 import { type AdamWStep, scalarOps, type VectorOps } from "../../shared/vector.ts";
 
 const addon = nativeAddon();
-const sets = ["avx512", "avx2", "neon", "plain"].filter((isa) => {
-  try {
-    return addon?.chooseIsa(isa) === isa;
-  } catch {
-    return false; // chooseIsa's answer for a set that this machine lacks
-  }
-});
+const sets = addon?.instructionSets() ?? [];
 const step: AdamWStep = {
   learningRate: 6e-4,
   beta1: 0.9,

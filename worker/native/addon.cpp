@@ -1,187 +1,33 @@
 // The Node-API edge, and all of it: every argument's type and length is checked here before memory is touched, every
 // failure becomes a JavaScript error, and whatever takes longer than a stream over memory runs off the event loop.
 // No globals: any number of engines, in any number of worker_threads.
-#include <node_api.h>
-
-#include <climits>
-#include <cmath>
 #include <cstring>
-#include <exception>
-#include <memory>
-#include <new>
-#include <stdexcept>
-#include <string>
+#include <functional>
+#include <vector>
 
 #include "isa.h"
+#include "napi.h"
 #include "vector.h"
+#include "weft.h"
 
 namespace {
 
 using std::string;
-
-// Becomes a JavaScript TypeError: the caller passed something wrong.
-struct BadArgument : std::runtime_error {
-  using std::runtime_error::runtime_error;
-};
-
-void check(napi_status status, const char* what) {
-  if (status != napi_ok) throw std::runtime_error(string("Node-API: ") + what + " failed");
-}
-
-template <class T>
-struct Span {
-  T* data;
-  size_t size;
-};
-
-template <class T>
-struct ArrayType;
-template <>
-struct ArrayType<float> {
-  static constexpr napi_typedarray_type code = napi_float32_array;
-  static constexpr const char* name = "Float32Array";
-};
-template <>
-struct ArrayType<uint16_t> {
-  static constexpr napi_typedarray_type code = napi_uint16_array;
-  static constexpr const char* name = "Uint16Array";
-};
-template <>
-struct ArrayType<uint32_t> {
-  static constexpr napi_typedarray_type code = napi_uint32_array;
-  static constexpr const char* name = "Uint32Array";
-};
-
-// The arguments of one call from JavaScript, checked one by one as they are taken.
-class Call {
- public:
-  static constexpr size_t most = 8;
-
-  Call(napi_env env, napi_callback_info info) : env(env) {
-    count_ = most;
-    check(napi_get_cb_info(env, info, &count_, values_, &self, nullptr), "reading the arguments");
-    check(napi_get_new_target(env, info, &new_target_), "reading the arguments");
-  }
-
-  void require_new(const char* name) const {
-    if (!new_target_) throw BadArgument(string(name) + " is made with new");
-  }
-
-  napi_env env;
-  napi_value self;
-
-  napi_value value(size_t i, const char* name) const {
-    if (i >= count_) throw BadArgument(string(name) + ": missing");
-    return values_[i];
-  }
-
-  int integer(size_t i, const char* name, int least, int largest) const {
-    double x = NAN;
-    if (napi_get_value_double(env, value(i, name), &x) != napi_ok || x != std::floor(x) || x < least || x > largest)
-      throw BadArgument(string(name) + ": expected an integer from " + std::to_string(least) + " to " +
-                        std::to_string(largest));
-    return static_cast<int>(x);
-  }
-
-  string text(size_t i, const char* name) const {
-    char buffer[64];
-    size_t length = 0;
-    if (napi_get_value_string_utf8(env, value(i, name), buffer, sizeof buffer, &length) != napi_ok)
-      throw BadArgument(string(name) + ": expected a string");
-    return string(buffer, length);
-  }
-
-  template <class T>
-  Span<T> array(size_t i, const char* name) const {
-    bool is_array = false;
-    napi_typedarray_type type;
-    Span<T> span{};
-    void* data = nullptr;
-    if (napi_is_typedarray(env, value(i, name), &is_array) != napi_ok || !is_array ||
-        napi_get_typedarray_info(env, values_[i], &type, &span.size, &data, nullptr, nullptr) != napi_ok ||
-        type != ArrayType<T>::code)
-      throw BadArgument(string(name) + ": expected a " + ArrayType<T>::name);
-    span.data = static_cast<T*>(data);
-    return span;
-  }
-
-  template <class T>
-  Span<T> array(size_t i, const char* name, size_t size) const {
-    const Span<T> span = array<T>(i, name);
-    if (span.size != size)
-      throw BadArgument(string(name) + ": " + std::to_string(span.size) + " values, expected " + std::to_string(size));
-    return span;
-  }
-
- private:
-  napi_value values_[most];
-  napi_value new_target_ = nullptr;
-  size_t count_;
-};
-
-napi_value number(napi_env env, double x) {
-  napi_value out;
-  check(napi_create_double(env, x, &out), "making a number");
-  return out;
-}
-
-napi_value text(napi_env env, const string& x) {
-  napi_value out;
-  check(napi_create_string_utf8(env, x.data(), x.size(), &out), "making a string");
-  return out;
-}
-
-// Wraps a function of Call so that C++ exceptions become JavaScript's.
-template <napi_value (*body)(Call&)>
-napi_value guarded(napi_env env, napi_callback_info info) {
-  try {
-    Call call(env, info);
-    return body(call);
-  } catch (const BadArgument& error) {
-    napi_throw_type_error(env, nullptr, error.what());
-  } catch (const std::bad_alloc&) {
-    napi_throw_error(env, nullptr, "native: out of memory");
-  } catch (const std::exception& error) {
-    napi_throw_error(env, nullptr, error.what());
-  }
-  return nullptr;
-}
-
-// ---- objects: a C++ object behind a JavaScript one, tagged so that no other object passes for it ----
-
-template <class T>
-T& unwrap(napi_env env, napi_value object) {
-  bool ours = false;
-  void* data = nullptr;
-  if (napi_check_object_type_tag(env, object, &T::tag, &ours) != napi_ok || !ours ||
-      napi_unwrap(env, object, &data) != napi_ok)
-    throw BadArgument(string("expected a ") + T::name);
-  return *static_cast<T*>(data);
-}
-
-template <class T>
-napi_value wrap(Call& call, std::unique_ptr<T> object) {
-  const auto finalize = [](napi_env, void* data, void*) { delete static_cast<T*>(data); };
-  if (napi_wrap(call.env, call.self, object.get(), finalize, nullptr, nullptr) != napi_ok)
-    throw std::runtime_error(string(T::name) + ": napi_wrap failed");
-  object.release();
-  check(napi_type_tag_object(call.env, call.self, &T::tag), "tagging an object");
-  return call.self;
-}
+using namespace weft;
 
 // ---- Vectors(threads, isa): shared/vector.ts, on the calling thread and its pool ----
 
 struct Vectors {
   static constexpr const char* name = "Vectors";
   static constexpr napi_type_tag tag = {0x6b1f3a0d92e44c57, 0x9d0c5be27f1a8836};
-  Vectors(int threads, weft::Isa isa) : ops(threads, isa) {}
-  weft::VectorOps ops;
+  Vectors(int threads, Isa isa) : ops(threads, isa) {}
+  VectorOps ops;
 };
 
 napi_value vectors_new(Call& call) {
   call.require_new(Vectors::name);
-  const int threads = call.integer(0, "threads", 1, 1024);
-  const weft::Isa isa = weft::isa_choose(call.text(1, "isa").c_str());
+  const int threads = call.integer(call.value(0, "threads"), "threads", 1, 1024);
+  const Isa isa = isa_choose(call.text(call.value(1, "isa"), "isa").c_str());
   return wrap(call, std::make_unique<Vectors>(threads, isa));
 }
 
@@ -230,12 +76,357 @@ napi_value vectors_from_bf16(Call& call) {
   return nullptr;
 }
 
-// chooseIsa(asked): the set's name, or an error that lists those that run here.
-napi_value choose_isa(Call& call) { return text(call.env, isa_name(weft::isa_choose(call.text(0, "isa").c_str()))); }
+// instructionSets(): the names of those that run here, best first.
+napi_value instruction_sets(Call& call) {
+  napi_value out;
+  check(napi_create_array(call.env, &out), "making an array");
+  uint32_t count = 0;
+  for (Isa isa : every_isa)
+    if (isa_runs_here(isa))
+      check(napi_set_element(call.env, out, count++, text(call.env, isa_name(isa))), "filling an array");
+  return out;
+}
 
-template <napi_value (*body)(Call&)>
-napi_property_descriptor method(const char* name) {
-  return {name, nullptr, guarded<body>, nullptr, nullptr, nullptr, napi_default_method, nullptr};
+// chooseIsa(asked): the set's name, or an error that lists those that run here.
+napi_value choose_isa(Call& call) { return text(call.env, isa_name(isa_choose(call.text(call.value(0, "isa"), "isa").c_str()))); }
+
+// ---- Model(config, parameters): weft.h, off the event loop ----
+
+// A core and its weights. It lives as long as anything that uses it: a Model, its Generations, a call under way.
+struct Core {
+  weft_config config{};
+  weft_model* model = nullptr;
+  size_t size = 0;  // P
+  std::unique_ptr<float[]> weights;
+  int version = 0;    // counts setWeights: a generation is valid for one version
+  bool busy = false;  // calls on one model must not overlap
+  ~Core() { weft_model_destroy(model); }
+};
+
+struct Model {
+  static constexpr const char* name = "Model";
+  static constexpr napi_type_tag tag = {0x27d1b6f0c3a94e15, 0x8b6e4f7a510d92c3};
+  std::shared_ptr<Core> core;
+};
+
+Core& ready(const std::shared_ptr<Core>& core) {
+  if (!core) throw std::runtime_error("native: the engine was disposed");
+  if (core->busy) throw std::runtime_error("native: calls on one engine must not overlap; await the one before");
+  return *core;
+}
+
+// One call under way: `compute` runs on a thread of libuv's and returns null or what went wrong, the promise settles on
+// the event loop. `arrays` stay referenced until then; they must not be transferred to another thread meanwhile.
+class Job {
+ public:
+  static napi_value start(Call& call, std::shared_ptr<Core> core, std::initializer_list<napi_value> arrays,
+                          std::function<const char*()> compute) {
+    std::unique_ptr<Job> job(new Job(call.env, std::move(core), std::move(compute)));
+    napi_value promise;
+    check(napi_create_promise(call.env, &job->deferred_, &promise), "making a promise");
+    for (napi_value array : arrays) {
+      napi_ref reference;
+      check(napi_create_reference(call.env, array, 1, &reference), "keeping an array");
+      job->arrays_.push_back(reference);
+    }
+    check(napi_create_async_work(call.env, nullptr, text(call.env, "weft"), execute, complete, job.get(), &job->work_),
+          "making a job");
+    check(napi_queue_async_work(call.env, job->work_), "queueing a job");
+    job.release()->core_->busy = true;
+    return promise;
+  }
+
+  ~Job() {
+    for (napi_ref reference : arrays_) napi_delete_reference(env_, reference);
+    if (work_) napi_delete_async_work(env_, work_);
+  }
+
+ private:
+  Job(napi_env env, std::shared_ptr<Core> core, std::function<const char*()> compute)
+      : env_(env), core_(std::move(core)), compute_(std::move(compute)) {}
+
+  static void execute(napi_env, void* data) {
+    Job& job = *static_cast<Job*>(data);
+    try {
+      const char* error = job.compute_();
+      if (error) job.error_ = error;
+    } catch (const std::exception& error) {
+      job.error_ = error.what();
+    }
+  }
+
+  // When the environment is going away these calls fail, and nobody is left to be told.
+  static void complete(napi_env env, napi_status, void* data) {
+    const std::unique_ptr<Job> job(static_cast<Job*>(data));
+    job->core_->busy = false;
+    napi_value message, value;
+    if (job->error_.empty()) {
+      if (napi_get_undefined(env, &value) == napi_ok) napi_resolve_deferred(env, job->deferred_, value);
+    } else if (napi_create_string_utf8(env, job->error_.data(), job->error_.size(), &message) == napi_ok &&
+               napi_create_error(env, nullptr, message, &value) == napi_ok) {
+      napi_reject_deferred(env, job->deferred_, value);
+    }
+  }
+
+  napi_env env_;
+  std::shared_ptr<Core> core_;
+  std::function<const char*()> compute_;
+  string error_;
+  napi_deferred deferred_ = nullptr;
+  napi_async_work work_ = nullptr;
+  std::vector<napi_ref> arrays_;
+};
+
+struct Config {
+  weft_config fields{};
+  string isa;
+};
+
+// Argument 0: { ...ModelConfig, maxRows, precision, checkpointActivations, threads, isa }
+std::unique_ptr<Config> read_config(Call& call) {
+  auto config = std::make_unique<Config>();
+  weft_config& c = config->fields;
+  const auto integer = [&](const char* name, int least, int largest) {
+    return call.integer(call.field(0, name), name, least, largest);
+  };
+  const auto boolean = [&](const char* name) { return call.boolean(call.field(0, name), name); };
+  const auto choice = [&](const char* name, std::initializer_list<const char*> words) {
+    return call.choice(call.field(0, name), name, words);
+  };
+  c.family = choice("family", {"bigram", "gpt1", "gpt2"});
+  c.vocab_size = integer("vocabSize", 1, 1 << 20);
+  c.block_size = integer("blockSize", 1, 1 << 20);
+  c.n_layer = integer("nLayer", 0, 1024);
+  c.n_head = integer("nHead", 0, 1024);
+  c.n_embd = integer("nEmbd", 0, 65536);
+  c.bias = boolean("bias");
+  c.activation = choice("activation", {"gelu", "gelu_tanh"});
+  c.tied_head = boolean("tiedHead");
+  c.max_rows = integer("maxRows", 1, 1 << 20);
+  c.precision = choice("precision", {"float32", "bf16"});
+  c.checkpoint_activations = boolean("checkpointActivations");
+  c.dropout = call.number(call.field(0, "dropout"), "dropout");
+  c.layer_norm_eps = call.number(call.field(0, "layerNormEps"), "layerNormEps");
+  c.threads = integer("threads", 1, 1024);
+  config->isa = call.text(call.field(0, "isa"), "isa");
+  c.isa = config->isa.c_str();
+  return config;
+}
+
+// plannedBytes(config): what a Model allocates for activations and scratch.
+napi_value planned_bytes(Call& call) {
+  const int64_t bytes = weft_planned_bytes(&read_config(call)->fields);
+  if (bytes < 0) throw BadArgument("the native engine cannot run this model");
+  return number(call.env, static_cast<double>(bytes));
+}
+
+// parameters: offset and size of each tensor, as weft_parameter.
+napi_value model_new(Call& call) {
+  call.require_new(Model::name);
+  const auto config = read_config(call);
+  const auto numbers = call.array<int64_t>(1, "parameters");
+  if (numbers.size % 2 != 0) throw BadArgument("parameters: expected pairs of offset and size");
+  std::vector<weft_parameter> parameters(numbers.size / 2);
+  int64_t size = 0;
+  for (size_t i = 0; i < parameters.size(); i++) {
+    parameters[i] = {numbers.data[2 * i], numbers.data[2 * i + 1]};
+    if (parameters[i].offset != size || parameters[i].size < 0 || parameters[i].size > int64_t{1} << 40)
+      throw BadArgument("parameters: expected one tensor after another");
+    size += parameters[i].size;
+  }
+  const auto core = std::make_shared<Core>();
+  core->config = config->fields;
+  core->config.isa = nullptr;  // not ours beyond this call
+  char error[512] = "the native engine cannot run this model";
+  core->model = weft_model_create(&config->fields, parameters.data(), parameters.size(), error, sizeof error);
+  if (!core->model) throw std::runtime_error(error);
+  core->size = static_cast<size_t>(size);
+  core->weights.reset(new float[core->size]());
+  return wrap(call, std::make_unique<Model>(Model{core}));
+}
+
+napi_value model_arithmetic(Call& call) {
+  const auto& core = unwrap<Model>(call.env, call.self).core;
+  if (!core) throw std::runtime_error("native: the engine was disposed");
+  return text(call.env, weft_arithmetic(core->model));
+}
+
+napi_value model_set_weights(Call& call) {
+  const auto core = unwrap<Model>(call.env, call.self).core;
+  ready(core);
+  const auto weights = call.array<float>(0, "weights", core->size);
+  core->version++;
+  return Job::start(call, core, {call.value(0, "weights")}, [core, weights]() -> const char* {
+    memcpy(core->weights.get(), weights.data, weights.size * sizeof(float));
+    return nullptr;
+  });
+}
+
+// Ids are copied: they are few, and JavaScript must not change them once they are checked.
+std::vector<int32_t> read_ids(const Core& core, Span<int32_t> ids, const char* name) {
+  for (size_t i = 0; i < ids.size; i++)
+    if (ids.data[i] < 0 || ids.data[i] >= core.config.vocab_size)
+      throw BadArgument(string(name) + ": id " + std::to_string(ids.data[i]) + " at position " + std::to_string(i) +
+                        " is outside the vocabulary of " + std::to_string(core.config.vocab_size));
+  return std::vector<int32_t>(ids.data, ids.data + ids.size);
+}
+
+// (B, T) ids of argument i and the rows of argument `rows_at`.
+struct Batch {
+  std::vector<int32_t> ids;
+  int rows, time;
+};
+
+Batch read_batch(const Core& core, Call& call, size_t rows_at) {
+  const auto ids = call.array<int32_t>(0, "tokens");
+  const int rows = call.integer(call.value(rows_at, "rows"), "rows", 1, core.config.max_rows);
+  const size_t time = ids.size / rows;
+  if (ids.size % rows != 0 || time < 1 || time > static_cast<size_t>(core.config.block_size))
+    throw BadArgument("tokens: " + std::to_string(ids.size) + " ids do not make " + std::to_string(rows) +
+                      " rows of 1 to " + std::to_string(core.config.block_size));
+  return {read_ids(core, ids, "tokens"), rows, static_cast<int>(time)};
+}
+
+// gradient(tokens, targets, rows, position, out, loss): position is weft_position as four words, loss (1) float64.
+napi_value model_gradient(Call& call) {
+  const auto core = unwrap<Model>(call.env, call.self).core;
+  ready(core);
+  const Batch batch = read_batch(*core, call, 2);
+  const auto targets = read_ids(*core, call.array<int32_t>(1, "targets", batch.ids.size()), "targets");
+  const auto words = call.array<uint32_t>(3, "position", 4);
+  const weft_position at = {words.data[0], words.data[1], words.data[2], words.data[3]};
+  const auto out = call.array<float>(4, "out", core->size);
+  const auto loss = call.array<double>(5, "loss", 1);
+  return Job::start(call, core, {call.value(4, "out"), call.value(5, "loss")},
+                    [core, batch, targets, at, out, loss] {
+                      return weft_gradient(core->model, core->weights.get(), batch.ids.data(), targets.data(),
+                                           batch.rows, batch.time, &at, out.data, loss.data);
+                    });
+}
+
+// losses(tokens, targets, rows, out)
+napi_value model_losses(Call& call) {
+  const auto core = unwrap<Model>(call.env, call.self).core;
+  ready(core);
+  const Batch batch = read_batch(*core, call, 2);
+  const auto targets = read_ids(*core, call.array<int32_t>(1, "targets", batch.ids.size()), "targets");
+  const auto out = call.array<float>(3, "out", batch.rows);
+  return Job::start(call, core, {call.value(3, "out")}, [core, batch, targets, out] {
+    return weft_losses(core->model, core->weights.get(), batch.ids.data(), targets.data(), batch.rows, batch.time,
+                       out.data);
+  });
+}
+
+// logits(tokens, rows, out) and hidden(tokens, rows, out)
+template <const char* (*compute)(weft_model*, const float*, const int32_t*, int, int, float*),
+          int32_t weft_config::*columns>
+napi_value model_positions(Call& call) {
+  const auto core = unwrap<Model>(call.env, call.self).core;
+  ready(core);
+  const Batch batch = read_batch(*core, call, 1);
+  const auto out = call.array<float>(2, "out", batch.ids.size() * (core->config.*columns));
+  return Job::start(call, core, {call.value(2, "out")}, [core, batch, out] {
+    return compute(core->model, core->weights.get(), batch.ids.data(), batch.rows, batch.time, out.data);
+  });
+}
+
+// Memory goes when the generations have been disposed too.
+napi_value model_dispose(Call& call) {
+  Model& model = unwrap<Model>(call.env, call.self);
+  if (!model.core) return nullptr;
+  ready(model.core);
+  model.core.reset();
+  return nullptr;
+}
+
+// ---- Generation(model, rows) ----
+
+struct Generation {
+  static constexpr const char* name = "Generation";
+  static constexpr napi_type_tag tag = {0xf05a8c1be7d2463b, 0xa4416d09538ec7f2};
+  std::shared_ptr<Core> core;
+  int rows;
+  int version;
+  // Shared with a call under way, and destroyed before the core it points into.
+  std::shared_ptr<weft_generation> state;
+};
+
+Generation& ready_generation(Call& call) {
+  Generation& generation = unwrap<Generation>(call.env, call.self);
+  if (!generation.state) throw std::runtime_error("native: the generation was disposed");
+  const Core& core = ready(generation.core);
+  if (core.version != generation.version)
+    throw std::runtime_error("native: the weights changed since this generation began; begin a new one");
+  return generation;
+}
+
+// generationBytes(model, rows): what a Generation allocates.
+napi_value generation_bytes(Call& call) {
+  const auto& core = unwrap<Model>(call.env, call.value(0, "model")).core;
+  ready(core);
+  const int rows = call.integer(call.value(1, "rows"), "rows", 1, 1 << 20);
+  return number(call.env, static_cast<double>(weft_generation_bytes(core->model, rows)));
+}
+
+napi_value generation_new(Call& call) {
+  call.require_new(Generation::name);
+  const auto core = unwrap<Model>(call.env, call.value(0, "model")).core;
+  ready(core);
+  const int rows = call.integer(call.value(1, "rows"), "rows", 1, 1 << 20);
+  char error[512] = "the native engine cannot generate here";
+  weft_generation* state = weft_generation_create(core->model, core->weights.get(), rows, error, sizeof error);
+  if (!state) throw std::runtime_error(error);
+  const std::shared_ptr<weft_generation> shared(state, [core](weft_generation* g) { weft_generation_destroy(g); });
+  return wrap(call, std::make_unique<Generation>(Generation{core, rows, core->version, shared}));
+}
+
+// feed(tokens, counts, logits)
+napi_value generation_feed(Call& call) {
+  Generation& generation = ready_generation(call);
+  const Core& core = *generation.core;
+  const auto ids = call.array<int32_t>(0, "tokens");
+  const auto counts = call.array<int32_t>(1, "counts", generation.rows);
+  size_t sum = 0;
+  for (size_t i = 0; i < counts.size; i++) {
+    if (counts.data[i] < 0 || counts.data[i] > core.config.block_size)
+      throw BadArgument("counts: expected 0 to " + std::to_string(core.config.block_size) + " tokens a row");
+    sum += counts.data[i];
+  }
+  if (ids.size != sum)
+    throw BadArgument("tokens: " + std::to_string(ids.size) + " values, expected " + std::to_string(sum));
+  const auto tokens = read_ids(core, ids, "tokens");
+  const std::vector<int32_t> added(counts.data, counts.data + counts.size);
+  const auto logits =
+      call.array<float>(2, "logits", static_cast<size_t>(generation.rows) * core.config.vocab_size);
+  return Job::start(call, generation.core, {call.value(2, "logits")}, [state = generation.state, tokens, added, logits] {
+    return weft_generation_feed(state.get(), tokens.data(), added.data(), logits.data);
+  });
+}
+
+napi_value generation_reorder(Call& call) {
+  Generation& generation = ready_generation(call);
+  const auto from = call.array<int32_t>(0, "from", generation.rows);
+  for (size_t i = 0; i < from.size; i++)
+    if (from.data[i] < 0 || from.data[i] >= generation.rows)
+      throw BadArgument("from: row " + std::to_string(from.data[i]) + " of " + std::to_string(generation.rows));
+  const std::vector<int32_t> rows(from.data, from.data + from.size);
+  return Job::start(call, generation.core, {},
+                    [state = generation.state, rows] { return weft_generation_reorder(state.get(), rows.data()); });
+}
+
+napi_value generation_clear(Call& call) {
+  Generation& generation = ready_generation(call);
+  const int row = call.integer(call.value(0, "row"), "row", 0, generation.rows - 1);
+  const char* error = weft_generation_clear(generation.state.get(), row);
+  if (error) throw std::runtime_error(error);
+  return nullptr;
+}
+
+napi_value generation_dispose(Call& call) {
+  Generation& generation = unwrap<Generation>(call.env, call.self);
+  generation.state.reset();
+  generation.core.reset();
+  return nullptr;
 }
 
 }  // namespace
@@ -250,14 +441,29 @@ NAPI_MODULE_INIT() {
       method<vectors_to_bf16>("toBf16"),
       method<vectors_from_bf16>("fromBf16"),
   };
-  const auto define = [&](const char* name, napi_callback constructor, const napi_property_descriptor* methods,
-                          size_t count) {
-    napi_value type;
-    return napi_define_class(env, name, NAPI_AUTO_LENGTH, constructor, nullptr, count, methods, &type) == napi_ok &&
-           napi_set_named_property(env, exports, name, type) == napi_ok;
+  const napi_property_descriptor model[] = {
+      method<model_arithmetic>("arithmetic"),
+      method<model_set_weights>("setWeights"),
+      method<model_gradient>("gradient"),
+      method<model_losses>("losses"),
+      method<model_positions<weft_logits, &weft_config::vocab_size>>("logits"),
+      method<model_positions<weft_hidden, &weft_config::n_embd>>("hidden"),
+      method<model_dispose>("dispose"),
   };
-  const napi_property_descriptor functions[] = {method<choose_isa>("chooseIsa")};
-  if (!define("Vectors", guarded<vectors_new>, vectors, sizeof vectors / sizeof *vectors) ||
+  const napi_property_descriptor generation[] = {
+      method<generation_feed>("feed"),
+      method<generation_reorder>("reorder"),
+      method<generation_clear>("clear"),
+      method<generation_dispose>("dispose"),
+  };
+  const napi_property_descriptor functions[] = {
+      method<instruction_sets>("instructionSets"),
+      method<choose_isa>("chooseIsa"),
+      method<planned_bytes>("plannedBytes"),
+      method<generation_bytes>("generationBytes"),
+  };
+  if (!define<Vectors, vectors_new>(env, exports, vectors) || !define<Model, model_new>(env, exports, model) ||
+      !define<Generation, generation_new>(env, exports, generation) ||
       napi_define_properties(env, exports, sizeof functions / sizeof *functions, functions) != napi_ok)
     napi_throw_error(env, nullptr, "native: the addon could not start");
   return exports;

@@ -6,12 +6,6 @@
 
 namespace weft {
 
-static const Isa all[] = {
-#define X(name) Isa::name,
-    WEFT_EACH_ISA(X)
-#undef X
-};
-
 const char* isa_name(Isa isa) {
   switch (isa) {
 #define X(name) \
@@ -44,11 +38,11 @@ Isa isa_choose(const char* asked) {
     from = " (from WEFT_ISA)";
   }
   if (open(asked)) {
-    for (Isa isa : all)
+    for (Isa isa : every_isa)
       if (isa_runs_here(isa)) return isa;
   }
   std::string here;
-  for (Isa isa : all) {
+  for (Isa isa : every_isa) {
     if (!isa_runs_here(isa)) continue;
     if (!strcmp(asked, isa_name(isa))) return isa;
     here += here.empty() ? isa_name(isa) : std::string(", ") + isa_name(isa);

@@ -20,6 +20,12 @@ enum class Isa {
 #undef X
 };
 
+constexpr Isa every_isa[] = {
+#define X(name) Isa::name,
+    WEFT_EACH_ISA(X)
+#undef X
+};
+
 const char* isa_name(Isa isa);
 
 // Whether this CPU and operating system can run the set.

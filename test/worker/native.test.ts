@@ -1,0 +1,82 @@
+// What only the native engine promises, beyond the contract: the same bits for any number of threads, calls that are
+// refused while another is under way, and reasons with a cure where it cannot run.
+import { describe, expect, test } from "vitest";
+import { EngineError } from "../../shared/errors.ts";
+import { initialWeights } from "../../shared/init.ts";
+import { layoutOf } from "../../shared/layout.ts";
+import type { ModelConfig } from "../../shared/model.ts";
+import { nativeStatus } from "../../shared/native.ts";
+import { native } from "../../worker/engine/native.ts";
+import type { Engine, EngineOptions } from "../../worker/engine.ts";
+
+const model: ModelConfig = {
+  family: "gpt2",
+  vocabSize: 65,
+  blockSize: 48,
+  nLayer: 2,
+  nHead: 3,
+  nEmbd: 96,
+  bias: true,
+  dropout: 0.1,
+  activation: "gelu",
+  tiedHead: true,
+  layerNormEps: 1e-5,
+};
+const options: EngineOptions = { model, maxRows: 4, precision: "float32", threads: 1, device: "auto" };
+const layout = layoutOf(model);
+const at = { seed: 1337, step: 3, shard: 1 };
+const tokens = Int32Array.from({ length: 4 * 48 }, (_, i) => (i * 7919) % 65);
+const { built, why } = nativeStatus();
+
+async function opened(change: Partial<EngineOptions> = {}): Promise<Engine> {
+  const engine = await native.create({ ...options, ...change });
+  await engine.setWeights(initialWeights(engine.model, layoutOf(engine.model), 1));
+  return engine;
+}
+
+describe.skipIf(!built)(`engine native${built ? "" : ` (skipped: ${why})`}`, () => {
+  test.each(["float32", "bf16"] as const)("%s: the same bits for 1, 2 and 5 threads", async (precision) => {
+    const results: { loss: number; gradient: Float32Array; arithmetic: string }[] = [];
+    for (const threads of [1, 2, 5]) {
+      const engine = await opened({ threads, precision });
+      const gradient = new Float32Array(layout.size);
+      const loss = await engine.gradient(tokens, tokens, 4, at, gradient);
+      results.push({ loss, gradient, arithmetic: engine.arithmetic });
+      await engine.dispose();
+    }
+    expect(results[0]!.arithmetic).toContain(precision);
+    expect(results[1]).toEqual(results[0]);
+    expect(results[2]).toEqual(results[0]);
+  });
+
+  test("calls that overlap are refused, and the first still answers", async () => {
+    const engine = await opened();
+    const out = new Float32Array(layout.size);
+    const first = engine.gradient(tokens, tokens, 4, at, out);
+    await expect(engine.logits(tokens, 4)).rejects.toThrow("must not overlap");
+    await expect(engine.dispose()).rejects.toThrow("must not overlap");
+    expect(await first).toBeGreaterThan(0);
+    await engine.dispose();
+    await expect(engine.logits(tokens, 4)).rejects.toThrow("disposed");
+  });
+
+  test("a generation ends its validity with new weights", async () => {
+    const engine = await opened();
+    const generation = await engine.generation(1);
+    await generation.feed([tokens.slice(0, 5)]);
+    await engine.setWeights(initialWeights(model, layout, 2));
+    await expect(generation.feed([tokens.slice(5, 6)])).rejects.toThrow("weights changed");
+    generation.dispose();
+    await expect(generation.feed([tokens.slice(5, 6)])).rejects.toThrow(EngineError);
+    await engine.dispose();
+  });
+
+  test("what it cannot do is refused by name, with the reason", async () => {
+    expect(await native.probe({ ...options, device: "gpu" })).toEqual({
+      usable: false,
+      why: "the native engine computes on the CPU; a GPU needs --engine tfjs",
+    });
+    const isa = process.arch === "x64" ? "neon" : "avx2";
+    await expect(native.create({ ...options, isa })).rejects.toThrow(`"${isa}" does not run on this machine`);
+  });
+});
