@@ -4,22 +4,15 @@ import { mkdir, writeFile } from "node:fs/promises";
 import { join } from "node:path";
 import { afterEach, expect, test } from "vitest";
 import { configOf, tensorsOf } from "../../shared/huggingface.ts";
-import { layoutOf } from "../../shared/layout.ts";
 import { encode } from "../../shared/safetensors.ts";
-import { type Oracle, openOracle, oraclesPresent } from "../oracle.ts";
+import { nanogptStart } from "../nanogpt-start.ts";
+import { openOracle, oraclesPresent } from "../oracle.ts";
 import { coordinator, killAll, ledgerOf, temporary, weft } from "./weft.ts";
 
 afterEach(killAll);
 
 const steps = 50;
 const present = oraclesPresent && process.env.WEFT_DATA_DIR !== undefined;
-
-async function startWeights(oracle: Oracle): Promise<Float32Array> {
-  const layout = layoutOf(oracle.model);
-  const weights = new Float32Array(layout.size);
-  for (const { name, offset } of layout.parameters) weights.set(await oracle.floats(`param.${name}`), offset);
-  return weights;
-}
 
 test.skipIf(!present && !process.env.CI)(
   "first 50 losses within 1e-3 on average (needs the oracles and WEFT_DATA_DIR)",
@@ -33,7 +26,7 @@ test.skipIf(!present && !process.env.CI)(
     ];
     await mkdir(model);
     await writeFile(join(model, "config.json"), JSON.stringify(configOf(oracle.model)));
-    const tensors = tensorsOf(oracle.model, await startWeights(oracle));
+    const tensors = tensorsOf(oracle.model, await nanogptStart(oracle));
     await writeFile(join(model, "model.safetensors"), Buffer.concat(encode(tensors, { format: "pt" })));
     await writeFile(windows, new Uint8Array((await oracle.ints("input.offsets")).buffer));
 
