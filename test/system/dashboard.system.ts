@@ -1,0 +1,154 @@
+// The dashboard of a real run in the real Chromium: it opens with the token, shows what /status says, and is quiet.
+import { join } from "node:path";
+import { type Browser, chromium, type Page } from "playwright-core";
+import { afterAll, beforeAll, expect, test } from "vitest";
+import { type RunStatus, statusSchema } from "../../coordinator/status.ts";
+import { type RealRun, startRun, token } from "./real-run.ts";
+
+/** Where the pictures go that a person looks at; none are taken without it. */
+const pictures = process.env.WEFT_SCREENSHOTS;
+
+let run: RealRun;
+let browser: Browser;
+let page: Page;
+const complaints: string[] = [];
+const foreign: string[] = [];
+/** The last /status that the page was given. */
+let given: RunStatus;
+
+beforeAll(async () => {
+  run = await startRun(150);
+  browser = await chromium.launch({
+    executablePath: "/usr/bin/chromium",
+    args: [
+      ...["--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking"],
+      ...["--disable-component-update", "--disable-sync"],
+    ],
+  });
+  page = await browser.newPage({ viewport: { width: 1240, height: 1320 } });
+  page.on("pageerror", (error) => complaints.push(error.message));
+  page.on("console", (message) => {
+    // The first /status is answered with 401, which is how the page learns that a token is wanted.
+    const isLocked = message.text().includes("status of 401") && message.location().url.endsWith("/status");
+    if (["error", "warning"].includes(message.type()) && !isLocked) complaints.push(message.text());
+  });
+  page.on("request", (request) => {
+    if (!request.url().startsWith(`http://${run.address}/`) && !request.url().startsWith("data:"))
+      foreign.push(request.url());
+  });
+  page.on("response", async (response) => {
+    if (response.ok() && response.url().endsWith("/status")) given = statusSchema.parse(await response.json());
+  });
+});
+
+afterAll(async () => {
+  await browser?.close();
+  await run?.[Symbol.asyncDispose]();
+});
+
+const text = async (id: string): Promise<string> => (await page.textContent(`#${id}`))?.trim() ?? "";
+
+async function picture(name: string): Promise<void> {
+  if (pictures) await page.screenshot({ path: join(pictures, `${name}.png`), fullPage: true });
+}
+
+test("a wrong token is refused with a sentence, the right one opens the page", async () => {
+  await page.goto(`http://${run.address}/`);
+  await page.fill("#token", "not-the-token-of-this-run");
+  await page.click("button");
+  await page.waitForSelector("#loginError:not(:empty)");
+  expect(await text("loginError")).toBe("this is not the run's token");
+  complaints.splice(0); // the browser's own line about the 401
+  await page.fill("#token", token);
+  await page.click("button");
+  await page.waitForSelector("#tiles:not([hidden])");
+  expect(await page.isVisible("#login")).toBe(false);
+  expect(await page.context().cookies()).toMatchObject([{ httpOnly: true, sameSite: "Strict" }]);
+});
+
+test("it moves while the run does, and shows both workers", async () => {
+  const step = async (): Promise<number> => Number(/Step (\d+) of/.exec(await text("step"))?.[1]);
+  const before = await step();
+  while ((await step()) <= before) await page.waitForTimeout(100);
+  await page.locator("#workers tbody tr").nth(1).waitFor();
+  await run.until(({ step, steps }) => step > steps / 2);
+  await page.waitForTimeout(1100);
+  await picture("dashboard-running");
+});
+
+test("every number on the page is the one that /status gave", async () => {
+  await run.until(({ state }) => state === "finished");
+  await page.waitForSelector('#state:text-is("finished")');
+  const status = await run.status();
+  expect(given.lossNats).toBe(status.lossNats);
+  const fixed = (x: number | null, digits: number) => x!.toFixed(digits);
+  expect({
+    run: await text("runName"),
+    step: await text("step"),
+    eta: await text("eta"),
+    loss: await text("lossNats"),
+    validation: await text("valLossNats"),
+    speed: await text("tokensPerSec"),
+    norm: await text("gradientNorm"),
+    rate: await text("learningRate"),
+    tokens: await text("tokens"),
+    title: await page.title(),
+  }).toEqual({
+    run: status.run.name,
+    step: `Step ${status.step} of ${status.steps}`,
+    eta: "done",
+    loss: fixed(status.lossNats, 4),
+    validation: fixed(status.valLossNats, 4),
+    speed: Math.round(given.tokensPerSec!).toLocaleString("en"),
+    norm: fixed(status.gradientNorm, 3),
+    rate: status.learningRate!.toExponential(2),
+    tokens: status.tokens.toLocaleString("en"),
+    title: `${status.step}/${status.steps} ${fixed(status.lossNats, 3)} · ${status.run.name}`,
+  });
+  const cells = (table: string) =>
+    page.$$eval(`#${table} tbody tr`, (rows) => rows.map((row) => [...row.children].map((cell) => cell.textContent)));
+  const shown = await cells("checkpoints");
+  expect(shown.map(([name, step, loss]) => [name?.replace(/(best|final)/g, ""), step, loss])).toEqual(
+    status.checkpoints.map(({ name, step, valLossNats }) => [name, String(step), fixed(valLossNats, 4)]),
+  );
+  expect(shown.map(([name]) => name?.includes("best"))).toEqual(status.checkpoints.map(({ best }) => best));
+  const total = Object.values(given.phaseSeconds).reduce((sum, seconds) => sum + seconds, 0);
+  const parts = await page.$$eval("#parts > div", (rows) => rows.map((row) => row.querySelector("span")?.textContent));
+  expect(parts).toEqual(Object.values(given.phaseSeconds).map((x) => `${((100 * x) / total).toFixed(0)} %`));
+  await picture("dashboard-finished");
+});
+
+/** Evaluated by the page; text, because the types of a browser's objects are not those of the rest of the project. */
+const drawnPixels = () =>
+  page.evaluate<number>(`(() => {
+    const plot = document.getElementById("plot");
+    const { data } = plot.getContext("2d").getImageData(0, 0, plot.width, plot.height);
+    return data.filter((_, i) => i % 4 === 3 && data[i] > 0).length;
+  })()`);
+const background = () => page.evaluate<string>("getComputedStyle(document.body).backgroundColor");
+
+test("the loss curve is drawn, its points can be read, and dark mode draws it anew", async () => {
+  const box = (await page.locator("#plot").boundingBox())!;
+  await page.mouse.move(box.x + box.width - 12, box.y + 80);
+  const tip = await text("tip");
+  const { train } = (await (await run.get("/history")).json()) as { train: Array<{ step: number; lossNats: number }> };
+  const step = Number(/step (\d+)/.exec(tip)?.[1]);
+  expect(tip).toContain(`loss ${train.find((point) => point.step === step)?.lossNats.toFixed(4)}`);
+  await page.emulateMedia({ colorScheme: "dark" });
+  await picture("dashboard-dark");
+  expect(await background()).toBe("rgb(14, 17, 22)");
+  await page.emulateMedia({ colorScheme: "light" });
+  expect(await background()).toBe("rgb(245, 246, 248)");
+  expect(await drawnPixels()).toBeGreaterThan(2000);
+});
+
+test("nothing scrolls sideways on a phone", async () => {
+  await page.setViewportSize({ width: 360, height: 740 });
+  expect(await page.evaluate("document.documentElement.scrollWidth")).toBe(360);
+  await picture("dashboard-phone");
+});
+
+test("no complaint in the console, and no request to anybody else", () => {
+  expect(complaints).toEqual([]);
+  expect(foreign).toEqual([]);
+});
