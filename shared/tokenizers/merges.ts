@@ -3,25 +3,21 @@
 import { ConfigError } from "../errors.ts";
 import { Heap } from "./heap.ts";
 
-/** Ids are below this, so that a pair of them, or a rank and an id, fits a double exactly. */
-const base = 2 ** 21;
-
 export class Merges {
-  readonly #pairs: [left: number, right: number][] = [];
-  /** left * base + right -> rank * base + merged */
-  readonly #table = new Map<number, number>();
+  /** Result of each merge, by rank. */
+  readonly #merged: number[] = [];
+  /** Rank of a merge by its left and then its right token: small integers are what Map is fast with. */
+  readonly #ranks: (Map<number, number> | undefined)[] = [];
 
   /** The next merge: `left` and `right` become `merged`. */
   add(left: number, right: number, merged: number): void {
-    const key = left * base + right;
-    if (this.#table.has(key)) throw new ConfigError(`merge ${this.#pairs.length} is there twice`);
-    this.#table.set(key, this.#pairs.length * base + merged);
-    this.#pairs.push([left, right]);
-  }
-
-  /** All merges in the order of their ranks. */
-  get pairs(): readonly (readonly [left: number, right: number])[] {
-    return this.#pairs;
+    const rank = this.#merged.length;
+    while (this.#ranks.length <= left) this.#ranks.push(undefined);
+    const ranks = this.#ranks[left];
+    if (!ranks) this.#ranks[left] = new Map([[right, rank]]);
+    else if (ranks.has(right)) throw new ConfigError(`merge ${rank} is there already, as merge ${ranks.get(right)}`);
+    else ranks.set(right, rank);
+    this.#merged.push(merged);
   }
 
   /** Merge as far as it goes, in O(n log n) for a word of n symbols. @returns the tokens; `word` is overwritten */
@@ -32,18 +28,18 @@ export class Merges {
     const previous = word.map((_, i) => i - 1);
     const queue = new Heap<number>((a, b) => a < b);
     const offer = (at: number): void => {
-      const found = this.#at(word, at, next[at]!);
-      // Rank first, then position: at most 2^21 merges and 2^32 symbols.
-      if (found !== undefined) queue.push(Math.floor(found / base) * 2 ** 32 + at);
+      const rank = this.#rankAt(word, at, next[at]!);
+      // Rank first, then position: exact for up to 2^21 merges and 2^32 symbols.
+      if (rank !== undefined) queue.push(rank * 2 ** 32 + at);
     };
     for (let i = 0; i + 1 < word.length; i++) offer(i);
     for (let top = queue.pop(); top !== undefined; top = queue.pop()) {
       const at = top % 2 ** 32;
       const right = next[at]!;
-      const found = this.#at(word, at, right);
+      const rank = this.#rankAt(word, at, right);
       // An earlier merge may have taken either side away.
-      if (found === undefined || Math.floor(found / base) !== Math.floor(top / 2 ** 32)) continue;
-      word[at] = found % base;
+      if (rank === undefined || rank !== Math.floor(top / 2 ** 32)) continue;
+      word[at] = this.#merged[rank]!;
       word[right] = -1;
       next[at] = next[right]!;
       if (next[at]! < word.length) {
@@ -55,8 +51,8 @@ export class Merges {
     return word.filter((id) => id >= 0);
   }
 
-  #at(word: readonly number[], at: number, right: number): number | undefined {
+  #rankAt(word: readonly number[], at: number, right: number): number | undefined {
     if (word[at]! < 0 || right >= word.length) return undefined;
-    return this.#table.get(word[at]! * base + word[right]!);
+    return this.#ranks[word[at]!]?.get(word[right]!);
   }
 }
