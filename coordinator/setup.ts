@@ -2,6 +2,7 @@
 import { randomUUID } from "node:crypto";
 import { mkdir } from "node:fs/promises";
 import { basename, resolve } from "node:path";
+import { isDeepStrictEqual } from "node:util";
 import type { Logger } from "pino";
 import type { Checkpoint } from "../shared/checkpoint.ts";
 import { flagOf, modelOf, type OptionName, type Options, optionTable } from "../shared/config.ts";
@@ -11,7 +12,7 @@ import { layoutOf } from "../shared/layout.ts";
 import type { ModelConfig } from "../shared/model.ts";
 import { bestOps } from "../shared/native.ts";
 import { checkpointSteps, loadModel, newestCheckpoint, readMarkers } from "../shared/rundir.ts";
-import { tokenizerNamed } from "../shared/tokenizer.ts";
+import { NoTokenizerError, openTokenizer, type Tokenizer, tokenizerNamed } from "../shared/tokenizer.ts";
 import { openDataset } from "./dataset.ts";
 import { Ledger, ledgerStart } from "./ledger.ts";
 import type { RunSetup } from "./loop.ts";
@@ -23,7 +24,8 @@ import { fileSampler, randomSampler } from "./sampler.ts";
  */
 export async function setUpRun(options: Options, log: Logger, substitute: boolean): Promise<RunSetup> {
   const resumed = await checkpointToResume(options, log);
-  const tokenizer = await tokenizerNamed(options.tokenizer);
+  const initial = resumed ? undefined : await initialModel(options, log);
+  const tokenizer = await tokenizerOf(options, (resumed ?? initial)?.directory);
   const dataset = await openDataset({
     source: options.data,
     blockSize: options.blockSize,
@@ -35,7 +37,7 @@ export async function setUpRun(options: Options, log: Logger, substitute: boolea
   const layout = layoutOf(model);
   if (resumed) checkSameRun(resumed, options, dataset.fingerprint);
 
-  const start = resumed ?? (await initialModel(options, log));
+  const start = resumed ?? initial;
   if (start) checkSameModel(start.model, model, resumed ? "--resume" : "--init-from");
   const positions = dataset.train.length - options.blockSize;
   await mkdir(options.out, { recursive: true });
@@ -78,6 +80,26 @@ async function checkpointToResume(options: Options, log: Logger): Promise<Checkp
 
 async function initialModel(options: Options, log: Logger) {
   return options.initFrom ? await loadModel(options.initFrom, (why) => log.warn(why)) : undefined;
+}
+
+/**
+ * What encodes the text. With --init-from it is the tokenizer that lies beside the weights, if one does: only its ids
+ * mean what their embedding has learned.
+ * @returns undefined for the characters of the text
+ */
+async function tokenizerOf(options: Options, directory: string | undefined): Promise<Tokenizer | undefined> {
+  const named = await tokenizerNamed(options.tokenizer);
+  if (!options.initFrom || !directory) return named;
+  const own = await openTokenizer(directory).catch((error) => {
+    if (error instanceof NoTokenizerError) return undefined;
+    throw error;
+  });
+  if (own && named && !isDeepStrictEqual(own.toFiles(), named.toFiles()))
+    throw new ConfigError(
+      `config: --tokenizer ${options.tokenizer} is not the one that lies beside the weights of --init-from ` +
+        `${options.initFrom} (${own.name}, ${own.vocabSize} tokens); pass --tokenizer ${directory}`,
+    );
+  return own ?? named;
 }
 
 /** Options that decide the numbers of a run: they must not change when it is resumed. */

@@ -1,0 +1,69 @@
+import { mkdir, mkdtemp, rm, writeFile } from "node:fs/promises";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { pino } from "pino";
+import { afterEach, beforeEach, expect, test } from "vitest";
+import { setUpRun } from "../../coordinator/setup.ts";
+import { modelOf, resolveOptions } from "../../shared/config.ts";
+import { configOf, tensorsOf } from "../../shared/huggingface.ts";
+import { initialWeights } from "../../shared/init.ts";
+import { layoutOf } from "../../shared/layout.ts";
+import { encode } from "../../shared/safetensors.ts";
+import { CharTokenizer } from "../../shared/tokenizers/char.ts";
+
+let folder: string;
+beforeEach(async () => {
+  folder = await mkdtemp(join(tmpdir(), "weft-setup-"));
+  await writeFile(join(folder, "text.txt"), "caba".repeat(100));
+  await writeFile(join(folder, "words.txt"), "a\nb\n");
+});
+afterEach(() => rm(folder, { recursive: true }));
+
+/** A model with the tokenizer of these characters beside it. */
+async function pretrained(characters: string): Promise<string> {
+  const tokenizer = CharTokenizer.of(characters);
+  const model = modelOf(options(), tokenizer.vocabSize);
+  const directory = join(folder, "model");
+  await mkdir(directory);
+  await writeFile(join(directory, "config.json"), JSON.stringify(configOf(model)));
+  const weights = initialWeights(model, layoutOf(model), 1);
+  await writeFile(join(directory, "model.safetensors"), encode(tensorsOf(model, weights), { format: "pt" }));
+  for (const [name, content] of tokenizer.toFiles()) await writeFile(join(directory, name), content);
+  return directory;
+}
+
+function options(flags: Record<string, unknown> = {}) {
+  const small = { nLayer: 1, nHead: 1, nEmbd: 4, blockSize: 4, batchSize: 2, shards: 2 };
+  const files = { data: join(folder, "text.txt"), out: join(folder, "run") };
+  return resolveOptions({ flags: { ...small, ...files, ...flags } });
+}
+
+async function setUp(flags: Record<string, unknown>) {
+  const run = await setUpRun(options(flags), pino({ level: "silent" }), false);
+  await run.ledger.close();
+  return run;
+}
+
+test("--init-from brings its tokenizer along: the text's own characters would mean other rows", async () => {
+  const { dataset, model } = await setUp({ initFrom: await pretrained("abcdef") });
+  expect(model.vocabSize).toBe(6);
+  const ids = new Int32Array(4);
+  await dataset.read("train", 0, 4, ids);
+  expect([...ids]).toEqual([2, 0, 1, 0]);
+});
+
+test("a text with a character that --init-from does not know is refused", async () => {
+  const initFrom = await pretrained("abd");
+  await expect(setUp({ initFrom })).rejects.toThrow(/character "c" \(U\+0063\) at position 0 is not in the vocabulary/);
+});
+
+test("another --tokenizer than the one beside the weights is refused", async () => {
+  const initFrom = await pretrained("abc");
+  const tokenizer = `word:${join(folder, "words.txt")}`;
+  await expect(setUp({ initFrom, tokenizer })).rejects.toThrow(/is not the one that lies beside .*pass --tokenizer/);
+});
+
+test("--tokenizer gpt2 reaches the data", async () => {
+  const { dataset } = await setUp({ tokenizer: "gpt2" });
+  expect([dataset.tokenizer.name, dataset.tokenizer.vocabSize]).toEqual(["gpt2", 50_257]);
+});
