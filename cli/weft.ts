@@ -6,6 +6,7 @@ import { ConfigError, EngineError, ProtocolError } from "../shared/errors.ts";
 import { weftVersion } from "../shared/version.ts";
 import { convertCommand } from "./convert.ts";
 import { coordinatorCommand } from "./coordinator.ts";
+import { dataCommand } from "./data.ts";
 import { doctorCommand } from "./doctor.ts";
 import { evalCommand } from "./eval.ts";
 import { installCommand } from "./install.ts";
@@ -27,6 +28,7 @@ for (const command of [
   pullCommand(),
   evalCommand(),
   convertCommand(),
+  dataCommand(),
   doctorCommand(),
   installCommand(),
 ])

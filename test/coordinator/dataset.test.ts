@@ -42,14 +42,15 @@ testWithShakespeare("tiny Shakespeare: 65 characters, 90/10, windows as nanoGPT 
 });
 
 test("the last window ends with the last target, and nothing can be read beyond", async () => {
-  const text = "0123456789".repeat(10);
+  const text = "0123456789".repeat(12);
   const data = await openDataset({ source: await file("a.txt", text), blockSize: 3 });
-  expect([data.train.length, data.val.length]).toEqual([90, 10]);
+  expect([data.train.length, data.val.length]).toEqual([108, 12]);
+  // A fourth window would have no last target.
   expect([...data.consecutive("val")]).toEqual([0, 3, 6]);
   const { tokens, targets } = await data.windows("val", data.consecutive("val"));
-  expect(data.tokenizer.decode(tokens)).toBe("012345678");
-  expect(data.tokenizer.decode(targets)).toBe("123456789");
-  await expect(data.windows("train", [87])).rejects.toThrow("train split has 90 tokens, asked for 87 to 91");
+  expect(data.tokenizer.decode(tokens)).toBe("890123456");
+  expect(data.tokenizer.decode(targets)).toBe("901234567");
+  await expect(data.windows("train", [105])).rejects.toThrow("train split has 108 tokens, asked for 105 to 109");
 });
 
 test("a folder and a glob give the same tokens as one file, in the order of names", async () => {
