@@ -167,6 +167,16 @@ describe("beam search", () => {
     }
   });
 
+  test("of equal continuations the lower token of the better beam comes first", async () => {
+    class Undecided extends ToyModel {
+      override logitsAfter(): Float32Array {
+        return new Float32Array(5);
+      }
+    }
+    const found = await beamSearch(new Undecided(20, 5), prompt, { ...options, tokens: 2 });
+    expect(found.map(({ tokens }) => tokens)).toEqual([0, 1, 2, 3].map((token) => [0, token]));
+  });
+
   test("the length penalty decides between short and long", async () => {
     const engine = new ToyModel(20, 6);
     const finished = (text: readonly number[]): boolean => text.at(-1) === 2;
