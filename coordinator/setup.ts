@@ -6,6 +6,7 @@ import { isDeepStrictEqual } from "node:util";
 import type { Logger } from "pino";
 import type { Checkpoint } from "../shared/checkpoint.ts";
 import { flagOf, modelOf, type OptionName, type Options, optionTable } from "../shared/config.ts";
+import { cropPositions } from "../shared/crop.ts";
 import { ConfigError } from "../shared/errors.ts";
 import { initialWeights } from "../shared/init.ts";
 import { layoutOf } from "../shared/layout.ts";
@@ -22,10 +23,12 @@ import { fileSampler, randomSampler } from "./sampler.ts";
  * @param substitute where `shakespeare` cannot be had, train on another book instead of refusing
  * @throws ConfigError on anything that the user can mend
  */
-export async function setUpRun(options: Options, log: Logger, substitute: boolean): Promise<RunSetup> {
-  const resumed = await checkpointToResume(options, log);
-  const initial = resumed ? undefined : await initialModel(options, log);
-  const tokenizer = await tokenizerOf(options, (resumed ?? initial)?.directory);
+export async function setUpRun(given: Options, log: Logger, substitute: boolean): Promise<RunSetup> {
+  const resumed = await checkpointToResume(given, log);
+  const initial = resumed ? undefined : await initialModel(given, log);
+  const start = resumed ?? initial;
+  const options = given.initFrom && start ? withModelOf(start.model, given) : given;
+  const tokenizer = await tokenizerOf(options, start?.directory);
   const dataset = await openDataset({
     source: options.data,
     blockSize: options.blockSize,
@@ -36,8 +39,6 @@ export async function setUpRun(options: Options, log: Logger, substitute: boolea
   const model = modelOf(options, dataset.tokenizer.vocabSize);
   const layout = layoutOf(model);
   if (resumed) checkSameRun(resumed, options, dataset.fingerprint);
-
-  const start = resumed ?? initial;
   if (start) checkSameModel(start.model, model, resumed ? "--resume" : "--init-from");
   const positions = dataset.train.length - options.blockSize;
   await mkdir(options.out, { recursive: true });
@@ -78,8 +79,23 @@ async function checkpointToResume(options: Options, log: Logger): Promise<Checkp
   return found;
 }
 
-async function initialModel(options: Options, log: Logger) {
-  return options.initFrom ? await loadModel(options.initFrom, (why) => log.warn(why)) : undefined;
+/** The weights of --init-from; a --block-size below theirs keeps the first positions. */
+async function initialModel({ initFrom, blockSize }: Options, log: Logger) {
+  if (!initFrom) return undefined;
+  const whole = await loadModel(initFrom, (why) => log.warn(why));
+  log.info(`starting from ${whole.what}`);
+  return { ...whole, ...(blockSize === optionTable.blockSize.default ? {} : cropPositions(whole, blockSize)) };
+}
+
+/** With --init-from, what is left at its default is the model's; dropout, which has no weights, stays the run's own. */
+function withModelOf(model: ModelConfig, given: Options): Options {
+  const { family, blockSize, nLayer, nHead, nEmbd, bias, activation, tiedHead } = model;
+  const own = { family, blockSize, nLayer, nHead, nEmbd, bias, activation, tiedHead };
+  const left = Object.entries(own).filter(([name]) => {
+    const key = name as keyof typeof own;
+    return given[key] === optionTable[key].default;
+  });
+  return { ...given, ...Object.fromEntries(left) };
 }
 
 /**

@@ -8,6 +8,7 @@ import { modelOf, resolveOptions } from "../../shared/config.ts";
 import { configOf, tensorsOf } from "../../shared/huggingface.ts";
 import { initialWeights } from "../../shared/init.ts";
 import { layoutOf } from "../../shared/layout.ts";
+import { loadModel } from "../../shared/rundir.ts";
 import { encode } from "../../shared/safetensors.ts";
 import { CharTokenizer } from "../../shared/tokenizers/char.ts";
 
@@ -50,6 +51,41 @@ test("--init-from brings its tokenizer along: the text's own characters would me
   const ids = new Int32Array(4);
   await dataset.read("train", 0, 4, ids);
   expect([...ids]).toEqual([2, 0, 1, 0]);
+});
+
+/** Options of a run that says nothing about its model. */
+async function setUpPlain(flags: Record<string, unknown>) {
+  const files = { data: join(folder, "text.txt"), out: join(folder, "run"), batchSize: 2, shards: 2 };
+  const run = await setUpRun(resolveOptions({ flags: { ...files, ...flags } }), pino({ level: "silent" }), false);
+  await run.ledger.close();
+  return run;
+}
+
+test("--init-from says what the model is, and the run's options say it too", async () => {
+  const initFrom = await pretrained("abc");
+  const { model, options: saved, weights } = await setUpPlain({ initFrom, dropout: 0.25 });
+  const shape = { family: "gpt2", nLayer: 1, nHead: 1, nEmbd: 4, blockSize: 4 };
+  expect(model).toMatchObject({ ...shape, vocabSize: 3, dropout: 0.25 });
+  expect(saved).toMatchObject(shape);
+  expect(weights).toEqual((await loadModel(initFrom, () => {})).weights);
+});
+
+test("a shorter --block-size keeps the first positions and all other weights", async () => {
+  const initFrom = await pretrained("abc");
+  const whole = await loadModel(initFrom, () => {});
+  const { model, layout, weights } = await setUpPlain({ initFrom, blockSize: 3 });
+  expect(model.blockSize).toBe(3);
+  for (const { name, offset, size } of layout.parameters) {
+    const from = whole.layout.byName.get(name)!;
+    expect(from.size - size, name).toBe(name.endsWith("wpe.weight") ? 4 : 0);
+    expect(weights.slice(offset, offset + size), name).toEqual(whole.weights.slice(from.offset, from.offset + size));
+  }
+});
+
+test("a flag that contradicts --init-from is refused", async () => {
+  const initFrom = await pretrained("abc");
+  await expect(setUpPlain({ initFrom, nLayer: 2 })).rejects.toThrow("its model has nLayer 1, this run 2");
+  await expect(setUpPlain({ initFrom, blockSize: 8 })).rejects.toThrow("its model has blockSize 4, this run 8");
 });
 
 test("a text with a character that --init-from does not know is refused", async () => {
