@@ -62,7 +62,7 @@ export async function beamSearch(engine: Decodable, prompt: Int32Array, options:
 }
 
 function hypothesis(tokens: readonly number[], logProb: number, { lengthPenalty }: BeamOptions): Hypothesis {
-  return { tokens, logProb, score: logProb / tokens.length ** 1 };
+  return { tokens, logProb, score: logProb / tokens.length ** lengthPenalty };
 }
 
 /** The `count` likeliest candidates, best first; of equal ones the lower beam, then the lower token. */
