@@ -3,6 +3,7 @@
 // Source: Dao et al. 2022, arXiv:2205.14135. Included by kernels.cpp after matmul.h, whose tiles it uses.
 
 constexpr int Q_BLOCK = 56 / MR * MR;  // queries of a block of the backward pass; the forward pass takes MR
+static_assert(Q_BLOCK % Bf16::depth == 0, "blocks begin with a whole unit");
 
 INLINE int64_t panel_floats(int wide, int step, int depth) { return (int64_t)round_up(wide, step) * depth; }
 
@@ -21,7 +22,9 @@ struct Scratch {
 };
 
 struct AttentionScratch {
-  float *k_across, *v_across, *k_rows, *q_rows, *dout_rows, *q_block, *dout_block, *scores, *dscores, *mask, *delta;
+  float *k_across, *v_across, *k_rows, *q_rows, *dout_rows, *q_block, *dout_block;
+  float *scores, *dscores, *dscores_down;
+  float *mask, *delta;
 
   size_t floats;
 
@@ -36,6 +39,7 @@ struct AttentionScratch {
     dout_block = s.take(panel_floats(Q_BLOCK, MR, head_size));
     scores = s.take((int64_t)Q_BLOCK * score_row(keys));
     dscores = s.take((int64_t)Q_BLOCK * score_row(keys));
+    dscores_down = s.take((int64_t)Q_BLOCK * score_row(keys));
     mask = s.take(score_row(keys) + 8 * W);
     delta = s.take(keys);
     floats = (size_t)s.used;
@@ -60,31 +64,49 @@ static void pack_all_columns(float* panels, const float* x, int64_t ld, int rows
 }
 
 // out (m, keys rounded up to NR) = rows of one MR-wide panel times all panels of b that reach below `keys`.
+template <class P>
 static void score_rows(float* out, int64_t ld, const float* a, const float* b, int m, int keys, int depth) {
   for (int j = 0; j < keys; j += NR, b += (int64_t)NR * depth)
-    run_tile<Float32, false>(m, NR, depth, a, MR, b, NR, out + j, ld, false);
+    run_tile<P, false>(m, NR, depth, a, MR, b, NR, out + j, ld, false);
 }
 
-// out (m, head_size) = weights (m, keys), rows of scores, times the rows packed in `panels` (all_keys of them).
+// out (m, head_size) = weights (m, keys), rows of units, times the rows packed in `panels` (all_keys of them).
+template <class P>
 static void weighted_rows(float* out, int64_t ld_out, const float* weights, int64_t ld, const float* panels, int m,
                           int keys, int all_keys, int head_size) {
   constexpr int step = min(MR, 8);  // the addresses of more rows do not fit the registers
-  for (int d = 0; d < head_size; d += NR, panels += (int64_t)NR * all_keys)
+  for (int d = 0; d < head_size; d += NR, panels += (int64_t)NR * units<P>(all_keys))
     for (int i = 0; i < m; i += step)
-      run_tile<Float32, true>(min(step, m - i), min(NR, head_size - d), keys, weights + i * ld, ld, panels, NR,
-                              out + i * ld_out + d, ld_out, false);
+      run_tile<P, true>(min(step, m - i), min(NR, head_size - d), units<P>(keys), weights + i * ld, ld, panels, NR,
+                        out + i * ld_out + d, ld_out, false);
 }
 
-static void attention_forward(const Attention& f, float* base) {
+// A row of n floats becomes units of neighbouring elements, in place.
+template <class P>
+INLINE void row_to_units(float* row, int n) {
+  if constexpr (P::exact) return;
+  for (int i = 0; i < n; i += W * P::depth) store(row + i / P::depth, P::along(row + i, n - i));
+}
+
+// out (units of m, n) = rows (m, n) with neighbouring rows joined to units; out may be rows.
+template <class P>
+static void rows_to_units(float* out, const float* rows, int64_t ld, int m, int n) {
+  for (int i = 0; i < m; i += P::depth)
+    for (int j = 0; j < n; j += W)
+      store(out + i / P::depth * ld + j, P::across(rows + i * ld + j, ld, i + 1 < m, n - j));
+}
+
+template <class P>
+static void attention_forward_as(const Attention& f, float* base) {
   const int keys = f.past + f.queries, hs = f.head_size;
   const AttentionScratch s(base, keys, hs);
   const int64_t ld = score_row(keys);
-  pack_all_columns<Float32, NR>(s.k_across, f.k, f.ld_kv, keys, hs);
-  pack_all_rows<Float32>(s.k_rows, f.v, f.ld_kv, keys, hs);
+  pack_all_columns<P, NR>(s.k_across, f.k, f.ld_kv, keys, hs);
+  pack_all_rows<P>(s.k_rows, f.v, f.ld_kv, keys, hs);
   for (int i0 = 0; i0 < f.queries; i0 += MR) {
     const int m = min(MR, f.queries - i0), reach = f.past + i0 + m;  // keys that the block's last query sees
-    pack_columns<Float32, MR>(s.q_block, f.q + i0 * f.ld_q, f.ld_q, hs, m);
-    score_rows(s.scores, ld, s.q_block, s.k_across, m, reach, hs);
+    pack_columns<P, MR>(s.q_block, f.q + i0 * f.ld_q, f.ld_q, hs, m);
+    score_rows<P>(s.scores, ld, s.q_block, s.k_across, m, reach, units<P>(hs));
     float scale_out[MR];
     for (int i = 0; i < m; i++) {
       float* row = s.scores + i * ld;
@@ -115,8 +137,9 @@ static void attention_forward(const Attention& f, float* base) {
         const float* mask = dropout_mask(s.mask, f.dropout, f.dropout_first + (i0 + i) * f.dropout_row, seen);
         for (int j = 0; j < seen; j += W) store(row + j, load(row + j) * load(mask + j));
       }
+      row_to_units<P>(row, reach);
     }
-    weighted_rows(f.out + i0 * f.ld_out, f.ld_out, s.scores, ld, s.k_rows, m, reach, keys, hs);
+    weighted_rows<P>(f.out + i0 * f.ld_out, f.ld_out, s.scores, ld, s.k_rows, m, reach, keys, hs);
     for (int i = 0; i < m; i++) {
       float* out = f.out + (i0 + i) * f.ld_out;
       for (int d = 0; d < hs; d += W) store_first(out + d, load_first(out + d, hs - d) * scale_out[i], hs - d);
@@ -124,15 +147,16 @@ static void attention_forward(const Attention& f, float* base) {
   }
 }
 
-static void attention_backward(const Attention& f, float* base) {
+template <class P>
+static void attention_backward_as(const Attention& f, float* base) {
   const int T = f.queries, hs = f.head_size;  // no past in training
   const AttentionScratch s(base, T, hs);
   const int64_t ld = score_row(T);
-  pack_all_columns<Float32, NR>(s.k_across, f.k, f.ld_kv, T, hs);
-  pack_all_columns<Float32, NR>(s.v_across, f.v, f.ld_kv, T, hs);
-  pack_all_rows<Float32>(s.k_rows, f.k, f.ld_kv, T, hs);
-  pack_all_rows<Float32>(s.q_rows, f.q, f.ld_q, T, hs);
-  pack_all_rows<Float32>(s.dout_rows, f.dout, f.ld_out, T, hs);
+  pack_all_columns<P, NR>(s.k_across, f.k, f.ld_kv, T, hs);
+  pack_all_columns<P, NR>(s.v_across, f.v, f.ld_kv, T, hs);
+  pack_all_rows<P>(s.k_rows, f.k, f.ld_kv, T, hs);
+  pack_all_rows<P>(s.q_rows, f.q, f.ld_q, T, hs);
+  pack_all_rows<P>(s.dout_rows, f.dout, f.ld_out, T, hs);
   for (int i = 0; i < T; i++) {
     Vec dot = {};
     for (int d = 0; d < hs; d += W)
@@ -141,12 +165,13 @@ static void attention_backward(const Attention& f, float* base) {
   }
   for (int i0 = 0; i0 < T; i0 += Q_BLOCK) {
     const int m = min(Q_BLOCK, T - i0), reach = i0 + m;
-    pack_all_columns<Float32, MR>(s.q_block, f.q + i0 * f.ld_q, f.ld_q, m, hs);
-    pack_all_columns<Float32, MR>(s.dout_block, f.dout + i0 * f.ld_out, f.ld_out, m, hs);
+    pack_all_columns<P, MR>(s.q_block, f.q + i0 * f.ld_q, f.ld_q, m, hs);
+    pack_all_columns<P, MR>(s.dout_block, f.dout + i0 * f.ld_out, f.ld_out, m, hs);
     for (int i = 0; i < m; i += MR) {
       const int rows = min(MR, m - i);
-      score_rows(s.scores + i * ld, ld, s.q_block + i * hs, s.k_across, rows, i0 + i + rows, hs);
-      score_rows(s.dscores + i * ld, ld, s.dout_block + i * hs, s.v_across, rows, i0 + i + rows, hs);
+      const int keys = i0 + i + rows, depth = units<P>(hs);
+      score_rows<P>(s.scores + i * ld, ld, s.q_block + i * depth, s.k_across, rows, keys, depth);
+      score_rows<P>(s.dscores + i * ld, ld, s.dout_block + i * depth, s.v_across, rows, keys, depth);
     }
     // scores become the probabilities times their dropout, dscores the gradient at the scores; 0 above the diagonal.
     for (int i = 0; i < m; i++) {
@@ -173,24 +198,43 @@ static void attention_backward(const Attention& f, float* base) {
         store(d_row + j, Vec{});
       }
     }
+    const float* dscores_down = s.dscores;
+    if constexpr (!P::exact) {
+      rows_to_units<P>(s.scores, s.scores, ld, m, reach);
+      rows_to_units<P>(s.dscores_down, s.dscores, ld, m, reach);
+      dscores_down = s.dscores_down;
+    }
     for (int d = 0; d < hs; d += NR) {
       const int n = min(NR, hs - d);
-      const float *q = s.q_rows + (int64_t)d * T, *dout = s.dout_rows + (int64_t)d * T;
+      const float *q = s.q_rows + (int64_t)d * units<P>(T), *dout = s.dout_rows + (int64_t)d * units<P>(T);
       for (int j = 0; j < reach; j += MR) {
-        const int rows = min(MR, reach - j), skip = max(0, j - i0);  // queries before key j do not see it
-        const bool add = i0 > 0 && j < i0;
-        run_tile<Float32, false>(rows, n, m - skip, s.scores + skip * ld + j, ld, dout + (int64_t)(i0 + skip) * NR, NR,
-                                 f.dv + j * f.ld_dqkv + d, f.ld_dqkv, add);
-        run_tile<Float32, false>(rows, n, m - skip, s.dscores + skip * ld + j, ld, q + (int64_t)(i0 + skip) * NR, NR,
-                                 f.dk + j * f.ld_dqkv + d, f.ld_dqkv, add);
+        // Queries before key j do not see it: skipped in whole units, what is left of them is 0.
+        const int rows = min(MR, reach - j), skip = max(0, j - i0) / P::depth, count = units<P>(m) - skip;
+        const int64_t first = i0 / P::depth + skip;
+        const bool add = j < i0;  // a block before this one has been here
+        run_tile<P, false>(rows, n, count, s.scores + skip * ld + j, ld, dout + first * NR, NR,
+                           f.dv + j * f.ld_dqkv + d, f.ld_dqkv, add);
+        run_tile<P, false>(rows, n, count, dscores_down + skip * ld + j, ld, q + first * NR, NR,
+                           f.dk + j * f.ld_dqkv + d, f.ld_dqkv, add);
       }
     }
+    for (int i = 0; i < m; i++) row_to_units<P>(s.dscores + i * ld, reach);
     for (int i = 0; i < m; i += MR) {
       const int rows = min(MR, m - i);
-      weighted_rows(f.dq + (i0 + i) * f.ld_dqkv, f.ld_dqkv, s.dscores + i * ld, ld, s.k_rows, rows, i0 + i + rows, T,
-                    hs);
+      weighted_rows<P>(f.dq + (i0 + i) * f.ld_dqkv, f.ld_dqkv, s.dscores + i * ld, ld, s.k_rows, rows, i0 + i + rows, T,
+                       hs);
     }
   }
+}
+
+static void attention_forward(const Attention& f, float* scratch) {
+  if (f.bf16) attention_forward_as<Bf16>(f, scratch);
+  else attention_forward_as<Float32>(f, scratch);
+}
+
+static void attention_backward(const Attention& f, float* scratch) {
+  if (f.bf16) attention_backward_as<Bf16>(f, scratch);
+  else attention_backward_as<Float32>(f, scratch);
 }
 
 // One query over the cached keys: a dot product a key, then the values weighted, all at the speed of memory.

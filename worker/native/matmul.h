@@ -24,7 +24,8 @@ constexpr int M_BLOCK = 280 / MR * MR;
 constexpr int N_BLOCK = 2048 / NR * NR;
 
 struct Float32 {
-  static constexpr int depth = 1;  // k per unit
+  static constexpr int depth = 1;       // k per unit
+  static constexpr bool exact = true;  // a unit is the float itself
   // Units of W neighbouring k from s, of which n elements exist.
   INLINE Vec along(const float* s, int n) { return load_first(s, n); }
   // Units of W neighbouring columns from s, of which n exist; the next k is ld further (if there is one).
@@ -42,6 +43,7 @@ INLINE __m512i bf16_pairs(Vec low, Vec high) {  // (low_0, high_0), (low_1, high
 
 struct Bf16 {
   static constexpr int depth = 2;
+  static constexpr bool exact = false;
   INLINE Vec along(const float* s, int n) {
     const __m512 low = (__m512)load_first(s, n);
     return (Vec)(__m512i)_mm512_cvtne2ps_pbh((__m512)load_first(s + W, n - W), low);
@@ -62,6 +64,7 @@ INLINE Vec round_bf16(Vec x) {
 
 struct Bf16 {
   static constexpr int depth = 1;
+  static constexpr bool exact = false;
   INLINE Vec along(const float* s, int n) { return round_bf16(load_first(s, n)); }
   INLINE Vec across(const float* s, int64_t, bool, int n) { return round_bf16(load_first(s, n)); }
   INLINE Vec multiply_add(Vec a, Vec b, Vec c) { return fma(a, b, c); }
@@ -171,32 +174,58 @@ INLINE void run_tile(int m, int n, int K, const float* a, int64_t a_step, const 
 }
 
 // The epilogue of one tile of c at (row, column), which holds the finished products.
-static void finish_tile(const Matmul& f, int row, int column, int m, int n) {
-  alignas(64) float mask_room[NR + 8 * W];
-  for (int i = row; i < row + m; i++) {
-    const int64_t at = i * f.ldc + column;
-    const float* mask = nullptr;
-    if (f.dropout.on) mask = dropout_mask(mask_room, f.dropout, (uint64_t)i * (uint64_t)f.N + (uint64_t)column, n);
-    for (int j = 0; j < n; j += W) {
-      const int left = n - j;
-      Vec x = load_first(f.c + at + j, left);
-      if (f.bias) x += load_first(f.bias + column + j, left);
-      switch (f.epilogue) {
-        case Epilogue::none: break;
-        case Epilogue::residual:
-          if (mask) x *= load(mask + j);
-          x += load_first(f.residual + at + j, left);
-          break;
-        case Epilogue::gelu: {
-          Vec slope;
-          x = f.gelu_tanh ? gelu_tanh(x, slope) : gelu_exact(x, slope);
-          if (f.slope) store_first(f.slope + at + j, slope, left);
-          break;
-        }
-        case Epilogue::multiply: x *= load_first(f.slope + at + j, left); break;
+template <Epilogue E, bool TANH>
+static void finish_as(const Matmul& f, const float* bias, int row, int column, int m, int n) {
+  for (int j = 0; j < n; j += W) {
+    const int left = n - j;
+    const int64_t first = row * f.ldc + column + j;
+    const Vec add = bias ? load_first(bias + column + j, left) : Vec{};
+    for (int64_t i = 0, at = first; i < m; i++, at += f.ldc) {
+      Vec x = load_first(f.c + at, left) + add;
+      if constexpr (E == Epilogue::residual) x += load_first(f.residual + at, left);
+      if constexpr (E == Epilogue::multiply) x *= load_first(f.slope + at, left);
+      if constexpr (E == Epilogue::gelu) {
+        Vec slope;
+        x = TANH ? gelu_tanh(x, slope) : gelu_exact(x, slope);
+        if (f.slope) store_first(f.slope + at, slope, left);
       }
-      store_first(f.c + at + j, x, left);
+      store_first(f.c + at, x, left);
     }
+  }
+}
+
+// c = dropout(c + bias)
+static void drop_tile(const Matmul& f, int row, int column, int m, int n) {
+  alignas(64) float room[NR + 8 * W];
+  for (int64_t i = row; i < row + m; i++) {
+    const float* mask = dropout_mask(room, f.dropout, (uint64_t)i * (uint64_t)f.N + (uint64_t)column, n);
+    float* c = f.c + i * f.ldc + column;
+    for (int j = 0; j < n; j += W) {
+      Vec x = load_first(c + j, n - j);
+      if (f.bias) x += load_first(f.bias + column + j, n - j);
+      store_first(c + j, x * load(mask + j), n - j);
+    }
+  }
+}
+
+// What the epilogue reads and writes beside c comes in while the tile is computed.
+INLINE void prefetch_finish(const Matmul& f, int row, int column, int m) {
+  const float* beside = f.epilogue == Epilogue::residual ? f.residual : f.slope;
+  if (f.epilogue == Epilogue::none || !beside) return;
+  for (int64_t i = 0, at = row * f.ldc + column; i < m; i++, at += f.ldc)
+    for (int v = 0; v < NV; v++) __builtin_prefetch(beside + at + v * W, 1);
+}
+
+static void finish_tile(const Matmul& f, int row, int column, int m, int n) {
+  if (f.dropout.on) drop_tile(f, row, column, m, n);
+  const float* bias = f.dropout.on ? nullptr : f.bias;
+  switch (f.epilogue) {
+    case Epilogue::none: return finish_as<Epilogue::none, false>(f, bias, row, column, m, n);
+    case Epilogue::residual: return finish_as<Epilogue::residual, false>(f, bias, row, column, m, n);
+    case Epilogue::multiply: return finish_as<Epilogue::multiply, false>(f, bias, row, column, m, n);
+    case Epilogue::gelu:
+      if (f.gelu_tanh) finish_as<Epilogue::gelu, true>(f, bias, row, column, m, n);
+      else finish_as<Epilogue::gelu, false>(f, bias, row, column, m, n);
   }
 }
 
@@ -233,6 +262,7 @@ static void matmul_as(const Matmul& f, int row0, int row1, int column0, int colu
           }
           for (int i = 0; i < mc; i += MR) {
             const int m = min(MR, mc - i);
+            if (last && finish) prefetch_finish(f, ic + i, jc + j, m);
             run_tile<P, false>(m, n, depth, pack_a + (int64_t)i * depth, MR, panel, NR,
                                f.c + (ic + i) * f.ldc + jc + j, f.ldc, add);
             if (last && finish) finish_tile(f, ic + i, jc + j, m, n);
