@@ -48,8 +48,7 @@ async function drain(remote: Remote, bytes: number): Promise<void> {
 }
 
 async function pour(remote: Remote, bytes: number): Promise<void> {
-  const { answer } = await remote.ask("/link", { method: "POST", body: new Uint8Array(bytes) });
-  z.object({ bytes: z.literal(bytes) }).parse(await answer.json());
+  await remote.json("/link", z.object({ bytes: z.literal(bytes) }), { method: "POST", body: new Uint8Array(bytes) });
 }
 
 async function timed(action: () => Promise<unknown>): Promise<number> {

@@ -7,6 +7,7 @@ import { ConfigError, EngineError } from "../shared/errors.ts";
 import { initialWeights } from "../shared/init.ts";
 import { layoutOf } from "../shared/layout.ts";
 import type { ModelConfig } from "../shared/model.ts";
+import { protocolVersion } from "../shared/protocol.ts";
 import { openEngine } from "../worker/engines.ts";
 import { type LinkReport, type Prediction, predict, testLink } from "./doctor-link.ts";
 import { examine, type Finding } from "./doctor-machine.ts";
@@ -116,8 +117,10 @@ export function printed({ findings, speed, link, prediction }: Report): string {
   }
   if (link) {
     const fits = link.arithmetic === null || typeof speed === "string" || link.arithmetic === speed.arithmetic;
-    const run = `${link.run}, weft ${link.weft}, ${link.protocol}`;
-    lines.push(row(marks.good, "coordinator", run));
+    const speaks = link.protocol === String(protocolVersion);
+    const run = `${link.run}, weft ${link.weft}, protocol ${link.protocol}`;
+    const cure = speaks ? "" : `; this machine speaks protocol ${protocolVersion}: install the same version on both`;
+    lines.push(row(speaks ? marks.good : marks.bad, "coordinator", `${run}${cure}`));
     if (!fits)
       lines.push(
         row(marks.bad, "arithmetic", `the run computes with ${link.arithmetic}; workers of one run must agree`),

@@ -139,8 +139,8 @@ async function pullFile(
     const fetchRest = async (): Promise<void> => {
       if (size === proof.bytes) return;
       const headers = size === 0 ? {} : { range: `bytes=${size}-`, "if-range": `"${proof.sha256}"` };
-      const { answer, pieces } = await remote.ask(address, { headers });
-      if (answer.status !== 206) await restart();
+      const { status, pieces } = await remote.ask(address, { headers });
+      if (status !== 206) await restart();
       for await (const piece of pieces()) {
         if (size + piece.length > proof.bytes)
           throw new ConfigError(`${remote.url}${address} is longer than the ${proof.bytes} bytes of its manifest`);

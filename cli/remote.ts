@@ -1,17 +1,30 @@
 // Asking a coordinator over HTTP: the way there, the token, and what each failure means to the person who asked.
+// Node's own client rather than fetch: twice as fast with large bodies, and silence is noticed by the socket.
+import * as http from "node:http";
+import * as https from "node:https";
 import { z } from "zod";
 import { ConfigError, messageOf } from "../shared/errors.ts";
 
 /** Longest wait for an answer, and between two pieces of one. */
 const silenceMs = 30_000;
+/** Longest answer that is read as JSON: a manifest, or the status of thousands of workers. */
+const jsonLimit = 16 * 2 ** 20;
 
 /** The connection broke, or the coordinator has no time: asking again may help. */
 export class Interrupted extends Error {}
+
+export interface Answer {
+  readonly status: number;
+  /** The body, to be read to its end. @throws Interrupted when the connection breaks or falls silent */
+  pieces(): AsyncGenerator<Buffer>;
+}
 
 export class Remote {
   /** Without a slash at its end. */
   readonly url: string;
   readonly #headers: Readonly<Record<string, string>>;
+  readonly #client: typeof http | typeof https;
+  readonly #agent: http.Agent;
 
   /** @throws ConfigError for an address that is none; ws:// means the same coordinator as http:// */
   constructor(address: string, token: string | undefined) {
@@ -19,71 +32,79 @@ export class Remote {
     if (url?.protocol !== "http:" && url?.protocol !== "https:")
       throw new ConfigError(`"${address}" is not the address of a coordinator, such as http://127.0.0.1:7070`);
     this.url = url.origin + url.pathname.replace(/\/+$/, "");
-    // As the bytes are on the disk: a range of a compressed answer would be a range of something else.
-    const plain = { "accept-encoding": "identity" };
-    this.#headers = token === undefined ? plain : { ...plain, authorization: `Bearer ${token}` };
+    this.#headers = token === undefined ? {} : { authorization: `Bearer ${token}` };
+    this.#client = url.protocol === "https:" ? https : http;
+    this.#agent = new this.#client.Agent({ keepAlive: true });
   }
 
-  /**
-   * One request. The answer's body must be read or cancelled; it ends with Interrupted when it falls silent.
-   * @throws ConfigError where asking again would not help, Interrupted where it may
-   */
-  async ask(path: string, init: { method?: string; headers?: Record<string, string>; body?: Uint8Array } = {}) {
-    const silence = new AbortController();
-    const alarm = setTimeout(() => silence.abort(), silenceMs).unref();
-    let answer: Response;
-    try {
-      answer = await fetch(this.url + path, {
-        ...(init as RequestInit),
-        headers: { ...this.#headers, ...init.headers },
-        redirect: "error",
-        signal: silence.signal,
-      });
-    } catch (error) {
-      throw new Interrupted(`${this.url} cannot be reached (${reasonOf(error, silence.signal)})`, { cause: error });
-    } finally {
-      clearTimeout(alarm);
-    }
-    if (answer.ok) return { answer, pieces: () => this.#pieces(answer, silence) };
-    const why = (await answer.text().catch(() => "")).trim().slice(0, 500);
-    if (answer.status === 401)
+  /** One request. @throws ConfigError where asking again would not help, Interrupted where it may */
+  async ask(
+    path: string,
+    { body, ...init }: { method?: string; headers?: Record<string, string>; body?: Uint8Array } = {},
+  ): Promise<Answer> {
+    const response = await new Promise<http.IncomingMessage>((resolve, reject) => {
+      const length = body ? { "content-length": String(body.length) } : {};
+      const headers = { ...this.#headers, ...length, ...init.headers };
+      this.#client
+        .request(this.url + path, { ...init, headers, agent: this.#agent, timeout: silenceMs }, resolve)
+        .on("timeout", function (this: http.ClientRequest) {
+          this.destroy(new Error(`silent for ${silenceMs / 1000} s`));
+        })
+        .on("error", reject)
+        .end(body);
+    }).catch((error) => {
+      throw new Interrupted(`${this.url} cannot be reached (${reasonOf(error)})`, { cause: error });
+    });
+    const status = response.statusCode!;
+    const answer = { status, pieces: () => this.#pieces(response) };
+    if (status >= 200 && status < 300) return answer;
+    const why = (await this.#text(answer)).trim().slice(0, 500) || `status ${status}`;
+    if (status === 401)
       throw new ConfigError(`${this.url} refused: ${why}; set WEFT_TOKEN or --token-file to this run's token`);
-    if (answer.status === 503) throw new Interrupted(`${this.url}${path}: ${why}`);
-    throw new ConfigError(`${this.url}${path}: ${why || `status ${answer.status}`}`);
+    if (status === 503) throw new Interrupted(`${this.url}${path}: ${why}`);
+    throw new ConfigError(`${this.url}${path}: ${why}`);
   }
 
-  async *#pieces(answer: Response, silence: AbortController): AsyncGenerator<Uint8Array> {
-    let alarm = setTimeout(() => silence.abort(), silenceMs);
+  async *#pieces(response: http.IncomingMessage): AsyncGenerator<Buffer> {
     try {
-      if (!answer.body) return;
-      for await (const piece of answer.body as AsyncIterable<Uint8Array>) {
-        clearTimeout(alarm);
-        yield piece;
-        alarm = setTimeout(() => silence.abort(), silenceMs);
-      }
+      yield* response as AsyncIterable<Buffer>;
     } catch (error) {
-      throw new Interrupted(`the connection to ${this.url} broke (${reasonOf(error, silence.signal)})`, {
-        cause: error,
-      });
-    } finally {
-      clearTimeout(alarm);
+      throw new Interrupted(`the connection to ${this.url} broke (${reasonOf(error)})`, { cause: error });
     }
+  }
+
+  async #text(answer: Answer): Promise<string> {
+    const pieces: Buffer[] = [];
+    let bytes = 0;
+    for await (const piece of answer.pieces()) {
+      bytes += piece.length;
+      if (bytes > jsonLimit) throw new ConfigError(`${this.url} answers with more than ${jsonLimit} bytes of text`);
+      pieces.push(piece);
+    }
+    return Buffer.concat(pieces).toString("utf8");
   }
 
   /** A checked JSON answer. @throws ConfigError where it is not what a coordinator of this version says */
-  async json<T extends z.ZodType>(path: string, schema: T): Promise<z.infer<T>> {
-    const { answer } = await this.ask(path);
-    const parsed = schema.safeParse(await answer.json().catch(() => undefined));
+  async json<T extends z.ZodType>(
+    path: string,
+    schema: T,
+    init: Parameters<Remote["ask"]>[1] = {},
+  ): Promise<z.infer<T>> {
+    const text = await this.#text(await this.ask(path, init));
+    let value: unknown;
+    try {
+      value = JSON.parse(text);
+    } catch {
+      value = undefined; // the schema refuses it, and says so
+    }
+    const parsed = schema.safeParse(value);
     if (parsed.success) return parsed.data;
     const details = z.prettifyError(parsed.error);
     throw new ConfigError(`${this.url}${path} is not the answer of a coordinator of this version:\n${details}`);
   }
 }
 
-/** Fetch says "fetch failed" and hides the reason in its cause. */
-function reasonOf(error: unknown, silence: AbortSignal): string {
-  if (silence.aborted) return `silent for ${silenceMs / 1000} s`;
-  let deepest = error;
-  while (deepest instanceof Error && !("code" in deepest) && deepest.cause instanceof Error) deepest = deepest.cause;
-  return (deepest as { code?: string }).code ?? messageOf(deepest);
+/** The system's code where there is one: "ECONNREFUSED" says more than its sentence. */
+function reasonOf(error: unknown): string {
+  return (error as NodeJS.ErrnoException).code ?? messageOf(error);
 }

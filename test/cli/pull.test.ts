@@ -130,8 +130,9 @@ test("a connection that breaks again and again still brings the file home", asyn
   const retries: string[] = [];
   const { directory } = await pull({ from: proxy.url, onRetry: (why) => retries.push(why) });
   expect(differences(directory, original("step-000200"))).toEqual([]);
-  expect(breaks).toBe(10);
-  expect(retries.length).toBe(10);
+  // Ten pieces of 100,000 bytes; what was on its way when the connection broke is asked for once more.
+  expect(breaks).toBeGreaterThanOrEqual(10);
+  expect(retries.length).toBe(breaks);
   expect(retries[0]).toMatch(/^the connection to http.* broke \(/);
 });
 
