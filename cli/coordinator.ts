@@ -2,7 +2,7 @@
 
 import { hostname } from "node:os";
 import { Command } from "commander";
-import { accessWith, resolveToken } from "../coordinator/access.ts";
+import { accessWith, resolveToken, type Token } from "../coordinator/access.ts";
 import { TrainingRun } from "../coordinator/loop.ts";
 import { serve } from "../coordinator/server.ts";
 import { setUpRun } from "../coordinator/setup.ts";
@@ -12,7 +12,7 @@ import { onStopSignal } from "./signals.ts";
 
 export function coordinatorCommand(): Command {
   const command = new Command("coordinator").description("own a run and let workers on any machine compute it");
-  addOptions(command, ["model", "data", "training", "run", "network"]);
+  addOptions(command, ["model", "data", "training", "run", "network", "serving"]);
   return command.action(async () => {
     const options = await optionsOf(command);
     const { log, close } = createLog("coordinator", options.steps);
@@ -20,7 +20,7 @@ export function coordinatorCommand(): Command {
     const run = new TrainingRun(await setUpRun(options, log, false));
     const server = await serve(run, { ...options, access: accessWith(token?.text), log });
     log.info(`listening on ${server.address}: dashboard http://${server.address}/`);
-    log.info(`to compute: ${workerLine(options.host, server.port, token?.source === "generated" ? token.text : "")}`);
+    log.info(`to compute: ${workerLine(options.host, server.port, token)}`);
     const stopped = new Promise<void>((resolve) => {
       onStopSignal((signal) => {
         run.stop(signal);
@@ -46,8 +46,9 @@ export function coordinatorCommand(): Command {
 }
 
 /** A ready line for a worker. A token that we made is shown here once; one that the user gave is never shown. */
-function workerLine(host: string, port: number, madeToken: string): string {
+export function workerLine(host: string, port: number, token: Token | undefined): string {
   const everywhere = host === "0.0.0.0" || host === "::";
   const name = everywhere ? hostname() : host.includes(":") ? `[${host}]` : host;
-  return `${madeToken && `WEFT_TOKEN=${madeToken} `}weft worker --coordinator ws://${name}:${port}`;
+  const made = token?.source === "generated" ? `WEFT_TOKEN=${token.text} ` : token ? "WEFT_TOKEN=... " : "";
+  return `${made}weft worker --coordinator ws://${name}:${port}`;
 }

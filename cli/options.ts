@@ -29,11 +29,19 @@ export function addOptions(command: Command, groups: readonly OptionGroup[]): Co
     if (!groups.includes(spec.group)) continue;
     const shown = spec.defaultText ?? JSON.stringify(spec.default);
     const help = `${spec.help}${spec.unit ? ` (${spec.unit})` : ""} [default: ${shown}]`;
+    const heading = `${spec.group[0]!.toUpperCase()}${spec.group.slice(1)}:`;
     if (spec.value === undefined) {
-      command.addOption(new Option(flagOf(name), help));
-      command.addOption(new Option(flagOf(name).replace("--", "--no-"), `not ${flagOf(name)}`).hideHelp());
+      // A switch is shown in the direction in which it changes something.
+      const [on, off] = [flagOf(name), flagOf(name).replace("--", "--no-")];
+      const shownAs = spec.default ? off : on;
+      for (const flag of [on, off])
+        command.addOption(
+          new Option(flag, flag === on ? help : `not: ${help}`).hideHelp(flag !== shownAs).helpGroup(heading),
+        );
     } else
-      command.addOption(new Option(`${flagOf(name)} <${spec.value}>`, help).argParser((raw) => parseFlag(name, raw)));
+      command.addOption(
+        new Option(`${flagOf(name)} <${spec.value}>`, help).argParser((raw) => parseFlag(name, raw)).helpGroup(heading),
+      );
   }
   return command;
 }

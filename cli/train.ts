@@ -1,6 +1,6 @@
 // `weft train`: a coordinator in this process, workers beside it, and a sample of what was learned.
 import { Command } from "commander";
-import { accessWith } from "../coordinator/access.ts";
+import { accessWith, isLoopback, resolveToken } from "../coordinator/access.ts";
 import { type RunSetup, summaryOf, TrainingRun } from "../coordinator/loop.ts";
 import { serve } from "../coordinator/server.ts";
 import { setUpRun } from "../coordinator/setup.ts";
@@ -11,6 +11,7 @@ import { openEngine } from "../worker/engines.ts";
 import { chooseGpus, findGpus } from "../worker/gpus.ts";
 import { launch, planSlots, type Slot } from "../worker/launcher.ts";
 import { thisMachine } from "../worker/machine.ts";
+import { workerLine } from "./coordinator.ts";
 import { createLog, relay } from "./log.ts";
 import { addOptions, optionsOf } from "./options.ts";
 import { onStopSignal } from "./signals.ts";
@@ -27,11 +28,13 @@ export function trainCommand(): Command {
     log.info(`data: ${dataset.name}, ${tokens.toLocaleString("en")} tokens`);
     log.info(`model: ${summaryOf(model)}; ${layout.size.toLocaleString("en")} parameters`);
     const run = new TrainingRun(setup);
-    const server = await serve(run, { ...options, access: accessWith(undefined), log });
+    const token = await resolveToken(options.host, options.tokenFile, process.env);
+    const server = await serve(run, { ...options, access: accessWith(token?.text), log });
     log.info(`dashboard: http://${server.address}/`);
+    if (!isLoopback(options.host)) log.info(`more workers: ${workerLine(options.host, server.port, token)}`);
     const stopWorkers = new AbortController();
     const workers = launch({
-      slots: await slotsOf(options),
+      slots: await slotsOf(options, token ? { WEFT_TOKEN: token.text } : {}),
       command: workerCommandLine(options, `ws://${server.address}`),
       stop: stopWorkers.signal,
       kill: new AbortController().signal,
@@ -41,6 +44,7 @@ export function trainCommand(): Command {
     try {
       const result = await run.train();
       close();
+      stopWorkers.abort();
       await workers;
       const validation = result.valLossNats === null ? "" : `, validation loss ${result.valLossNats.toFixed(4)}`;
       console.log(`${result.finished ? "finished" : "stopped after"} ${result.step} steps${validation}`);
@@ -57,12 +61,12 @@ export function trainCommand(): Command {
 }
 
 /** One process for each GPU where GPUs were asked for, else --workers of them, each with its share of the cores. */
-async function slotsOf(options: Options): Promise<Slot[]> {
-  if (options.device === "gpu")
-    return planSlots(chooseGpus("all", await findGpus(), process.env.CUDA_VISIBLE_DEVICES), 0, await thisMachine());
-  const slots = planSlots([], options.workers, await thisMachine());
-  // Where nothing was asked for, an engine that finds a GPU may take it.
-  return options.device === "cpu" ? slots : slots.map((slot) => ({ ...slot, environment: {} }));
+async function slotsOf(options: Options, environment: Record<string, string>): Promise<Slot[]> {
+  const gpus = options.device === "gpu" ? chooseGpus("all", await findGpus(), process.env.CUDA_VISIBLE_DEVICES) : [];
+  const slots = planSlots(gpus, options.workers, await thisMachine());
+  // Where no device was asked for, an engine that finds a GPU may take it.
+  const own = (slot: Slot) => (options.device === "auto" ? {} : slot.environment);
+  return slots.map((slot) => ({ ...slot, environment: { ...own(slot), ...environment } }));
 }
 
 function workerCommandLine(options: Options, url: string) {

@@ -18,7 +18,7 @@ import { workerCommand } from "./worker.ts";
 const program = new Command("weft")
   .description("Train GPT models across machines: the same bits for any number of workers.")
   .version(weftVersion)
-  .showSuggestionAfterError()
+  .configureOutput({ outputError: (text, write) => write(`${text.trimEnd().replaceAll("\n", " ")}\n`) })
   .configureHelp({ showGlobalOptions: false });
 for (const command of [
   trainCommand(),
@@ -27,12 +27,13 @@ for (const command of [
   sampleCommand(),
   pullCommand(),
   evalCommand(),
+  dataCommand(),
   convertCommand(),
   dataCommand(),
   doctorCommand(),
   installCommand(),
 ])
-  program.addCommand(command);
+  program.addCommand(command.copyInheritedSettings(program));
 
 // A reader such as head that has seen enough ends the program and is no error.
 process.stdout.on("error", (error: NodeJS.ErrnoException) => {

@@ -27,6 +27,7 @@ export class Crew {
   readonly #pool: VectorPool;
   #snapshot: WeightsSnapshot | undefined;
   #spare: WeightsSnapshot | undefined;
+  #finished: string | undefined;
   #bytesIn = 0;
   #bytesOut = 0;
 
@@ -57,6 +58,7 @@ export class Crew {
       (wanted) => this.#uniqueName(wanted),
     );
     this.#members.set(connection, { speed: {}, lastAnswerAt: 0, shardsDone: 0, handbacks: 0 });
+    if (this.#finished !== undefined) connection.finish(this.#finished);
   }
 
   #uniqueName(wanted: string): string {
@@ -123,7 +125,9 @@ export class Crew {
     return [...this.#members.keys()].find((worker) => worker.name === name);
   }
 
+  /** Send everyone home, and whoever still comes. */
   finish(reason: string): void {
+    this.#finished = reason;
     for (const worker of this.#members.keys()) worker.finish(reason);
   }
 

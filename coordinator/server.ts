@@ -13,7 +13,7 @@ import { createHttpServer } from "./http.ts";
 import type { TrainingRun } from "./loop.ts";
 
 export interface RunServer {
-  /** Where it listens: "127.0.0.1:7070", "[::1]:7070". */
+  /** Where programs on this machine reach it: "127.0.0.1:7070", "[::1]:7070". */
   readonly address: string;
   readonly port: number;
   close(): Promise<void>;
@@ -58,8 +58,10 @@ export async function serve(
     http.listen(port, host, resolve);
   });
   const { address, port: actualPort, family } = http.address() as AddressInfo;
+  // The address that means all of them is none to connect to.
+  const reachable = address === "0.0.0.0" ? "127.0.0.1" : address === "::" ? "::1" : address;
   return {
-    address: family === "IPv6" ? `[${address}]:${actualPort}` : `${address}:${actualPort}`,
+    address: family === "IPv6" ? `[${reachable}]:${actualPort}` : `${reachable}:${actualPort}`,
     port: actualPort,
     close: async () => {
       for (const client of sockets.clients) client.close(1001, "the coordinator stops");

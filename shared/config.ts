@@ -6,7 +6,7 @@ import { z } from "zod";
 import { ConfigError } from "./errors.ts";
 import { type ModelConfig, modelSchema } from "./model.ts";
 
-export type OptionGroup = "model" | "data" | "training" | "run" | "engine" | "network" | "local" | "worker";
+export type OptionGroup = "model" | "data" | "training" | "run" | "engine" | "network" | "serving" | "local" | "worker";
 
 export interface OptionSpec<T extends string | number | boolean = string | number | boolean> {
   readonly group: OptionGroup;
@@ -135,7 +135,7 @@ export const optionTable = {
   timeout: number("network", 30, { min: 1, max: 3600 }, "longest silence of a peer; other waits derive from it", {
     unit: "seconds",
   }),
-  stay: toggle("network", true, "go on serving status and checkpoints after the last step, until interrupted"),
+  stay: toggle("serving", true, "go on serving status and checkpoints after the last step, until interrupted"),
   maxWorkers: number("network", 256, { min: 1, max: 65_536, ...integer }, "most connections at once"),
 
   workers: number("local", 2, { min: 1, max: 256, ...integer }, "worker processes on this machine"),
