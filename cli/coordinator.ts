@@ -20,7 +20,8 @@ export function coordinatorCommand(): Command {
     const run = new TrainingRun(await setUpRun(options, log, false));
     const server = await serve(run, { ...options, access: accessWith(token?.text), log });
     log.info(`listening on ${server.address}: dashboard http://${server.address}/`);
-    log.info(`to compute: ${workerLine(options.host, server.port, token)}`);
+    // Not through the log: the line may hold a token, which is shown this once.
+    process.stderr.write(`to compute: ${workerLine(options.host, server.port, token)}\n`);
     const stopped = new Promise<void>((resolve) => {
       onStopSignal((signal) => {
         run.stop(signal);

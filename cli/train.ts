@@ -31,7 +31,8 @@ export function trainCommand(): Command {
     const token = await resolveToken(options.host, options.tokenFile, process.env);
     const server = await serve(run, { ...options, access: accessWith(token?.text), log });
     log.info(`dashboard: http://${server.address}/`);
-    if (!isLoopback(options.host)) log.info(`more workers: ${workerLine(options.host, server.port, token)}`);
+    if (!isLoopback(options.host))
+      process.stderr.write(`more workers: ${workerLine(options.host, server.port, token)}\n`);
     const stopWorkers = new AbortController();
     const workers = launch({
       slots: await slotsOf(options, token ? { WEFT_TOKEN: token.text } : {}),

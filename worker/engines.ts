@@ -22,19 +22,22 @@ export async function openEngine(
   options: EngineOptions,
   from: readonly EngineKind[] = kinds,
 ): Promise<{ engine: Engine; why: string }> {
-  const reasons: string[] = [];
+  const reasons: { device: EngineOptions["device"]; why: string }[] = [];
   for (const { kind, device } of candidates(name, options, from)) {
     const asked = { ...options, device };
     const { usable, why } = await kind.probe(asked);
     if (usable) {
       const engine = await kind.create(asked);
-      return { engine, why: [...reasons.map((reason) => `not ${reason}`), why].join("; ") };
+      // What else this device could have run is news; that a machine has no GPU when none was asked for is not.
+      const passedOver = reasons.filter((reason) => reason.device === device).map((reason) => `not ${reason.why}`);
+      return { engine, why: [...passedOver, why].join("; ") };
     }
-    if (!reasons.includes(why)) reasons.push(why);
+    reasons.push({ device, why });
   }
   throw new EngineError(
     `no usable engine${name === "auto" ? "" : ` "${name}"`} for device ${options.device}: ` +
-      (reasons.join("; ") || `${name} is not part of this build, or its options exclude each other`),
+      ([...new Set(reasons.map(({ why }) => why))].join("; ") ||
+        `${name} is not part of this build, or its options exclude each other`),
   );
 }
 
