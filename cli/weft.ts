@@ -29,7 +29,6 @@ for (const command of [
   evalCommand(),
   dataCommand(),
   convertCommand(),
-  dataCommand(),
   doctorCommand(),
   installCommand(),
 ])
