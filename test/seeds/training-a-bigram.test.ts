@@ -5,8 +5,10 @@ import { type Dataset, openDataset } from "../../coordinator/dataset.ts";
 import { Optimizer } from "../../coordinator/optimizer.ts";
 import { layoutOf } from "../../shared/layout.ts";
 import { scalarOps } from "../../shared/vector.ts";
+import { native } from "../../worker/engine/native.ts";
 import { tfjs } from "../../worker/engine/tfjs/engine.ts";
 import type { Engine } from "../../worker/engine.ts";
+import { openEngine } from "../../worker/engines.ts";
 import { shakespearePath, testWithShakespeare } from "../text.ts";
 import { TorchRandom } from "../torch-random.ts";
 import { bigram } from "./bigram.ts";
@@ -20,8 +22,9 @@ const adamw = { beta1: 0.9, beta2: 0.999, eps: 1e-8, weightDecay: 0.01, gradient
 
 let engine: Engine;
 beforeAll(async () => {
-  // On this thread: 13,000 steps of a table are mostly messages otherwise.
-  engine = await tfjs.create({ model, maxRows: evalRows, precision: "float32", threads: 1, device: "cpu" });
+  // Native where it is built, else tfjs, which on this thread saves the messages of 13,000 steps.
+  const options = { model, maxRows: evalRows, precision: "float32", threads: 1, device: "cpu" } as const;
+  ({ engine } = await openEngine("auto", options, [native, tfjs]));
 });
 afterAll(() => engine.dispose());
 

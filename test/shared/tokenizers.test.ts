@@ -179,6 +179,14 @@ describe("gpt1", () => {
     expect(streamed(tokenizer, text, 3)).toEqual(ids);
   });
 
+  test("the normalized form of any text is its own", () => {
+    fc.assert(
+      fc.property(anyText, (text) => {
+        expect(normalize(normalize(text))).toBe(normalize(text));
+      }),
+    );
+  });
+
   test("brings back the normalized form of any text that its characters spell", async () => {
     const tokenizer = await openTokenizer(await save(gpt1Files));
     const letters = fc.constantFrom(..."abcdefgHIJKlmnop   \n\t.,!'12é");
