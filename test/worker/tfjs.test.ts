@@ -65,7 +65,7 @@ function product(a: Tensor, b: Tensor, transposeA: boolean, transposeB: boolean)
   return out;
 }
 
-// Sizes around the kernels' tiles of 4, 8, 16 and 48, and single rows and columns.
+// Sizes around tiles of 4 and 8, blocks of 256 rows, stretches of 512 products; single rows and columns.
 test.each([
   [1, 1, 1],
   [3, 5, 7],
@@ -73,6 +73,7 @@ test.each([
   [17, 1, 50],
   [49, 33, 97],
   [16, 48, 48],
+  [260, 530, 12],
 ])("wasm products of (%i, %i) x (%i) are right with every transpose and in batches", (M, K, N) => {
   for (const batch of [[], [1], [3]])
     for (const transposeA of [false, true])
@@ -135,14 +136,17 @@ test("the heap's own loops agree with the portable operations", () => {
     });
   for (const activation of ["gelu", "gelu_tanh"] as const)
     compare(activation, (o) => Object.values(o.gelu(tf.mul(x, 3), activation)));
-  const heads = { B: 3, T: 7, H: 2, D: 5 };
-  const mask = tf.cast(tf.greater(draw(6, 7, 7), 0), "float32");
-  const qkv = draw(21, 30);
-  for (const factors of [undefined, mask])
-    compare("attention", (o) => {
-      const { y, saved } = o.attention(qkv, heads, factors);
-      return [y, o.attentionBackward(dy, saved, heads)];
-    });
+  // Within one stripe of 32 queries, and over three.
+  for (const T of [7, 75]) {
+    const heads = { B: 3, T, H: 2, D: 5 };
+    const mask = tf.cast(tf.greater(draw(6, T, T), 0), "float32");
+    const [qkv, dOut] = [draw(3 * T, 30), draw(3 * T, 10)];
+    for (const factors of [undefined, mask])
+      compare(`attention over ${T}`, (o) => {
+        const { y, saved } = o.attention(qkv, heads, factors);
+        return [y, o.attentionBackward(dOut, saved, heads)];
+      });
+  }
   const targets = Int32Array.from({ length: 21 }, (_, i) => i % 10);
   compare("crossEntropy", (o) => {
     const { losses, dLogits } = o.crossEntropy(tf.add(x, 0), targets, 0.25);

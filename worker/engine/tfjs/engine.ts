@@ -61,7 +61,7 @@ export class TfjsEngine implements Engine {
   async setWeights(weights: Float32Array): Promise<void> {
     checkLength("weights", weights.length, this.#layout.size);
     this.#dropWeights();
-    // New tensors, never new values in old ones: XNNPACK would go on with its packed copies of the old.
+    // New tensors, never new values in old ones: a backend may keep packed copies of what a tensor held.
     this.#weights = Object.fromEntries(
       this.#layout.parameters.map(({ name, offset, size, shape }) => [
         name,

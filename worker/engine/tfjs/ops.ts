@@ -25,14 +25,8 @@ export interface Heads {
 /** What a layer norm's backward pass needs; its content is the backend's affair. */
 export type NormSaved = readonly Tensor[];
 
-/** What attention's backward pass needs: q, k, v (B*H, T, D), probabilities before and after dropout (B*H, T, T). */
-export interface AttentionSaved {
-  readonly q: Tensor;
-  readonly k: Tensor;
-  readonly v: Tensor;
-  readonly probabilities: Tensor;
-  readonly dropped: Tensor;
-}
+/** What attention's backward pass needs; its content is the backend's affair. */
+export type AttentionSaved = Readonly<Record<string, Tensor>>;
 
 export interface Ops {
   /** (M, K) x (K, N), or n of them (n, M, K) x (n, K, N); the flags take an operand's last two axes swapped. */
@@ -138,7 +132,8 @@ export const portableOps: Ops = {
     return { y, saved: { q, k, v, probabilities, dropped } };
   },
 
-  attentionBackward(dy, { q, k, v, probabilities, dropped }, heads) {
+  attentionBackward(dy, saved, heads) {
+    const { q, k, v, probabilities, dropped } = saved as Record<"q" | "k" | "v" | "probabilities" | "dropped", Tensor>;
     const dOut = splitHeads(dy, 1, heads);
     const dV = this.matMul(dropped, dOut, true, false);
     // With p the probabilities, m the mask and g the gradient of p m: dp = g m, so p dp = (p m) g needs no mask.

@@ -11,22 +11,16 @@ export const heapEnd = 2 ** 32 - 65_536;
 interface BackendWasm {
   readonly wasm: {
     readonly HEAPU8: Uint8Array;
-    readonly HEAP32: Int32Array;
+    /** The module's exports, under whatever names its build gave them. */
+    readonly asm: Readonly<Record<string, unknown>>;
     _malloc(bytes: number): number;
-    cwrap(name: string, returns: null, args: readonly "number"[]): (...args: number[]) => void;
-    readonly tfjs: {
-      registerTensor(id: number, size: number, address: number): void;
-      disposeData(id: number): void;
-    };
   };
-  readonly dataIdMap: { get(dataId: object): { readonly id: number; readonly memoryOffset: number } };
+  readonly dataIdMap: { get(dataId: object): { readonly memoryOffset: number } };
   makeOutput(shape: number[], dtype: "float32"): tf.TensorInfo;
-  dataIdNextNumber: number;
 }
 
 export class WasmHeap {
   readonly #backend: BackendWasm;
-  readonly #shapes: number;
 
   /** @param backend what tf.backend() returned while "wasm" was active */
   constructor(backend: unknown) {
@@ -43,11 +37,24 @@ export class WasmHeap {
         );
       return address;
     };
-    this.#shapes = wasm._malloc(24) >>> 0;
   }
 
   get bytes(): number {
     return this.#backend.wasm.HEAPU8.length;
+  }
+
+  /** The WebAssembly.Memory itself. */
+  get memory(): object {
+    const memory = Object.values(this.#backend.wasm.asm).find(
+      (value) => String(value) === "[object WebAssembly.Memory]",
+    );
+    if (!memory) throw new Error("tfjs's WebAssembly module exports no memory");
+    return memory;
+  }
+
+  /** Memory that is never given back. @returns its address */
+  reserve(bytes: number): number {
+    return this.#backend.wasm._malloc(bytes) >>> 0;
   }
 
   /** A tensor with whatever the memory held before. */
@@ -63,36 +70,5 @@ export class WasmHeap {
   /** Byte position of a tensor's numbers: it does not move while the tensor lives. */
   address(tensor: Tensor): number {
     return this.#backend.dataIdMap.get(tensor.dataId).memoryOffset;
-  }
-
-  /** The number under which the compiled kernels know a tensor. */
-  id(tensor: Tensor): number {
-    return this.#backend.dataIdMap.get(tensor.dataId).id;
-  }
-
-  /** A compiled kernel by its exported name, taking numbers. */
-  kernel(name: string, args: number): (...args: number[]) => void {
-    return this.#backend.wasm.cwrap(name, null, new Array<"number">(args).fill("number"));
-  }
-
-  /** A fresh number for `alias`. */
-  newId(): number {
-    return this.#backend.dataIdNextNumber++;
-  }
-
-  /** Let the compiled kernels see `floats` numbers at `address` as tensor `id`. Undone by `forget`. */
-  alias(id: number, floats: number, address: number): void {
-    this.#backend.wasm.tfjs.registerTensor(id, floats, address);
-  }
-
-  /** End an alias and free what kernels cached under its number; the memory itself stays. */
-  forget(id: number): void {
-    this.#backend.wasm.tfjs.disposeData(id);
-  }
-
-  /** Addresses of the two shapes (1, M, K) and (1, K, N), valid until the next call. */
-  shapes(M: number, K: number, N: number): [number, number] {
-    this.#backend.wasm.HEAP32.set([1, M, K, 1, K, N], this.#shapes >>> 2);
-    return [this.#shapes, this.#shapes + 12];
   }
 }

@@ -1,14 +1,13 @@
 // Operations for which a plain loop over the wasm heap beats a chain of tfjs kernels, each of which would write a whole
 // temporary tensor. Sums are accumulated in float64, which JavaScript computes in anyway. Twins: ops.ts.
 import { geluExact } from "./normal.ts";
-import type { Heads, Ops, Tensor } from "./ops.ts";
-import { mergeHeads, portableOps, splitHeads } from "./ops.ts";
+import type { Ops } from "./ops.ts";
+import { portableOps } from "./ops.ts";
 import type { WasmHeap } from "./wasm-heap.ts";
-import { wasmMatMul } from "./wasm-matmul.ts";
+import { wasmProducts } from "./wasm-products.ts";
 
 export function wasmOps(heap: WasmHeap): Ops {
-  const products = wasmMatMul(heap);
-  return { ...portableOps, ...products, ...rowOps(heap), ...attentionOps(heap, products), ...vocabularyOps(heap) };
+  return { ...portableOps, ...wasmProducts(heap), ...rowOps(heap), ...vocabularyOps(heap) };
 }
 
 function rowOps(heap: WasmHeap): Pick<Ops, "columnSum" | "layerNorm" | "layerNormBackward" | "gelu"> {
@@ -83,73 +82,6 @@ function rowOps(heap: WasmHeap): Pick<Ops, "columnSum" | "layerNorm" | "layerNor
       return { y, slope };
     },
   };
-}
-
-function attentionOps(heap: WasmHeap, { matMul }: Pick<Ops, "matMul">): Pick<Ops, "attention" | "attentionBackward"> {
-  return {
-    attention(qkv, heads, mask) {
-      const n = heads.B * heads.H;
-      const split = splitHeads(qkv, 3, heads);
-      const [q, k, v] = [0, 1, 2].map((part) => slab(part, split, [n, heads.T, heads.D])) as [Tensor, Tensor, Tensor];
-      split.dispose();
-      const probabilities = matMul(q, k, false, true);
-      causalSoftmax(heap.floats(probabilities), heads);
-      const dropped = mask ? portableOps.mul(probabilities, mask) : probabilities;
-      const y = mergeHeads(matMul(dropped, v, false, false), 1, heads);
-      return { y, saved: { q, k, v, probabilities, dropped } };
-    },
-
-    attentionBackward(dy, { q, k, v, probabilities, dropped }, heads) {
-      const n = heads.B * heads.H;
-      const dOut = splitHeads(dy, 1, heads);
-      const dV = matMul(dropped, dOut, true, false);
-      const dScores = matMul(dOut, v, false, true);
-      causalSoftmaxBackward(heap.floats(dScores), heap.floats(probabilities), heap.floats(dropped), heads);
-      const dQ = matMul(dScores, k, false, false);
-      const dK = matMul(dScores, q, true, false);
-      const joined = heap.empty([3 * n, heads.T, heads.D]);
-      const to = heap.floats(joined);
-      [dQ, dK, dV].forEach((part, i) => {
-        to.set(heap.floats(part), i * part.size);
-      });
-      return mergeHeads(joined, 3, heads);
-    },
-  };
-
-  /** The part-th of equal stretches of x, as a tensor of its own. */
-  function slab(part: number, x: Tensor, shape: readonly number[]): Tensor {
-    const y = heap.empty(shape);
-    heap.floats(y).set(heap.floats(x).subarray(part * y.size, (part + 1) * y.size));
-    return y;
-  }
-}
-
-/** scores (n, T, T) become softmax(scores / sqrt(D)) over the keys up to the query's own place, 0 beyond. */
-function causalSoftmax(scores: Float32Array, { T, D }: Heads): void {
-  const scale = 1 / Math.sqrt(D);
-  for (let start = 0, t = 0; start < scores.length; start += T, t = (t + 1) % T) {
-    let max = Number.NEGATIVE_INFINITY;
-    for (let s = start; s <= start + t; s++) max = Math.max(max, scores[s]!);
-    let sum = 0;
-    for (let s = start; s <= start + t; s++) {
-      const e = Math.exp((scores[s]! - max) * scale);
-      scores[s] = e;
-      sum += e;
-    }
-    for (let s = start; s <= start + t; s++) scores[s]! /= sum;
-    scores.fill(0, start + t + 1, start + T);
-  }
-}
-
-/** d (n, T, T), the gradient of the dropped probabilities, becomes the gradient of the scores. See ops.ts. */
-function causalSoftmaxBackward(d: Float32Array, p: Float32Array, dropped: Float32Array, { T, D }: Heads): void {
-  const scale = 1 / Math.sqrt(D);
-  for (let start = 0, t = 0; start < d.length; start += T, t = (t + 1) % T) {
-    let sum = 0;
-    for (let s = start; s <= start + t; s++) sum += dropped[s]! * d[s]!;
-    for (let s = start; s <= start + t; s++) d[s] = scale * (dropped[s]! * d[s]! - p[s]! * sum);
-    d.fill(0, start + t + 1, start + T);
-  }
 }
 
 function vocabularyOps(heap: WasmHeap): Pick<Ops, "crossEntropy" | "scatterAdd"> {

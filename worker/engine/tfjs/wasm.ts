@@ -28,8 +28,7 @@ export const wasm: BackendKind = {
       ops: wasmOps(heap),
       // An eighth for fragmentation and for what the estimate leaves out (test/worker/plan.test.ts).
       memoryLimitBytes: Math.min(0.875 * heapEnd, process.availableMemory()),
-      // The transposed and the packed copy.
-      productBytes: (weightFloats) => 8 * weightFloats,
+      productBytes: () => 0,
       upload: (values, shape) => tf.tensor(values, [...shape], "float32"),
       take(tensor, out) {
         out.set(heap.floats(tensor));
