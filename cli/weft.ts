@@ -18,6 +18,7 @@ import { workerCommand } from "./worker.ts";
 const program = new Command("weft")
   .description("Train GPT models across machines: the same bits for any number of workers.")
   .version(weftVersion)
+  .enablePositionalOptions() // install tensorflow has a --version of its own
   .configureOutput({ outputError: (text, write) => write(`${text.trimEnd().replaceAll("\n", " ")}\n`) })
   .configureHelp({ showGlobalOptions: false });
 for (const command of [

@@ -5,6 +5,7 @@ import { join } from "node:path";
 import { afterEach, expect, test } from "vitest";
 import { configOf, tensorsOf } from "../../shared/huggingface.ts";
 import { encode } from "../../shared/safetensors.ts";
+import { findAddon } from "../../worker/tensorflow/build.ts";
 import { nanogptStart } from "../nanogpt-start.ts";
 import { openOracle, oraclesPresent } from "../oracle.ts";
 import { coordinator, killAll, ledgerOf, temporary, weft } from "./weft.ts";
@@ -14,9 +15,14 @@ afterEach(killAll);
 const steps = 50;
 const present = oraclesPresent && process.env.WEFT_DATA_DIR !== undefined;
 
-test.skipIf(!present && !process.env.CI)(
-  "first 50 losses within 1e-3 on average (needs the oracles and WEFT_DATA_DIR)",
-  async () => {
+const backends = [
+  { by: "the engine that auto takes", flags: [] },
+  ...(findAddon(false) ? [{ by: "TensorFlow", flags: ["--backend", "tensorflow", "--device", "cpu"] }] : []),
+];
+
+test.skipIf(!present && !process.env.CI).each(backends)(
+  "first 50 losses within 1e-3 on average by $by (needs the oracles and WEFT_DATA_DIR)",
+  async ({ flags }) => {
     const oracle = await openOracle("nanogpt-char-cpu");
     const directory = temporary();
     const [model, windows, out] = ["model", "windows.bin", "run"].map((name) => join(directory, name)) as [
@@ -34,7 +40,7 @@ test.skipIf(!present && !process.env.CI)(
       ...["--preset", "shakespeare-cpu", "--steps", String(steps), "--decay-steps", "2000", "--out", out],
       ...["--init-from", model, "--windows-file", windows, "--eval-windows", "12", "--eval-interval", "0"],
     ]);
-    for (const name of ["a", "b"]) weft(["worker", "--coordinator", run.url, "--name", name]);
+    for (const name of ["a", "b"]) weft(["worker", "--coordinator", run.url, "--name", name, ...flags]);
     expect(await run.ended, run.stderr()).toBe(0);
 
     const curve = oracle.meta<number[]>("lossCurve").slice(0, steps);
