@@ -32,7 +32,7 @@ export interface NativeStatus {
   readonly path: string;
   /** The instruction set that "auto" takes here; only when it is built. */
   readonly isa?: string;
-  /** A full sentence either way, with the cure where it is not built. */
+  /** For people, after "engine": what it takes, or why it is not there and the cure. */
   readonly why: string;
 }
 
@@ -51,14 +51,13 @@ function load(): Loaded | Missing {
   const root = packageRoot();
   const path = join(root, "worker/native/build/weft.node");
   const cure = `run "npm run build:native" in ${root}`;
-  if (!existsSync(path))
-    return { status: { built: false, path, why: `the native engine is not built on this machine; ${cure}` } };
+  if (!existsSync(path)) return { status: { built: false, path, why: `native: not built on this machine; ${cure}` } };
   try {
     const addon: Addon = createRequire(import.meta.url)(path);
     const isa = addon.chooseIsa("auto");
-    return { addon, status: { built: true, path, isa, why: `${relative(root, path)} is built and takes ${isa} here` } };
+    return { addon, status: { built: true, path, isa, why: `native: ${relative(root, path)} computes with ${isa}` } };
   } catch (error) {
-    const why = `the native engine is built but does not load (${messageOf(error)}); ${cure}`;
+    const why = `native: built, but it does not load (${messageOf(error)}); ${cure}`;
     return { status: { built: false, path, why } };
   }
 }

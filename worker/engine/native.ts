@@ -240,14 +240,14 @@ class NativeGeneration implements Generation {
 
 /** Why these options cannot run on the native engine here, or nothing. */
 function refusal(options: EngineOptions): string | undefined {
-  if (options.device === "gpu") return "the native engine computes on the CPU; a GPU needs --engine tfjs";
+  if (options.device === "gpu") return "native: it computes on the CPU; a GPU needs --engine tfjs";
   const addon = nativeAddon();
   if (!addon) return nativeStatus().why;
   try {
     addon.chooseIsa(options.isa ?? "auto");
     return undefined;
   } catch (error) {
-    return messageOf(error);
+    return `native: ${messageOf(error)}`;
   }
 }
 
@@ -259,7 +259,7 @@ export const native: EngineKind = {
   },
   async create(options) {
     const why = refusal(options);
-    if (why !== undefined) throw new EngineError(`engine native: ${why}`);
+    if (why !== undefined) throw new EngineError(`engine ${why}`);
     return await inCore(() => new NativeEngine(nativeAddon() as EngineAddon, options));
   },
 };

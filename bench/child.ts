@@ -1,0 +1,52 @@
+// A contestant in a process of its own: started once, then asked for work line by line, idle (and asleep) in between.
+import { type ChildProcess, spawn } from "node:child_process";
+import { createInterface } from "node:readline";
+
+export class Child {
+  readonly #process: ChildProcess;
+  readonly #lines: AsyncIterator<string>;
+  /** What it said when it was ready: its name and versions. */
+  readonly ready: string;
+
+  private constructor(process: ChildProcess, lines: AsyncIterator<string>, ready: string) {
+    this.#process = process;
+    this.#lines = lines;
+    this.ready = ready;
+  }
+
+  /**
+   * Equal terms for everyone: so many threads, and idle threads that sleep. Debian's PyTorch mixes two spinning pools
+   * and is up to 1.7 times slower without these.
+   */
+  static async start(command: string, args: readonly string[], threads: number): Promise<Child> {
+    const count = String(threads);
+    const child = spawn(command, args, {
+      stdio: ["pipe", "pipe", "inherit"],
+      env: {
+        ...process.env,
+        OMP_NUM_THREADS: count,
+        OPENBLAS_NUM_THREADS: count,
+        MKL_NUM_THREADS: count,
+        OMP_WAIT_POLICY: "PASSIVE",
+      },
+    });
+    const lines = createInterface({ input: child.stdout! })[Symbol.asyncIterator]();
+    const { ready } = await answerOf<{ ready: string }>(lines, `${command} ${args[0]}`);
+    return new Child(child, lines, ready);
+  }
+
+  async ask<T>(question: object): Promise<T> {
+    this.#process.stdin!.write(`${JSON.stringify(question)}\n`);
+    return await answerOf<T>(this.#lines, this.ready);
+  }
+
+  stop(): void {
+    this.#process.stdin!.end();
+  }
+}
+
+async function answerOf<T>(lines: AsyncIterator<string>, who: string): Promise<T> {
+  const { value, done } = await lines.next();
+  if (done) throw new Error(`${who} ended before it answered; its message is above`);
+  return JSON.parse(value);
+}

@@ -1,0 +1,77 @@
+// One engine under measurement, in a process of its own: `node contestant.js '{"setting":"a","engine":"native",...}'`.
+// It says when it is ready, then answers each line {"steps": n} with the seconds of n training steps: the weights to the
+// engine, forward, backward, clipping to norm 1, AdamW. nanogpt.py speaks the same.
+import { createInterface } from "node:readline";
+import { initialWeights } from "../shared/init.ts";
+import { layoutOf } from "../shared/layout.ts";
+import { nativeAddon, nativeOps } from "../shared/native.ts";
+import { scalarOps } from "../shared/vector.ts";
+import { openEngine } from "../worker/engines.ts";
+import { settings, tokensOf } from "./settings.ts";
+
+export interface Contest {
+  readonly setting: string;
+  readonly engine: "native" | "tfjs";
+  readonly precision: "float32" | "bf16";
+  readonly threads: number;
+}
+
+const contest: Contest = JSON.parse(process.argv[2]!);
+const setting = settings.find(({ name }) => name === contest.setting)!;
+const { model, rows } = setting;
+const layout = layoutOf(model);
+const addon = nativeAddon();
+const ops = addon ? nativeOps(addon, contest.threads) : scalarOps;
+const { engine } = await openEngine(contest.engine, {
+  model,
+  maxRows: rows,
+  precision: contest.precision,
+  threads: contest.threads,
+  device: "cpu",
+});
+
+const weights = initialWeights(model, layout, 1337);
+const gradient = new Float32Array(layout.size);
+const first = new Float32Array(layout.size);
+const second = new Float32Array(layout.size);
+const stream = Int32Array.from(
+  { length: tokensOf(setting) + 1 },
+  (_, i) => (i * 7919 + Math.floor(i / 3)) % model.vocabSize,
+);
+const tokens = stream.subarray(0, -1);
+const targets = stream.subarray(1);
+let count = 0;
+
+async function step(): Promise<number> {
+  const started = process.hrtime.bigint();
+  await engine.setWeights(weights);
+  await engine.gradient(tokens, targets, rows, { seed: 1337, step: count, shard: 0 }, gradient);
+  const norm = Math.sqrt(ops.sumOfSquares(gradient));
+  count++;
+  for (const { offset, size, decay } of layout.parameters) {
+    const part = (x: Float32Array) => x.subarray(offset, offset + size);
+    ops.adamw(part(weights), part(gradient), part(first), part(second), {
+      learningRate: 1e-4,
+      beta1: 0.9,
+      beta2: 0.95,
+      eps: 1e-8,
+      weightDecay: decay ? 0.1 : 0,
+      count,
+      gradientScale: Math.min(1, 1 / (norm + 1e-6)),
+    });
+  }
+  return Number(process.hrtime.bigint() - started) / 1e9;
+}
+
+const answer = (value: object) => process.stdout.write(`${JSON.stringify(value)}\n`);
+
+await step();
+await step();
+answer({ ready: `${engine.arithmetic}, ${engine.device}` });
+for await (const line of createInterface({ input: process.stdin })) {
+  const { steps } = JSON.parse(line);
+  const seconds: number[] = [];
+  for (let i = 0; i < steps; i++) seconds.push(await step());
+  answer({ seconds, peakBytes: process.resourceUsage().maxRSS * 1024 });
+}
+await engine.dispose();

@@ -1,0 +1,172 @@
+// `npm run bench`: one command, one set of tables, JSON beside it. Training speed of the engines against nanoGPT's
+// model.py on PyTorch in the same run, generation against the memory's read rate, and the streaming arithmetic.
+//
+//   npm run bench -- --nanogpt DIR [--python PYTHON]... [--rounds 5] [--settings a,b,c] [--threads 1,2]
+//                    [--precisions float32,bf16] [--parts training,generation,streaming,run] [--json FILE]
+//
+// `bash scripts/bench-pytorch-setup.sh` makes the Python environments and prints the --python arguments.
+import { execFileSync } from "node:child_process";
+import { mkdirSync, writeFileSync } from "node:fs";
+import { cpus, release, totalmem } from "node:os";
+import { dirname, resolve } from "node:path";
+import { parseArgs } from "node:util";
+import { nativeAddon, nativeStatus } from "../shared/native.ts";
+import { type GenerationRow, measureGeneration } from "./generation.ts";
+import { measurePeak, type PeakRow } from "./peak.ts";
+import { measureRuns, type RunRow } from "./run.ts";
+import { settings } from "./settings.ts";
+import { measureStreaming, readRate, type StreamingRow } from "./streaming.ts";
+import { measureTraining, type Peers, type TrainingRow } from "./training.ts";
+
+const { values } = parseArgs({
+  options: {
+    nanogpt: { type: "string" },
+    python: { type: "string", multiple: true, default: ["/usr/bin/python3"] },
+    rounds: { type: "string", default: "5" },
+    settings: { type: "string", default: "a,b,c" },
+    threads: { type: "string", default: "1,2" },
+    precisions: { type: "string", default: "float32,bf16" },
+    parts: { type: "string", default: "training,generation,streaming,run" },
+    json: { type: "string", default: "runs/bench.json" },
+  },
+});
+const list = (text: string) => text.split(",");
+const parts = new Set(list(values.parts));
+const rounds = Number(values.rounds);
+const threadCounts = list(values.threads).map(Number);
+const precisions = list(values.precisions) as ("float32" | "bf16")[];
+
+const addon = nativeAddon();
+if (!addon) {
+  console.error(`bench: ${nativeStatus().why}`);
+  process.exit(1);
+}
+
+const has = (python: string) => {
+  try {
+    execFileSync(python, ["-c", "import torch"], { stdio: "ignore" });
+    return true;
+  } catch {
+    console.log(`${python} has no PyTorch: left out (bash scripts/bench-pytorch-setup.sh makes one)`);
+    return false;
+  }
+};
+const peers: Peers = {
+  nanogpt: values.nanogpt && resolve(values.nanogpt),
+  pythons: values.nanogpt ? values.python.filter(has) : [],
+};
+if (!peers.nanogpt) console.log("no --nanogpt DIR (a checkout of karpathy/nanoGPT): the PyTorch columns are left out");
+
+/** A table in Markdown, numbers to the right. */
+function table(title: string, header: readonly string[], rows: readonly (readonly string[])[]): void {
+  const widths = header.map((name, i) => Math.max(name.length, ...rows.map((row) => row[i]!.length)));
+  const line = (cells: readonly string[]) => `| ${cells.map((cell, i) => cell.padStart(widths[i]!)).join(" | ")} |`;
+  console.log(`\n${title}\n`);
+  console.log([line(header), line(widths.map((width) => `${"-".repeat(width - 1)}:`)), ...rows.map(line)].join("\n"));
+}
+
+const machine = {
+  cpu: `${cpus()[0]!.model}, ${cpus().length} cores, ${Math.round(totalmem() / 2 ** 30)} GB`,
+  instructionSet: nativeStatus().isa,
+  system: `${process.platform} ${release()}, Node ${process.version}`,
+  date: new Date().toISOString().slice(0, 16),
+  command: `npm run bench -- ${process.argv.slice(2).join(" ")}`,
+};
+console.log(Object.values(machine).join("\n"));
+const result: {
+  machine: typeof machine;
+  peaks: PeakRow[];
+  readGbPerSec: Record<number, number>;
+  training: TrainingRow[];
+  generation: GenerationRow[];
+  streaming: StreamingRow[];
+  runs: RunRow[];
+} = { machine, peaks: [], readGbPerSec: {}, training: [], generation: [], streaming: [], runs: [] };
+
+const number = (x: number) => (x >= 100 ? Math.round(x).toLocaleString("en") : x.toPrecision(3));
+const percent = (x: number) => `${Math.round(100 * x)}%`;
+
+if (parts.has("training")) {
+  result.peaks = await measurePeak(threadCounts, precisions, peers);
+  table(
+    "Matrix product of 1,536 x 1,536, the best of several: the peak that the next table's shares are of",
+    ["precision", "threads", "by", "GFLOP/s"],
+    result.peaks.map((p) => [p.precision, String(p.threads), p.who, number(p.gflops)]),
+  );
+  const peakOf = (precision: string, threads: number) =>
+    Math.max(...result.peaks.filter((p) => p.precision === precision && p.threads === threads).map((p) => p.gflops));
+  for (const setting of settings.filter(({ name }) => list(values.settings).includes(name)))
+    for (const precision of precisions)
+      for (const threads of threadCounts)
+        result.training.push(...(await measureTraining(setting, precision, threads, rounds, peers)));
+  const nativeOf = (row: TrainingRow) =>
+    result.training.find(
+      (other) =>
+        other.contestant.startsWith("native") &&
+        other.setting === row.setting &&
+        other.precision === row.precision &&
+        other.threads === row.threads,
+    )!;
+  table(
+    "Training: weights in, forward, backward, clip, AdamW; medians of runs in turns",
+    ["setting", "precision", "threads", "contestant", "tokens/s", "native is", "of matmul peak", "peak memory"],
+    result.training.map((row) => [
+      row.setting,
+      row.precision,
+      String(row.threads),
+      row.contestant,
+      number(row.tokensPerSec),
+      `${(nativeOf(row).tokensPerSec / row.tokensPerSec).toFixed(2)}x`,
+      percent(row.gflops / peakOf(row.precision, row.threads)),
+      `${Math.round(row.peakBytes / 2 ** 20)} MB`,
+    ]),
+  );
+}
+
+if (parts.has("generation")) {
+  for (const threads of threadCounts) {
+    result.readGbPerSec[threads] = readRate(addon, threads);
+    for (const precision of precisions)
+      for (const rows of [1, 8])
+        result.generation.push(await measureGeneration(precision, threads, rows, result.readGbPerSec[threads]!));
+  }
+  table(
+    "Generation with setting c; the limit is the memory's read rate over the bytes of the weights, for one sequence",
+    ["precision", "threads", "sequences", "tokens/s", "limit", "of limit", "read GB/s"],
+    result.generation.map((row) => [
+      row.precision,
+      String(row.threads),
+      String(row.rows),
+      number(row.tokensPerSec),
+      number(row.limit),
+      percent(row.tokensPerSec / row.limit),
+      number(result.readGbPerSec[row.threads]!),
+    ]),
+  );
+}
+
+if (parts.has("streaming")) {
+  result.streaming = measureStreaming(addon, threadCounts, 7);
+  table(
+    "Streaming over 124,439,808 floats",
+    ["operation", "by", "threads", "ms", "GB/s"],
+    result.streaming.map((row) => [row.operation, row.who, String(row.threads), number(row.ms), number(row.gbPerSec)]),
+  );
+}
+
+if (parts.has("run") && peers.nanogpt) {
+  result.runs = await measureRuns(peers);
+  table(
+    "End to end: setting a for 200 steps, evaluation off, two cores",
+    ["program", "tokens/s", "Weft is"],
+    result.runs.map((row) => [
+      row.who,
+      number(row.tokensPerSec),
+      `${(result.runs[0]!.tokensPerSec / row.tokensPerSec).toFixed(2)}x`,
+    ]),
+  );
+}
+
+mkdirSync(dirname(values.json), { recursive: true });
+writeFileSync(values.json, `${JSON.stringify(result, null, 2)}\n`);
+console.log(`\nwritten to ${values.json}`);

@@ -1,0 +1,96 @@
+// Training steps of every contestant on one setting, in turns A B C A B C, so that whatever else the machine does hits
+// all alike; medians and ratios of the same run.
+import { join } from "node:path";
+import { Child } from "./child.ts";
+import type { Contest } from "./contestant.ts";
+import { flopsPerToken, type Setting, tokensOf } from "./settings.ts";
+
+export interface TrainingRow {
+  readonly setting: string;
+  readonly precision: Contest["precision"];
+  readonly threads: number;
+  readonly contestant: string;
+  readonly tokensPerSec: number;
+  readonly gflops: number;
+  readonly peakBytes: number;
+  readonly stepMs: number;
+}
+
+/** Folder of the sources: bench/ of the package, whose dist/bench/ this file runs in. */
+const sources = join(import.meta.dirname, "../../bench");
+
+export interface Peers {
+  readonly nanogpt: string | undefined;
+  /** Python interpreters that have PyTorch. */
+  readonly pythons: readonly string[];
+}
+
+export function median(values: readonly number[]): number {
+  const sorted = [...values].sort((a, b) => a - b);
+  const middle = sorted.length >> 1;
+  return sorted.length % 2 ? sorted[middle]! : (sorted[middle - 1]! + sorted[middle]!) / 2;
+}
+
+export function startPyTorch(
+  python: string,
+  peers: Peers,
+  setting: Setting,
+  threads: number,
+  precision: Contest["precision"],
+) {
+  const contest = JSON.stringify({ ...setting, threads, precision });
+  return Child.start(python, [join(sources, "nanogpt.py"), peers.nanogpt!, contest], threads);
+}
+
+function startEngine(contest: Contest): Promise<Child> {
+  return Child.start(
+    process.execPath,
+    [join(import.meta.dirname, "contestant.js"), JSON.stringify(contest)],
+    contest.threads,
+  );
+}
+
+/** The medians of one cell of the table: a setting, a precision and a number of threads, for every contestant. */
+export async function measureTraining(
+  setting: Setting,
+  precision: Contest["precision"],
+  threads: number,
+  rounds: number,
+  peers: Peers,
+): Promise<TrainingRow[]> {
+  const children: Child[] = [];
+  try {
+    const contest = { setting: setting.name, precision, threads };
+    children.push(await startEngine({ ...contest, engine: "native" }));
+    if (peers.nanogpt)
+      for (const python of peers.pythons) children.push(await startPyTorch(python, peers, setting, threads, precision));
+    if (precision === "float32") children.push(await startEngine({ ...contest, engine: "tfjs" }));
+
+    const seconds: number[][] = children.map(() => []);
+    const peakBytes: number[] = children.map(() => 0);
+    const steps: number[] = [];
+    for (let round = 0; round < rounds; round++)
+      for (const [i, child] of children.entries()) {
+        const answer = await child.ask<{ seconds: number[]; peakBytes: number }>({ steps: steps[i] ?? 1 });
+        seconds[i]!.push(...answer.seconds);
+        peakBytes[i] = answer.peakBytes;
+        steps[i] ??= Math.max(1, Math.min(100, Math.round(1 / answer.seconds[0]!)));
+      }
+    return children.map((child, i) => {
+      const step = median(seconds[i]!);
+      const tokensPerSec = tokensOf(setting) / step;
+      return {
+        setting: setting.name,
+        precision,
+        threads,
+        contestant: child.ready,
+        tokensPerSec,
+        gflops: (tokensPerSec * flopsPerToken(setting)) / 1e9,
+        peakBytes: peakBytes[i]!,
+        stepMs: step * 1e3,
+      };
+    });
+  } finally {
+    for (const child of children) child.stop();
+  }
+}
