@@ -115,6 +115,18 @@ test("what an earlier try left of another checkpoint is fetched anew", async () 
   expect(differences(directory, original("step-000200"))).toEqual([]);
 });
 
+test("a server or proxy that knows no ranges sends the file from its first byte", async () => {
+  const file = "model.safetensors";
+  mkdirSync(join(out, ".pulling-step-000200"));
+  writeFileSync(join(out, ".pulling-step-000200", file), Buffer.alloc(5000, 7));
+  await using proxy = await proxied((request) => {
+    delete request.headers.range;
+    return false;
+  });
+  const { directory } = await pull({ from: proxy.url });
+  expect(differences(directory, original("step-000200"))).toEqual([]);
+});
+
 test("a connection that breaks again and again still brings the file home", async () => {
   const file = readFileSync(join(original("step-000200"), "model.safetensors"));
   let breaks = 0;

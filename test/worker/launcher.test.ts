@@ -159,6 +159,16 @@ test("output is prefixed, environment is the slot's, status 0 ends the work", as
     expect(lines).toEqual(expect.arrayContaining([`[${label}] sees -1`, `[${label}] err`]));
 });
 
+test.runIf(process.platform === "linux")(
+  "Ctrl-C on the terminal does not reach the processes: each leads a group",
+  async () => {
+    const stat = "require('fs').readFileSync('/proc/self/stat', 'latin1').split(' ')";
+    const { done, lines } = supervise(`console.log(${stat}[4] === String(process.pid) ? "leads" : "follows")`);
+    await done;
+    expect(lines).toEqual(expect.arrayContaining(["[cpu0] leads", "[cpu1] leads"]));
+  },
+);
+
 test("a crashed process is started again, the other goes on", async () => {
   const { done, lines, waits } = supervise(`
     const [folder, label] = process.argv.slice(1);
