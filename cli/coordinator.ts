@@ -17,7 +17,8 @@ export function coordinatorCommand(): Command {
     const options = await optionsOf(command);
     const { log, close } = createLog("coordinator", options.steps);
     const token = await resolveToken(options.host, options.tokenFile, process.env);
-    const run = new TrainingRun(await setUpRun(options, log, false));
+    const setup = await setUpRun(options, log, false);
+    const run = new TrainingRun(setup);
     const server = await serve(run, { ...options, access: accessWith(token?.text), log });
     log.info(`listening on ${server.address}: dashboard http://${server.address}/`);
     // Not through the log: the line may hold a token, which is shown this once.
@@ -42,6 +43,7 @@ export function coordinatorCommand(): Command {
     } finally {
       close();
       await server.close();
+      await setup.dataset.close();
     }
   });
 }

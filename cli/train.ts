@@ -22,7 +22,8 @@ export function trainCommand(): Command {
   return command.action(async () => {
     const options = await optionsOf(command);
     const { log, close } = createLog("weft", options.steps);
-    const setup = await setUpRun(options, log, true);
+    // Only the default data may be stood in for: what was asked for by name is had, or refused.
+    const setup = await setUpRun(options, log, command.getOptionValueSource("data") === undefined);
     const { dataset, model, layout } = setup;
     const tokens = dataset.train.length + dataset.val.length;
     log.info(`data: ${dataset.name}, ${tokens.toLocaleString("en")} tokens`);
