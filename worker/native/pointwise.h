@@ -163,37 +163,50 @@ struct PairUnit {
   }
 };
 
+// y (R rows, C apart) += x (R rows of 4 units, ldx apart) times 4 rows of w, columns [j, end) in whole vectors.
+// Returns the first column that is left.
+template <class U, int R>
+static int gemv_step(float* y, const float* x, int64_t ldx, const float* w, int64_t C, int j, int end) {
+  for (; j + W <= end; j += W) {
+    const Vec w0 = load(w + j), w1 = load(w + C + j), w2 = load(w + 2 * C + j), w3 = load(w + 3 * C + j);
+#pragma GCC unroll 4
+    for (int r = 0; r < R; r++) {
+      const float* xr = x + r * ldx;
+      Vec s = load(y + r * C + j);
+      s = U::multiply_add(splat(xr[0]), w0, s);
+      s = U::multiply_add(splat(xr[1]), w1, s);
+      s = U::multiply_add(splat(xr[2]), w2, s);
+      s = U::multiply_add(splat(xr[3]), w3, s);
+      store(y + r * C + j, s);
+    }
+  }
+  return j;
+}
+
 template <class U>
 static void gemv_as(float* y, const float* x, int rows, const float* w, int K, int C, const float* bias, int column0,
                     int column1) {
-  constexpr int step = 4;  // rows of w taken together: y is loaded and stored once for them
   for (int64_t r = 0; r < rows; r++)
     for (int j = column0; j < column1; j += W)
       store_first(y + r * C + j, bias ? load_first(bias + j, column1 - j) : Vec{}, column1 - j);
-  for (int64_t k = 0; k < K; k += step) {
-    const int many = K - k < step ? (int)(K - k) : step;
-    for (int64_t r = 0; r < rows; r++) {
-      const float* xr = x + r * K + k;
+  for (int64_t k = 0; k < K; k += 4) {
+    const int many = min(4, (int)(K - k));
+    const float* wk = w + k * C;
+    for (int64_t r = 0; r < rows;) {
+      const int together = rows - r >= 4 ? 4 : 1;
       float* yr = y + r * C;
-      const float* wk = w + k * C;
+      const float* xr = x + r * K + k;
       int j = column0;
-      if (many == step) {
-        const Vec x0 = splat(xr[0]), x1 = splat(xr[1]), x2 = splat(xr[2]), x3 = splat(xr[3]);
-        for (; j + W <= column1; j += W) {
-          Vec s = load(yr + j);
-          s = U::multiply_add(x0, load(wk + j), s);
-          s = U::multiply_add(x1, load(wk + C + j), s);
-          s = U::multiply_add(x2, load(wk + 2 * (int64_t)C + j), s);
-          s = U::multiply_add(x3, load(wk + 3 * (int64_t)C + j), s);
-          store(yr + j, s);
+      if (many == 4)
+        j = together == 4 ? gemv_step<U, 4>(yr, xr, K, wk, C, j, column1) : gemv_step<U, 1>(yr, xr, K, wk, C, j, column1);
+      for (; j < column1; j += W)
+        for (int64_t q = 0; q < together; q++) {
+          Vec s = load_first(yr + q * C + j, column1 - j);
+          for (int64_t i = 0; i < many; i++)
+            s = U::multiply_add(splat(xr[q * K + i]), load_first(wk + i * C + j, column1 - j), s);
+          store_first(yr + q * C + j, s, column1 - j);
         }
-      }
-      for (; j < column1; j += W) {
-        Vec s = load_first(yr + j, column1 - j);
-        for (int64_t i = 0; i < many; i++)
-          s = U::multiply_add(splat(xr[i]), load_first(wk + i * C + j, column1 - j), s);
-        store_first(yr + j, s, column1 - j);
-      }
+      r += together;
     }
   }
 }
@@ -205,24 +218,35 @@ static void gemv(float* y, const void* x, int rows, const void* w, int K, int C,
   else gemv_as<FloatUnit>(y, (const float*)x, rows, (const float*)w, K, C, bias, column0, column1);
 }
 
+// out[r C] = x[r] . w for R rows of x, K apart; S sums a row, taken in turns.
+template <class U, int R, int S>
+INLINE void dots(float* out, int64_t C, const float* x, const float* w, int K) {
+  Vec s[R][S] = {};
+  int k = 0;
+  for (; k + S * W <= K; k += S * W)
+#pragma GCC unroll 4
+    for (int i = 0; i < S; i++) {
+      const Vec wi = load(w + k + i * W);
+#pragma GCC unroll 4
+      for (int r = 0; r < R; r++) s[r][i] = U::multiply_add(load(x + (int64_t)r * K + k + i * W), wi, s[r][i]);
+    }
+  for (; k < K; k += W)
+    for (int r = 0; r < R; r++)
+      s[r][0] = U::multiply_add(load_first(x + (int64_t)r * K + k, K - k), load_first(w + k, K - k), s[r][0]);
+  for (int r = 0; r < R; r++) {
+    Vec total = s[r][0];
+    for (int i = 1; i < S; i++) total += s[r][i];
+    out[r * C] = sum(total);
+  }
+}
+
 template <class U>
 static void gemv_transposed_as(float* y, const float* x, int rows, const float* w, int K, int C, int column0,
                                int column1) {
   for (int64_t j = column0; j < column1; j++) {
-    const float* wj = w + j * K;
-    for (int64_t r = 0; r < rows; r++) {
-      const float* xr = x + r * K;
-      Vec s0 = {}, s1 = {}, s2 = {}, s3 = {};
-      int k = 0;
-      for (; k + 4 * W <= K; k += 4 * W) {
-        s0 = U::multiply_add(load(xr + k), load(wj + k), s0);
-        s1 = U::multiply_add(load(xr + k + W), load(wj + k + W), s1);
-        s2 = U::multiply_add(load(xr + k + 2 * W), load(wj + k + 2 * W), s2);
-        s3 = U::multiply_add(load(xr + k + 3 * W), load(wj + k + 3 * W), s3);
-      }
-      for (; k < K; k += W) s0 = U::multiply_add(load_first(xr + k, K - k), load_first(wj + k, K - k), s0);
-      y[r * C + j] = sum((s0 + s1) + (s2 + s3));
-    }
+    int64_t r = 0;
+    for (; r + 4 <= rows; r += 4) dots<U, 4, 2>(y + r * C + j, C, x + r * K, w + j * K, K);
+    for (; r < rows; r++) dots<U, 1, 4>(y + r * C + j, C, x + r * K, w + j * K, K);
   }
 }
 
