@@ -1,6 +1,6 @@
 // Beam search: the continuation of the highest total log-probability that a search of fixed width finds, with the
 // length penalty of Wu et al. 2016 in Hugging Face's form (score = sum / length ^ penalty).
-import { Continuations, type Decodable, penalise } from "./decode.ts";
+import { Continuations, type Decodable, largest, penalise } from "./decode.ts";
 
 export interface BeamOptions {
   /** Continuations kept at every step. */
@@ -73,7 +73,7 @@ function best(rows: Continuations, live: readonly number[], penalty: number, cou
     penalise(logits, rows.sequence(from), penalty);
     const normaliser = logSumExp(logits);
     // No beam can give more than `count` of the best.
-    const least = logits.slice().sort().at(-Math.min(count, logits.length))!;
+    const least = largest(logits.slice(), Math.min(count, logits.length)).at(-1)!;
     for (const [token, logit] of logits.entries())
       if (logit >= least) all.push({ from, token, logProb: sum + logit - normaliser });
   }

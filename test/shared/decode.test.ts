@@ -1,6 +1,6 @@
 import { describe, expect, test } from "vitest";
 import { type BeamOptions, beamSearch } from "../../shared/beam.ts";
-import { argmax, draw, penalise, type SampleOptions, sample } from "../../shared/decode.ts";
+import { argmax, draw, largest, penalise, type SampleOptions, sample } from "../../shared/decode.ts";
 import { PhiloxStream } from "../../shared/philox.ts";
 import { ToyModel } from "../toy.ts";
 
@@ -121,6 +121,16 @@ describe("one draw", () => {
         expect(Math.abs(got[i]! - p), `token ${i}: ${got[i]} of ${p}`).toBeLessThan(0.01);
       }
     });
+
+  test("the k largest of any numbers, equal ones too", () => {
+    const random = new PhiloxStream(6, 4);
+    for (let round = 0; round < 300; round++) {
+      const x = Float32Array.from({ length: 1 + random.below(40) }, () => random.below(12) - 6);
+      const k = 1 + random.below(x.length);
+      const expected = [...x].sort((a, b) => b - a).slice(0, k);
+      expect([...largest(x, k)], `round ${round}`).toEqual(expected);
+    }
+  });
 
   test("the penalty divides what is above zero and multiplies what is below, once a token", () => {
     const x = Float32Array.of(4, -1, 3, -2);
