@@ -1,6 +1,6 @@
 # Opens models with the real transformers, compares their logits with ours, and saves each again in shards for our
 # reader. Arguments are directories with a Hugging Face model and expected.json: {"tokens": [ids],
-# "logits": [[V] a position], "exactGelu": ...}. Exit 1 above the tolerance. Called by test/transformers.test.ts.
+# "logits": [[V] a position], "exactGelu": ...}. Exit 1 above the tolerance. Called by test/system/transformers.system.ts.
 import json
 import pathlib
 import sys

@@ -4,17 +4,18 @@ import { execFileSync } from "node:child_process";
 import { mkdir, mkdtemp, rm, writeFile } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
-import { afterAll, beforeAll, describe, expect, test } from "vitest";
-import { configOf, readPretrained, tensorsOf } from "../shared/huggingface.ts";
-import { initialWeights } from "../shared/init.ts";
-import { layoutOf } from "../shared/layout.ts";
-import type { ModelConfig } from "../shared/model.ts";
-import { PhiloxStream } from "../shared/philox.ts";
-import { encode } from "../shared/safetensors.ts";
-import { openEngine } from "../worker/engines.ts";
-import { openOracle, oraclesPresent, startWeights } from "./oracle.ts";
+import { afterAll, beforeAll, expect, test } from "vitest";
+import { configOf, readPretrained, tensorsOf } from "../../shared/huggingface.ts";
+import { initialWeights } from "../../shared/init.ts";
+import { layoutOf } from "../../shared/layout.ts";
+import type { ModelConfig } from "../../shared/model.ts";
+import { PhiloxStream } from "../../shared/philox.ts";
+import { encode } from "../../shared/safetensors.ts";
+import { openEngine } from "../../worker/engines.ts";
+import { openOracle, startWeights } from "../oracle.ts";
 
 const python = process.env.WEFT_TRANSFORMERS_PYTHON;
+if (!python) throw new Error("WEFT_TRANSFORMERS_PYTHON names no Python; run scripts/ci-transformers.sh");
 
 let directory: string;
 beforeAll(async () => {
@@ -88,23 +89,21 @@ async function write({ name, model, weights, tokens, logits }: Case): Promise<st
   return path;
 }
 
-describe.skipIf(!python)("the real transformers (skipped without WEFT_TRANSFORMERS_PYTHON)", () => {
-  test.skipIf(!oraclesPresent && !process.env.CI)("opens what we write, and we what it writes", async () => {
-    const cases = [
-      ...(await Promise.all(["gpt2-tiny", "gpt2-nobias", "gpt2-odd", "gpt1-tiny"].map(oracleCase))),
-      await engineCase("gpt2-tanh", {}),
-      await engineCase("gpt2-own-head", { tiedHead: false, bias: false }),
-      await engineCase("gpt1-tanh", { family: "gpt1" }),
-      await engineCase("gpt1-own-head", { family: "gpt1", tiedHead: false }),
-    ];
-    const paths = await Promise.all(cases.map(write));
-    const script = join(import.meta.dirname, "../scripts/transformers-logits.py");
-    console.log(execFileSync(python!, [script, ...paths], { encoding: "utf8" }));
-    for (const [i, { name, model, weights }] of cases.entries()) {
-      const back = await readPretrained(join(paths[i]!, "again"));
-      expect(back.model, name).toEqual(model);
-      const differs = back.weights.findIndex((x, at) => !Object.is(x, weights[at]));
-      expect(differs, `${name}[${differs}]: ${back.weights[differs]} for ${weights[differs]}`).toBe(-1);
-    }
-  });
+test("the real transformers opens what we write, and we what it writes", async () => {
+  const cases = [
+    ...(await Promise.all(["gpt2-tiny", "gpt2-nobias", "gpt2-odd", "gpt1-tiny"].map(oracleCase))),
+    await engineCase("gpt2-tanh", {}),
+    await engineCase("gpt2-own-head", { tiedHead: false, bias: false }),
+    await engineCase("gpt1-tanh", { family: "gpt1" }),
+    await engineCase("gpt1-own-head", { family: "gpt1", tiedHead: false }),
+  ];
+  const paths = await Promise.all(cases.map(write));
+  const script = join(import.meta.dirname, "../../scripts/transformers-logits.py");
+  console.log(execFileSync(python, [script, ...paths], { encoding: "utf8" }));
+  for (const [i, { name, model, weights }] of cases.entries()) {
+    const back = await readPretrained(join(paths[i]!, "again"));
+    expect(back.model, name).toEqual(model);
+    const differs = back.weights.findIndex((x, at) => !Object.is(x, weights[at]));
+    expect(differs, `${name}[${differs}]: ${back.weights[differs]} for ${weights[differs]}`).toBe(-1);
+  }
 });
