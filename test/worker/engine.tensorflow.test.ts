@@ -2,6 +2,7 @@
 // needs `weft install tensorflow`; scripts/ci-tensorflow.sh runs it from a clean cache.
 import * as tf from "@tensorflow/tfjs-core";
 import { describe, expect, test } from "vitest";
+import { EngineError } from "../../shared/errors.ts";
 import { initialWeights } from "../../shared/init.ts";
 import { layoutOf } from "../../shared/layout.ts";
 import type { ModelConfig } from "../../shared/model.ts";
@@ -91,6 +92,15 @@ describe.skipIf(!addon)('TensorFlow (skipped where "weft install tensorflow" has
     // One rounding to bf16 is off by up to 2^-9; a dozen products lie between the loss and the embedding.
     expect(off, "relative distance of the gradients").toBeLessThan(0.02);
     expect(off, "it must be another computation").toBeGreaterThan(1e-4);
+  });
+
+  test("an operation that fails is this worker's error, in TensorFlow's words", async () => {
+    const engine = await tfjs.create(options);
+    const backend = tf.backend() as NodeBackend;
+    const wrong = () => backend.executeSingleOutput("NoSuchOperation", [], []);
+    expect(wrong).toThrow(EngineError);
+    expect(wrong).toThrow(/TensorFlow's NoSuchOperation failed: .*neither a type/);
+    await engine.dispose();
   });
 
   test("a process keeps the threads that TensorFlow started with", async () => {

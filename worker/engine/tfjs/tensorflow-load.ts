@@ -3,7 +3,7 @@
 import { createRequire } from "node:module";
 import { join } from "node:path";
 import * as tf from "@tensorflow/tfjs-core";
-import { EngineError } from "../../../shared/errors.ts";
+import { EngineError, messageOf } from "../../../shared/errors.ts";
 import type { Addon } from "../../tensorflow/build.ts";
 
 /** What is used of the addon. Its C++ functions take and give tensors by id. */
@@ -75,7 +75,7 @@ function start(addon: Addon, wanted: Wanted): Pick<Loaded, "version" | "usesGpu"
   // The builds of `weft install` have this in the place of tfjs-core; a copy of npm's must be ours.
   (globalThis as Record<symbol, unknown>)[Symbol.for("weft.tfjs-core")] = tf;
   try {
-    const binding = require(addon.file) as Binding;
+    const binding = withEngineErrors(require(addon.file) as Binding);
     const { NodeJSKernelBackend } = require(join(addon.package, "dist/nodejs_kernel_backend.js")) as {
       NodeJSKernelBackend: new (binding: Binding, name: string) => NodeBackend;
     };
@@ -89,6 +89,20 @@ function start(addon: Addon, wanted: Wanted): Pick<Loaded, "version" | "usesGpu"
   } catch (error) {
     throw new EngineError(`tfjs: TensorFlow did not start from ${addon.file}`, { cause: error });
   }
+}
+
+/** The addon, with what TensorFlow says of a failed operation, such as a full GPU, as an EngineError. */
+function withEngineErrors(binding: Binding): Binding {
+  const executeOp: Binding["executeOp"] = (name, attributes, inputs, outputs) => {
+    try {
+      return binding.executeOp(name, attributes, inputs, outputs);
+    } catch (error) {
+      throw new EngineError(`tfjs: TensorFlow's ${name} failed: ${messageOf(error).replace(/\s+/g, " ")}`, {
+        cause: error,
+      });
+    }
+  };
+  return Object.create(binding, { executeOp: { value: executeOp } }) as Binding;
 }
 
 /** What TensorFlow reads once. Whatever the user has set stands, but for the device and the threads. */
