@@ -87,9 +87,9 @@ test("a truncated checkpoint is named, and the run resumes from the one before i
   expect((await readdir(two)).filter((name) => name.startsWith("step-"))).toEqual(["step-000001", "step-000002"]);
   await truncate(join(two, "step-000002", "model.safetensors"), 100);
   const line = await complaint(["sample", "--checkpoint", join(two, "step-000002")]);
-  expect(line).toMatch(/model.safetensors is \d+ bytes short of its manifest/);
+  expect(line).toMatch(/model.safetensors is [\d,]+ bytes short of its manifest/);
   const resumed = weft([...args, "--resume"]);
   expect(await resumed.ended, resumed.stderr()).toBe(0);
-  expect(resumed.stderr()).toMatch(/model.safetensors is \d+ bytes short/);
+  expect(resumed.stderr()).toMatch(/model.safetensors is [\d,]+ bytes short/);
   expect(resumed.log.find(({ msg }) => msg.startsWith("resuming"))?.step).toBe(1);
 });
