@@ -17,7 +17,7 @@ const foreign: string[] = [];
 let given: RunStatus;
 
 beforeAll(async () => {
-  run = await startRun(150);
+  run = await startRun(400);
   browser = await chromium.launch({
     executablePath: "/usr/bin/chromium",
     args: [
@@ -66,7 +66,12 @@ test("a wrong token is refused with a sentence, the right one opens the page", a
   expect(await page.context().cookies()).toMatchObject([{ httpOnly: true, sameSite: "Strict" }]);
 });
 
-test("it moves while the run does, and shows both workers", async () => {
+test("it says what the run waits for, moves while it computes, and shows both workers", async () => {
+  expect([await text("state"), await text("notice")]).toEqual([
+    "waiting",
+    `Waiting: ${(await run.status()).waitingFor}`,
+  ]);
+  run.begin();
   const step = async (): Promise<number> => Number(/Step (\d+) of/.exec(await text("step"))?.[1]);
   const before = await step();
   while ((await step()) <= before) await page.waitForTimeout(100);
@@ -79,6 +84,7 @@ test("it moves while the run does, and shows both workers", async () => {
 test("every number on the page is the one that /status gave", async () => {
   await run.until(({ state }) => state === "finished");
   await page.waitForSelector('#state:text-is("finished")');
+  await page.locator("#checkpoints .badge.final").waitFor(); // written beside the end of the training
   const status = await run.status();
   expect(given.lossNats).toBe(status.lossNats);
   const fixed = (x: number | null, digits: number) => x!.toFixed(digits);

@@ -19,12 +19,12 @@ let middleStatus: RunStatus;
 let end: RunStatus;
 
 beforeAll(async () => {
-  run = await startRun(150);
+  run = await startRun(400);
   // The deployed configuration, but for the coordinator's address, the place of the token and the pace.
   const config = readFileSync(join(deploy, "prometheus/prometheus.yml"), "utf8")
     .replace("coordinator:7070", run.address)
     .replace("/run/secrets/weft-token", join(run.folder, "token"))
-    .replace("scrape_interval: 5s", "scrape_interval: 1s")
+    .replace("scrape_interval: 5s", "scrape_interval: 500ms")
     .replace("evaluation_interval: 15s", "evaluation_interval: 1s");
   writeFileSync(join(run.folder, "prometheus.yml"), config);
   writeFileSync(join(run.folder, "token"), token);
@@ -41,9 +41,12 @@ beforeAll(async () => {
     ],
     { stdio: "inherit" },
   );
+  while (!(await isScraped())) await sleep(200);
+  run.begin();
   middleStatus = await run.until(({ step }) => step >= run.steps * 0.6);
   middle = Date.now() / 1000;
-  end = await run.until(({ state }) => state === "finished");
+  // The last checkpoint is written beside the end of the training.
+  end = await run.until(({ state, checkpoints }) => state === "finished" && checkpoints[0]?.final === true);
   await sleep(2500); // two scrapes of the end
 }, 300_000);
 
@@ -53,6 +56,12 @@ afterAll(async () => {
   await ended;
   await run?.[Symbol.asyncDispose]();
 });
+
+async function isScraped(): Promise<boolean> {
+  // Nobody listens on its port yet in the first second.
+  const samples = await query("up").catch(() => []);
+  return samples[0]?.value[1] === "1";
+}
 
 async function freePort(): Promise<number> {
   const server = createServer().listen(0, "127.0.0.1");

@@ -1,4 +1,5 @@
-// A real run on this machine, as a person starts it: a coordinator that wants a token, and two worker processes.
+// A real run on this machine, as a person starts it: a coordinator that wants a token, and two worker processes. They
+// compute in WebAssembly, which every machine has and which is slow enough to be watched.
 import { type ChildProcess, spawn } from "node:child_process";
 import { once } from "node:events";
 import { mkdtempSync, rmSync, writeFileSync } from "node:fs";
@@ -17,13 +18,15 @@ export interface RealRun extends AsyncDisposable {
   readonly address: string;
   readonly folder: string;
   readonly steps: number;
+  /** Start the workers. */
+  begin(): void;
   get(path: string): Promise<Response>;
   status(): Promise<RunStatus>;
   /** Ask every 200 ms until the status is as wished. @throws Error when a process of the run has ended */
   until(wished: (status: RunStatus) => boolean): Promise<RunStatus>;
 }
 
-/** A small GPT on a made-up text, evaluated and saved every fifth of the way. */
+/** A small GPT on a made-up text, evaluated and saved every fifth of the way. It waits for begin(). */
 export async function startRun(steps: number): Promise<RealRun> {
   const folder = mkdtempSync(join(tmpdir(), "weft-system-"));
   writeFileSync(join(folder, "text.txt"), lines.join("\n").repeat(200));
@@ -60,14 +63,16 @@ export async function startRun(steps: number): Promise<RealRun> {
     await sleep(100);
     address = /listening on (127\.0\.0\.1:\d+)/.exec(said.join("\n"))?.[1];
   }
-  start("worker", "--processes", "2", "--coordinator", `ws://${address}`);
-
   const get = (path: string) => fetch(`http://${address}${path}`, { headers: { authorization: `Bearer ${token}` } });
   const status = async () => statusSchema.parse(await (await get("/status")).json());
   return {
     address,
     folder,
     steps,
+    begin: () => {
+      const who = ["--processes", "2", "--engine", "tfjs", "--backend", "wasm"];
+      start("worker", ...who, "--coordinator", `ws://${address}`);
+    },
     get,
     status,
     until: async (wished) => {
