@@ -1,0 +1,22 @@
+import { readFileSync } from "node:fs";
+import { join } from "node:path";
+import { expect, test } from "vitest";
+import { flagOf, type OptionSpec, optionTable } from "../shared/config.ts";
+
+const readme = readFileSync(join(import.meta.dirname, "../README.md"), "utf8");
+
+/** The rows that README must have, from the table in shared/config.ts. */
+function rows(): string[] {
+  return (Object.entries(optionTable) as [string, OptionSpec][]).map(([name, spec]) => {
+    const flag = spec.default === true ? flagOf(name).replace("--", "--no-") : flagOf(name);
+    const value = spec.value ? ` ${spec.value.replaceAll("|", "\\|")}` : "";
+    const initial = spec.defaultText ?? (spec.value ? `\`${spec.default}\`` : "");
+    const unit = spec.unit ? ` (${spec.unit})` : "";
+    return `| \`${flag}${value}\` | ${initial} | ${spec.help.replaceAll("|", "\\|")}${unit} |`;
+  });
+}
+
+test("README's table of options is the program's", () => {
+  const written = readme.split("\n").filter((line) => line.startsWith("| `--"));
+  expect(written).toEqual(rows());
+});
