@@ -92,6 +92,7 @@ test.each([
   expectClose("linear again", backend.ops.linear(x, w, bias).dataSync(), expected, 1e-5 * (1 + largest(expected)));
 });
 
+// XNNPACK, behind tfjs's own products, does keep such copies.
 test("products see what is in memory now: no packed copy of an earlier content or shape", () => {
   const x = draw(20, 6);
   const w = draw(6, 10);

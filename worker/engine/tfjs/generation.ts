@@ -5,7 +5,7 @@ import { EngineError } from "../../../shared/errors.ts";
 import type { Generation } from "../../engine.ts";
 import { checkIds } from "../check.ts";
 import type { Backend } from "./backend.ts";
-import { embedAt, hiddenOf, parameterNames } from "./model.ts";
+import { embedAt, headLogits, hiddenOf } from "./model.ts";
 import type { Net } from "./net.ts";
 import type { Tensor } from "./ops.ts";
 import { causalBias, free, mergeHeads, scope, splitHeads } from "./ops.ts";
@@ -26,8 +26,6 @@ export class TfjsGeneration implements Generation {
   readonly rows: number;
   readonly #net: Net;
   readonly #backend: Backend;
-  /** The head as (C, V): a product with few rows keeps its packed copy. Bigrams have none. */
-  readonly #head: Tensor | undefined;
   readonly #logits: Float32Array;
   #held: Row[];
   #ended = false;
@@ -36,8 +34,6 @@ export class TfjsGeneration implements Generation {
     this.rows = rows;
     this.#net = net;
     this.#backend = backend;
-    this.#head =
-      net.model.family === "bigram" ? undefined : tf.transpose(net.weights[parameterNames(net).head]!, [1, 0]);
     this.#logits = new Float32Array(rows * net.model.vocabSize);
     this.#held = Array.from({ length: rows }, () => ({ length: 0, past: [] }));
   }
@@ -100,13 +96,12 @@ export class TfjsGeneration implements Generation {
   dispose(): void {
     this.#ended = true;
     for (const row of this.#held) free(row.past);
-    this.#head?.dispose();
   }
 
   /** Logits (fed, V) after the last token of each fed row. ids: all fed tokens; last: where each row's end. */
   #after(tokens: readonly Int32Array[], fed: readonly number[], ids: Int32Array, last: Int32Array): Tensor {
     const { ops, model } = this.#net;
-    if (!this.#head)
+    if (model.family === "bigram")
       return ops.gather(
         this.#net.weights["token_embedding_table.weight"]!,
         ids.filter((_, i) => last.includes(i)),
@@ -121,7 +116,7 @@ export class TfjsGeneration implements Generation {
       cached: (l: number, qkv: Tensor) => this.#attend(tokens, fed, l, qkv),
     };
     const hidden = hiddenOf(this.#net, pass, embedAt(this.#net, ids, positions));
-    return ops.linear(ops.gather(hidden, last), this.#head, undefined);
+    return headLogits(this.#net, ops.gather(hidden, last));
   }
 
   /** Attention of the fed tokens (N, 3C) over their rows' past and themselves, which join the past. */

@@ -14,7 +14,7 @@ export const headSlice = 2 ** 24;
 const bigramTable = "token_embedding_table.weight";
 
 /** Names of the parameters outside the blocks. */
-export function parameterNames({ model }: Net): { tokens: string; positions: string; head: string } {
+function parameterNames({ model }: Net): { tokens: string; positions: string; head: string } {
   const [tokens, positions] =
     model.family === "gpt2"
       ? ["transformer.wte.weight", "transformer.wpe.weight"]
@@ -87,8 +87,8 @@ function slices({ model }: Net, N: number, each: (from: number, rows: number) =>
   for (let from = 0; from < N; from += most) each(from, Math.min(most, N - from));
 }
 
-/** Logits (rows, V) of hidden states (rows, C); a bigram has its ids instead. */
-function headLogits(net: Net, x: Tensor): Tensor {
+/** Logits (rows, V) of hidden states (rows, C). */
+export function headLogits(net: Net, x: Tensor): Tensor {
   return net.ops.matMul(x, net.weights[parameterNames(net).head]!, false, true);
 }
 
