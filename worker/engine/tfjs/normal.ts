@@ -50,13 +50,13 @@ export function geluExact(x: Float32Array, y: Float32Array, slope: Float32Array)
       slope[i] = 0;
     } else {
       const node = ((v + normalEnd) * perUnit + 0.5) | 0;
-      const a = node / perUnit - normalEnd;
+      const a = node * (1 / perUnit) - normalEnd;
       const d = v - a;
+      const aa = a * a;
       const density = densityTable[node]!;
-      const bend = (a * a - 1) * d;
-      const phi = phiTable[node]! + density * d * (1 - 0.5 * a * d + (bend * d) / 6);
+      const phi = phiTable[node]! + density * d * (1 - d * (0.5 * a - (aa - 1) * (1 / 6) * d));
       y[i] = v * phi;
-      slope[i] = phi + v * density * (1 - a * d + 0.5 * bend * d - ((a * a - 3) * a * d * d * d) / 6);
+      slope[i] = phi + v * density * (1 - d * (a - d * (0.5 * (aa - 1) - (aa - 3) * a * (1 / 6) * d)));
     }
   }
 }
