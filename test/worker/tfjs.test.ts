@@ -207,6 +207,20 @@ test("a failure in the middle of a step leaves nothing behind", async () => {
   expect(tf.memory().numTensors).toBe(before);
 });
 
+// Late in this file, since the heap does not shrink; nobody touches these pages, so that they cost nothing.
+test("addresses beyond 2 GB are addresses", () => {
+  heap.reserve(2 ** 31 + 2 ** 28);
+  const [a, b, bias] = [draw(500_000, 8), draw(8, 3), draw(3)];
+  const y = backend.ops.linear(a, b, bias);
+  for (const tensor of [a, y]) expect(heap.address(tensor)).toBeGreaterThan(2 ** 31);
+  const shift = bias.dataSync();
+  const expected = product(a, b, false, false).map((x, i) => x + shift[i % 3]!);
+  expectClose("linear", y.dataSync(), expected, 1e-4);
+  const sums = new Float64Array(8);
+  for (const [i, x] of (a.dataSync() as Float32Array).entries()) sums[i % 8]! += x;
+  expectClose("columnSum", backend.ops.columnSum(a).dataSync(), sums, 1e-3);
+});
+
 test("a heap that is full says so", () => {
   const before = tf.memory().numTensors;
   expect(() => heap.empty([2 ** 30])).toThrow(/4,294,967,296 bytes more do not fit/);
