@@ -4,12 +4,13 @@ import { mkdir, rename, rm } from "node:fs/promises";
 import { basename, dirname, join } from "node:path";
 import { z } from "zod";
 import { ConfigError } from "./errors.ts";
-import { configOf, type Pretrained, readPretrained, tensorsOf } from "./huggingface.ts";
+import { configOf, tensorsOf } from "./huggingface.ts";
 import { isAbsent, readJson } from "./json.ts";
 import { type Layout, layoutOf } from "./layout.ts";
 import type { Manifest } from "./manifest.ts";
 import { manifestName, proveFile, proveSize, readManifest, syncDirectory, writeProven } from "./manifest.ts";
 import type { ModelConfig } from "./model.ts";
+import { type Pretrained, readPretrained } from "./pretrained.ts";
 import { encode, readFloats, readHeader } from "./safetensors.ts";
 
 /** state.json: where the run stands. */

@@ -1,7 +1,8 @@
 // A model that has learned long positions, cut to shorter ones, to fine-tune it on shorter windows than it was trained
 // on: the first blockSize rows of its position embedding, everything else unchanged.
-import type { Pretrained } from "./huggingface.ts";
+
 import { layoutOf } from "./layout.ts";
+import type { Pretrained } from "./pretrained.ts";
 
 /** The same model where blockSize is not below its own. */
 export function cropPositions(pretrained: Pretrained, blockSize: number): Pretrained {

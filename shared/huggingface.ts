@@ -1,13 +1,10 @@
 // Hugging Face's way of writing a model down: config.json and named tensors in safetensors, as GPT2LMHeadModel and
 // OpenAIGPTLMHeadModel of `transformers` open them. What their configuration cannot say stands under "weft".
-import { readdir } from "node:fs/promises";
-import { join } from "node:path";
 import { z } from "zod";
 import { ConfigError } from "./errors.ts";
-import { isAbsent, readJson } from "./json.ts";
-import { type Layout, layoutOf } from "./layout.ts";
+import { layoutOf } from "./layout.ts";
 import { type ModelConfig, modelSchema } from "./model.ts";
-import { readFloats, readHeader, type TensorEntry, type TensorToWrite } from "./safetensors.ts";
+import type { TensorToWrite } from "./safetensors.ts";
 
 /** The contents of config.json. */
 export function configOf(model: ModelConfig): Record<string, unknown> {
@@ -127,7 +124,8 @@ function checkedModel(model: ModelConfig, where: string): ModelConfig {
 }
 
 /** Names differ by the prefix only: GPT2LMHeadModel writes it, GPT2Model does not. */
-const bare = (name: string): string => (name.startsWith("transformer.") ? name.slice("transformer.".length) : name);
+export const bare = (name: string): string =>
+  name.startsWith("transformer.") ? name.slice("transformer.".length) : name;
 
 /**
  * The tensors of model.safetensors, the prefix on all but the head. A model without biases gets zero ones, because
@@ -144,119 +142,4 @@ export function tensorsOf(model: ModelConfig, weights: Float32Array): TensorToWr
       data: offset === undefined ? new Float32Array(size) : weights.subarray(offset, offset + size),
     };
   });
-}
-
-export interface Pretrained {
-  readonly model: ModelConfig;
-  readonly layout: Layout;
-  /** (P) in the layout's order */
-  readonly weights: Float32Array;
-}
-
-/**
- * Read a model's directory: config.json with model.safetensors, or its shards and their index.
- * @throws ConfigError naming the file, the tensor and both shapes where they do not fit
- */
-export async function readPretrained(directory: string): Promise<Pretrained> {
-  const configPath = join(directory, "config.json");
-  const model = modelOf(await readJson(configPath), configPath);
-  const layout = layoutOf(model);
-  const found = await findTensors(directory);
-  const weights = new Float32Array(layout.size);
-  for (const { name, shape, size } of layoutOf({ ...model, bias: true }).parameters) {
-    const own = layout.byName.get(name);
-    const tensor = found.get(bare(name));
-    found.delete(bare(name));
-    if (!tensor) {
-      if (!own) continue;
-      throw new ConfigError(`${directory}: tensor ${bare(name)} is missing; config.json asks for [${shape}]`);
-    }
-    if (tensor.entry.shape.join() !== shape.join())
-      throw new ConfigError(
-        `${tensor.path}: tensor ${tensor.entry.name} is [${tensor.entry.shape}], config.json asks for [${shape}]`,
-      );
-    const target = own ? weights.subarray(own.offset, own.offset + size) : new Float32Array(size);
-    await readFloats(tensor.path, tensor.entry, target);
-    const nonzero = own ? -1 : target.findIndex((x) => x !== 0);
-    if (nonzero >= 0)
-      throw new ConfigError(
-        `${tensor.path}: tensor ${tensor.entry.name}[${nonzero}] is ${target[nonzero]}, but config.json says that the model has no biases`,
-      );
-  }
-  await dropCopies(directory, found, model, layout, weights);
-  for (const { path, entry } of found.values())
-    throw new ConfigError(
-      `${path}: surplus tensor ${entry.name} [${entry.shape}]: the ${model.family} of config.json has none of that name`,
-    );
-  return { model, layout, weights };
-}
-
-interface FoundTensor {
-  readonly path: string;
-  readonly entry: TensorEntry;
-}
-
-const indexSchema = z.object({ weight_map: z.record(z.string(), z.string().regex(/^[^/\\]+$/)) });
-
-/** Every tensor of the directory by its bare name. */
-async function findTensors(directory: string): Promise<Map<string, FoundTensor>> {
-  const single = join(directory, "model.safetensors");
-  const indexPath = `${single}.index.json`;
-  const found = new Map<string, FoundTensor>();
-  const indexJson = await readJson(indexPath).catch((error) => {
-    if (isAbsent(error)) return undefined;
-    throw error;
-  });
-  const index = indexJson === undefined ? undefined : indexSchema.safeParse(indexJson);
-  if (index && !index.success) throw new ConfigError(`${indexPath}: ${z.prettifyError(index.error)}`);
-  if (!index) await refuseOtherFormats(directory);
-  const files = index ? [...new Set(Object.values(index.data.weight_map))] : ["model.safetensors"];
-  for (const file of files) {
-    const path = join(directory, file);
-    for (const entry of (await readHeader(path)).tensors.values()) {
-      const twin = found.get(bare(entry.name));
-      if (twin) throw new ConfigError(`${path}: tensor ${entry.name} is also in ${twin.path} as ${twin.entry.name}`);
-      found.set(bare(entry.name), { path, entry });
-    }
-  }
-  for (const [name, file] of Object.entries(index?.data.weight_map ?? {}))
-    if (!found.has(bare(name))) throw new ConfigError(`${join(directory, file)}: its index announces ${name}, absent`);
-  return found;
-}
-
-/** Say what to do where the weights are there, but only in a format that can hold code. */
-async function refuseOtherFormats(directory: string): Promise<void> {
-  const names = await readdir(directory);
-  const pickle = names.find((name) => /^pytorch_model.*\.bin$/.test(name));
-  if (pickle && !names.includes("model.safetensors"))
-    throw new ConfigError(
-      `${directory}: ${pickle} can hold code and is not opened; save the model again with transformers, as model.safetensors`,
-    );
-}
-
-/** Take out what is no parameter: causal masks that old versions saved, and the tied head's second copy if equal. */
-async function dropCopies(
-  directory: string,
-  found: Map<string, FoundTensor>,
-  model: ModelConfig,
-  layout: Layout,
-  weights: Float32Array,
-): Promise<void> {
-  for (const name of [...found.keys()])
-    if (/^h\.\d+\.attn\.(bias|masked_bias)$|^position_ids$/.test(name)) found.delete(name);
-  const head = found.get("lm_head.weight");
-  if (model.family === "bigram" || !model.tiedHead || !head) return;
-  const embedding = layout.parameters[0]!;
-  if (head.entry.shape.join() !== embedding.shape.join())
-    throw new ConfigError(
-      `${head.path}: tensor lm_head.weight is [${head.entry.shape}], the embedding it is tied to [${embedding.shape}]`,
-    );
-  const copy = new Float32Array(embedding.size);
-  await readFloats(head.path, head.entry, copy);
-  const differs = copy.findIndex((x, i) => !Object.is(x, weights[i]));
-  if (differs >= 0)
-    throw new ConfigError(
-      `${directory}: lm_head.weight[${differs}] is ${copy[differs]}, the embedding has ${weights[differs]}, but config.json says that they are tied; set "tie_word_embeddings": false`,
-    );
-  found.delete("lm_head.weight");
 }

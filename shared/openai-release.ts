@@ -4,10 +4,10 @@ import { readFile } from "node:fs/promises";
 import { join } from "node:path";
 import { z } from "zod";
 import { ConfigError } from "./errors.ts";
-import type { Pretrained } from "./huggingface.ts";
 import { isAbsent, readJson } from "./json.ts";
 import { layoutOf } from "./layout.ts";
 import { modelSchema } from "./model.ts";
+import type { Pretrained } from "./pretrained.ts";
 import { readBundle, readBundleFloats } from "./tensorflow-bundle.ts";
 
 export const hyperparametersName = "hparams.json";
@@ -50,8 +50,7 @@ export async function readRelease(directory: string): Promise<Pretrained> {
   const layout = layoutOf(model);
   const prefix = join(directory, await checkpointName(directory));
   const entries = await readBundle(prefix);
-  const weights = new Float32Array(layout.size);
-  for (const { name, shape, offset, size } of layout.parameters) {
+  const wanted = layout.parameters.map(({ name, shape, offset, size }) => {
     const variable = variableOf(name);
     const entry = entries.get(variable);
     entries.delete(variable);
@@ -60,10 +59,12 @@ export async function readRelease(directory: string): Promise<Pretrained> {
     const stored = entry.shape.length === 3 && entry.shape[0] === 1 ? entry.shape.slice(1) : entry.shape;
     if (stored.join() !== shape.join())
       throw new ConfigError(`${prefix}: variable ${variable} is [${stored}], hparams.json asks for [${shape}]`);
-    await readBundleFloats(entry, weights.subarray(offset, offset + size));
-  }
+    return { entry, offset, size };
+  });
   for (const { name, shape } of entries.values())
     throw new ConfigError(`${prefix}: surplus variable ${name} [${shape}]: the model of hparams.json has none`);
+  const weights = new Float32Array(layout.size);
+  for (const { entry, offset, size } of wanted) await readBundleFloats(entry, weights.subarray(offset, offset + size));
   return { model, layout, weights };
 }
 

@@ -12,10 +12,10 @@ import {
   unfinishedPrefix,
 } from "./checkpoint.ts";
 import { ConfigError } from "./errors.ts";
-import { type Pretrained, readPretrained } from "./huggingface.ts";
 import { isAbsent, readJson } from "./json.ts";
 import { manifestName, syncDirectory, writeProven } from "./manifest.ts";
 import { hyperparametersName, readRelease } from "./openai-release.ts";
+import { type Pretrained, readPretrained } from "./pretrained.ts";
 
 /** Steps of the checkpoints in a run's directory, newest first; an absent directory has none. */
 export async function checkpointSteps(runDirectory: string): Promise<number[]> {

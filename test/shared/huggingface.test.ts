@@ -2,10 +2,11 @@ import { mkdtemp, rm, writeFile } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { afterEach, beforeEach, describe, expect, test } from "vitest";
-import { configOf, modelOf, readPretrained, tensorsOf } from "../../shared/huggingface.ts";
+import { configOf, modelOf, tensorsOf } from "../../shared/huggingface.ts";
 import { initialWeights } from "../../shared/init.ts";
 import { layoutOf } from "../../shared/layout.ts";
 import { type ModelConfig, modelSchema } from "../../shared/model.ts";
+import { readPretrained } from "../../shared/pretrained.ts";
 import { encode, type TensorToWrite } from "../../shared/safetensors.ts";
 
 const tinyModel: ModelConfig = {
@@ -117,6 +118,12 @@ describe("refused by name", () => {
       tensors.map((t) => (t.name.endsWith("h.1.mlp.c_fc.weight") ? { ...t, shape: [32, 8] } : t)),
       /tensor transformer\.h\.1\.mlp\.c_fc\.weight is \[32,8\], config\.json asks for \[8,32\]/,
     ));
+  test("sizes beyond any memory, before it is taken", () =>
+    refused(tensors, /tensor transformer\.wte\.weight is \[11,8\], config\.json asks for \[1000000,65536\]/, {
+      ...tinyModel,
+      vocabSize: 1_000_000,
+      nEmbd: 65_536,
+    }));
   test("a missing tensor", () =>
     refused(
       tensors.filter(({ name }) => !name.endsWith("ln_f.bias")),
