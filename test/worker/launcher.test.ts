@@ -1,6 +1,9 @@
+import { spawn } from "node:child_process";
 import { chmodSync, mkdirSync, mkdtempSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
+import { createInterface } from "node:readline";
+import { pathToFileURL } from "node:url";
 import { beforeEach, expect, test } from "vitest";
 import { chooseGpus, findGpus, type Gpu } from "../../worker/gpus.ts";
 import { launch, type Machine, nextStart, planSlots, type Slot } from "../../worker/launcher.ts";
@@ -211,4 +214,37 @@ test("killing ends those that do not listen", async () => {
   stop.abort();
   kill.abort();
   await done;
+});
+
+test("a launcher that is killed takes its processes with it", async () => {
+  const compiled = pathToFileURL(join(import.meta.dirname, "../../dist/worker/launcher.js"));
+  const worker = `import { endWithLauncher } from "${compiled}";
+    process.on("SIGTERM", () => process.exit(0));
+    endWithLauncher();
+    console.log("works as", process.pid);
+    setInterval(() => {}, 1000);`;
+  const launcher = `import { launch, planSlots } from "${compiled}";
+    const never = new AbortController().signal;
+    await launch({
+      slots: planSlots([], 1, { cores: 1, numaNodes: [], hasNumactl: false }),
+      command: () => [process.execPath, "--input-type=module", "-e", ${JSON.stringify(worker)}],
+      stop: never, kill: never, log: (line) => console.log(line),
+    });`;
+  const started = spawn(process.execPath, ["--input-type=module", "-e", launcher], {
+    stdio: ["ignore", "pipe", "inherit"],
+  });
+  let pid = 0;
+  for await (const line of createInterface({ input: started.stdout })) {
+    pid = Number(/works as (\d+)/.exec(line)?.[1] ?? 0);
+    if (pid > 0) break;
+  }
+  started.kill("SIGKILL");
+  const isAlive = (): boolean => {
+    try {
+      return process.kill(pid, 0);
+    } catch {
+      return false;
+    }
+  };
+  while (isAlive()) await new Promise((resolve) => setImmediate(resolve));
 });
