@@ -156,8 +156,9 @@ INLINE void transpose(Vec (&r)[W]) {
 // ---- functions ----
 
 // e^x to 1.5 units in the last place, without overflow: x is held within [-87.3, 88.3]. Cephes' polynomial.
+// A NaN stays one: minimum and maximum give their second argument where either is NaN.
 INLINE Vec exponential(Vec x) {
-  x = minimum(maximum(x, splat(-87.3f)), splat(88.3f));
+  x = minimum(splat(88.3f), maximum(splat(-87.3f), x));
   const Vec magic = splat(12582912.0f);  // 1.5 * 2^23: adding it rounds to an integer in the low bits
   const Vec shifted = fma(x, splat(1.44269504088896341f), magic);
   const Vec n = shifted - magic;

@@ -186,6 +186,29 @@ static void generation(Case c) {
   weft_model_destroy(model);
 }
 
+// What is not finite must reach the loss and the gradient, where it is refused: no kernel may swallow it.
+static void not_finite(Case c) {
+  c.draw();
+  for (const float poison : {NAN, INFINITY}) {
+    Case poisoned = c;
+    for (const int64_t at : {static_cast<int64_t>(c.tokens[0]) * c.config.n_embd, layout_of(c.config)[3].offset}) {
+      poisoned.weights = c.weights;
+      poisoned.weights[at] = poison;
+      weft_model* model = poisoned.make(nullptr);
+      Floats gradient(c.weights.size());
+      double loss;
+      const weft_position position{};
+      CHECK(!weft_gradient(model, poisoned.weights.data(), c.tokens.data(), c.targets.data(), c.rows, c.time, &position,
+                           gradient.data(), &loss),
+            "gradient");
+      CHECK(!std::isfinite(loss), "the loss is %g with %g at weight %lld", loss, poison, static_cast<long long>(at));
+      const bool seen = std::any_of(gradient.begin(), gradient.end(), [](float g) { return !std::isfinite(g); });
+      CHECK(seen, "the gradient is finite with %g at weight %lld", poison, static_cast<long long>(at));
+      weft_model_destroy(model);
+    }
+  }
+}
+
 static void refusals() {
   Case c(WEFT_GPT2, 11, 8, 1, 2, 6, 2, 8);
   c.draw();
@@ -241,6 +264,11 @@ int main() {
   }
   Case longer(WEFT_GPT2, 20, 600, 1, 2, 8, 1, 1);
   generation(longer);
+  for (Case c : {gpt2, odd, gpt1}) {
+    not_finite(c);
+    c.config.precision = WEFT_BF16;
+    not_finite(c);
+  }
   refusals();
   std::printf("models agree\n");
 }
