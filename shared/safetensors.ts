@@ -83,7 +83,9 @@ function parseHeader(path: string, json: string, dataStart: number, fileLength: 
       );
     tensors.set(name, { name, dtype, shape, position: dataStart + begin, length });
   }
-  return { metadata: z.record(z.string(), z.string()).parse(rawMetadata), tensors, fileLength };
+  const metadata = z.record(z.string(), z.string()).safeParse(rawMetadata);
+  if (!metadata.success) throw new ConfigError(`${path}: its __metadata__ is not a map of texts`);
+  return { metadata: metadata.data, tensors, fileLength };
 }
 
 /**

@@ -124,6 +124,14 @@ describe("refused by name", () => {
       vocabSize: 1_000_000,
       nEmbd: 65_536,
     }));
+  test("metadata that is no text", async () => {
+    await writeModel(tinyModel, []);
+    const header = Buffer.from('{"__metadata__":{"format":1}}');
+    const length = Buffer.alloc(8);
+    length.writeBigUInt64LE(BigInt(header.length));
+    await writeFile(join(directory, "model.safetensors"), Buffer.concat([length, header]));
+    await expect(readPretrained(directory)).rejects.toThrow(/its __metadata__ is not a map of texts/);
+  });
   test("a missing tensor", () =>
     refused(
       tensors.filter(({ name }) => !name.endsWith("ln_f.bias")),
