@@ -35,6 +35,7 @@ export async function examine(port: number): Promise<{ findings: Finding[]; gpus
     nativeFinding(),
     ...found.gpus.map(gpuFinding),
     ...(found.gpus.length === 0 ? [{ what: "GPU", state: "absent", says: found.why } as const] : []),
+    found.gpus.length > 0 ? cudaFinding() : undefined,
     tensorflowFinding(found.gpus.length > 0),
     numaFinding(),
   ]);
@@ -107,6 +108,15 @@ function nativeFinding(): Finding {
 function gpuFinding({ index, name, memoryMiB, driver, numaNode }: Gpu): Finding {
   const node = numaNode === undefined ? "" : `, NUMA node ${numaNode}`;
   return { what: `GPU ${index}`, state: "good", says: `${name}, ${memoryMiB} MiB, driver ${driver}${node}` };
+}
+
+/** The newest CUDA that the driver runs; TensorFlow's own libraries must not be newer. */
+async function cudaFinding(): Promise<Finding> {
+  const { stdout } = await run(["nvidia-smi"], ["-q"]);
+  const version = /^CUDA Version\s*: (\d+\.\d+)/m.exec(stdout)?.[1];
+  return version
+    ? { what: "CUDA", state: "good", says: `${version} and older, by the driver` }
+    : { what: "CUDA", state: "absent", says: "nvidia-smi -q names no CUDA version" };
 }
 
 /** @param wanted a GPU is here: then it is a loss when TensorFlow cannot use it */

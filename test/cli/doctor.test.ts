@@ -1,4 +1,7 @@
+import { mkdtempSync, rmSync, writeFileSync } from "node:fs";
 import { createServer } from "node:net";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
 import { afterAll, beforeAll, expect, test } from "vitest";
 import { diagnose, printed, type Report } from "../../cli/doctor.ts";
 import { megabytesPerSecond, predict, testLink } from "../../cli/doctor-link.ts";
@@ -33,6 +36,29 @@ test("a port in use is said to be", async () => {
   await new Promise((resolve) => server.close(resolve));
   const says = `${port} cannot be listened on (EADDRINUSE); a coordinator here needs another --port`;
   expect(findings.find(({ what }) => what === "port")).toEqual({ what: "port", state: "absent", says });
+});
+
+test("with a GPU: its line, the driver's CUDA, and TensorFlow is missed", async () => {
+  const folder = mkdtempSync(join(tmpdir(), "weft-doctor-"));
+  const { PATH, WEFT_CACHE_DIR } = process.env;
+  const gpu = "0, GPU-aaaa1111, NVIDIA H100 80GB HBM3, 81559, 550.54.15, 00000000:3B:00.0";
+  const script = `#!/bin/sh\nif [ "$1" = -q ]; then echo "CUDA Version                    : 12.4"; else echo "${gpu}"; fi\n`;
+  writeFileSync(join(folder, "nvidia-smi"), script, { mode: 0o755 });
+  Object.assign(process.env, { PATH: `${folder}:${PATH}`, WEFT_CACHE_DIR: folder });
+  try {
+    const { findings } = await examine(0);
+    const lines = ["GPU 0", "CUDA", "TensorFlow"].map((name) => findings.find(({ what }) => what === name));
+    expect(lines).toEqual([
+      { what: "GPU 0", state: "good", says: "NVIDIA H100 80GB HBM3, 81559 MiB, driver 550.54.15" },
+      { what: "CUDA", state: "good", says: "12.4 and older, by the driver" },
+      { what: "TensorFlow", state: "bad", says: 'not installed; "weft install tensorflow --cuda" builds it' },
+    ]);
+  } finally {
+    process.env.PATH = PATH;
+    if (WEFT_CACHE_DIR === undefined) delete process.env.WEFT_CACHE_DIR;
+    else process.env.WEFT_CACHE_DIR = WEFT_CACHE_DIR;
+    rmSync(folder, { recursive: true });
+  }
 });
 
 test("Node too old, and features by the kernel's names", () => {
