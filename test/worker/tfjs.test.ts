@@ -221,6 +221,12 @@ test("addresses beyond 2 GB are addresses", () => {
   expectClose("columnSum", backend.ops.columnSum(a).dataSync(), sums, 1e-3);
 });
 
+test("no limit that is asked for goes beyond the heap", async () => {
+  const large = { ...model, blockSize: 1024, nLayer: 48, nHead: 25, nEmbd: 1600, vocabSize: 50257 };
+  const refused = tfjs.create({ ...options, model: large, maxRows: 1, memoryLimitBytes: 2 ** 40 });
+  await expect(refused).rejects.toThrow(/need about [\d,]+ MB, wasm float32 has 3,584 MB/);
+});
+
 test("a heap that is full says so", () => {
   const before = tf.memory().numTensors;
   expect(() => heap.empty([2 ** 30])).toThrow(/4,294,967,296 bytes more do not fit/);

@@ -15,8 +15,10 @@ export interface Backend {
   /** For people: "WebAssembly SIMD, 1 thread". */
   readonly device: string;
   readonly ops: Ops;
-  /** Bytes that tensors can take here; the engine refuses to start when its plan is above. */
+  /** Bytes that are free now; the engine refuses to start when its plan is above, unless told another limit. */
   readonly memoryLimitBytes: number;
+  /** Bytes that can be addressed at all, whatever limit was asked for. */
+  readonly addressableBytes?: number;
   /** Bytes of temporaries that one product with a weight of this many floats costs, beyond operands and result. */
   productBytes(weightFloats: number): number;
   /** A tensor with a copy of these values: tfjs may keep the array that it is given. */

@@ -49,7 +49,10 @@ export class TfjsEngine implements Engine {
     this.arithmetic = `tfjs ${backend.arithmetic}`;
     this.device = backend.device;
     this.plannedBytes = plannedBytes(model, maxRows, this.#recompute, backend.productBytes);
-    const limit = Math.min(options.memoryLimitBytes ?? Number.POSITIVE_INFINITY, backend.memoryLimitBytes);
+    const limit = Math.min(
+      options.memoryLimitBytes ?? backend.memoryLimitBytes,
+      backend.addressableBytes ?? Number.POSITIVE_INFINITY,
+    );
     if (this.plannedBytes > limit)
       throw new EngineError(
         `engine tfjs: ${maxRows} rows of ${model.blockSize} tokens need about ${megabytes(this.plannedBytes)} MB, ` +

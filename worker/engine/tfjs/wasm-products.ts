@@ -1,7 +1,7 @@
 // The operations that are matrix products, on wasm: all through one kernel that takes any strides, so that nothing is
 // transposed, and attention reads and writes each head in its place among the others. The half that the causal mask
 // hides is skipped, stripe by stripe. Twins: ops.ts.
-import type { Heads, Ops } from "./ops.ts";
+import type { Heads, Ops, Tensor } from "./ops.ts";
 import { portableOps } from "./ops.ts";
 import { compileGemm, type Matrix, scratchBytes } from "./wasm-gemm.ts";
 import type { WasmHeap } from "./wasm-heap.ts";
@@ -12,8 +12,8 @@ const stripe = 32;
 export function wasmProducts(heap: WasmHeap): Pick<Ops, "matMul" | "linear" | "attention" | "attentionBackward"> {
   const gemm = compileGemm(heap.memory, heap.reserve(scratchBytes));
 
-  /** Calls `each` with the addresses (in floats) of head h of row b: in (N, C), in (N, 3C), in (B*H, T, T). */
-  function eachHead({ B, T, H, D }: Heads, each: (narrow: number, wide: number, square: number) => void): void {
+  /** Calls `each` with where (in floats) each head of each row begins: in (N, C), in (N, 3C), in (B*H, T, T). */
+  function eachHead({ B, T, H, D }: Heads, each: (head: number, q: number, square: number) => void): void {
     for (let b = 0; b < B; b++)
       for (let h = 0; h < H; h++) each(b * T * H * D + h * D, b * T * 3 * H * D + h * D, (b * H + h) * T * T);
   }
@@ -23,6 +23,19 @@ export function wasmProducts(heap: WasmHeap): Pick<Ops, "matMul" | "linear" | "a
     for (let from = 0; from < T; from += stripe) each(from, Math.min(stripe, T - from));
   }
 
+  /** The matrix whose first element is number `first` at an address, its rows `width` floats apart. */
+  const rows = (address: number, first: number, width: number): Matrix => ({
+    address: address + 4 * first,
+    row: width,
+    column: 1,
+  });
+  /** The transpose of `rows`. */
+  const columns = (address: number, first: number, width: number): Matrix => ({
+    address: address + 4 * first,
+    row: 1,
+    column: width,
+  });
+
   return {
     matMul(a, b, transposeA, transposeB) {
       const [aRows, aColumns] = a.shape.slice(-2) as [number, number];
@@ -31,18 +44,12 @@ export function wasmProducts(heap: WasmHeap): Pick<Ops, "matMul" | "linear" | "a
       const N = transposeB ? bRows : bColumns;
       const batch = a.rank === 2 ? 1 : a.shape[0]!;
       const y = heap.empty(a.rank === 2 ? [M, N] : [batch, M, N]);
-      const at = (address: number, width: number, transposed: boolean): Matrix =>
-        transposed ? { address, row: 1, column: width } : { address, row: width, column: 1 };
-      for (let i = 0; i < batch; i++)
-        gemm(
-          M,
-          N,
-          K,
-          at(heap.address(a) + 4 * i * M * K, aColumns, transposeA),
-          at(heap.address(b) + 4 * i * K * N, bColumns, transposeB),
-          at(heap.address(y) + 4 * i * M * N, N, false),
-          0,
-        );
+      const [left, right, to] = [heap.address(a), heap.address(b), heap.address(y)];
+      for (let i = 0; i < batch; i++) {
+        const A = (transposeA ? columns : rows)(left, i * M * K, aColumns);
+        const B = (transposeB ? columns : rows)(right, i * K * N, bColumns);
+        gemm(M, N, K, A, B, rows(to, i * M * N, N), 0);
+      }
       return y;
     },
 
@@ -50,15 +57,8 @@ export function wasmProducts(heap: WasmHeap): Pick<Ops, "matMul" | "linear" | "a
       const [M, K] = x.shape as [number, number];
       const N = weight.shape[1]!;
       const y = heap.empty([M, N]);
-      gemm(
-        M,
-        N,
-        K,
-        { address: heap.address(x), row: K, column: 1 },
-        { address: heap.address(weight), row: N, column: 1 },
-        { address: heap.address(y), row: N, column: 1 },
-        bias ? heap.address(bias) : 0,
-      );
+      const [A, B, C] = [rows(heap.address(x), 0, K), rows(heap.address(weight), 0, N), rows(heap.address(y), 0, N)];
+      gemm(M, N, K, A, B, C, bias ? heap.address(bias) : 0);
       return y;
     },
 
@@ -67,67 +67,49 @@ export function wasmProducts(heap: WasmHeap): Pick<Ops, "matMul" | "linear" | "a
       const C = H * D;
       const probabilities = heap.empty([B * H, T, T]);
       const [from, p] = [heap.address(qkv), heap.address(probabilities)];
-      eachHead(heads, (_, wide, square) => {
-        const k = { address: from + 4 * (wide + C), row: 1, column: 3 * C };
+      eachHead(heads, (_, q, square) => {
         stripes(T, (t, count) => {
-          const q = { address: from + 4 * (wide + t * 3 * C), row: 3 * C, column: 1 };
-          gemm(count, t + count, D, q, k, { address: p + 4 * (square + t * T), row: T, column: 1 }, 0);
+          const Q = rows(from, q + t * 3 * C, 3 * C);
+          gemm(count, t + count, D, Q, columns(from, q + C, 3 * C), rows(p, square + t * T, T), 0);
         });
       });
       causalSoftmax(heap.floats(probabilities), heads);
       const dropped = mask ? portableOps.mul(probabilities, mask) : probabilities;
       const y = heap.empty([B * T, C]);
       const [d, to] = [heap.address(dropped), heap.address(y)];
-      eachHead(heads, (narrow, wide, square) => {
-        const v = { address: from + 4 * (wide + 2 * C), row: 3 * C, column: 1 };
+      eachHead(heads, (head, q, square) => {
         stripes(T, (t, count) => {
-          const weights = { address: d + 4 * (square + t * T), row: T, column: 1 };
-          gemm(count, D, t + count, weights, v, { address: to + 4 * (narrow + t * C), row: C, column: 1 }, 0);
+          const V = rows(from, q + 2 * C, 3 * C);
+          gemm(count, D, t + count, rows(d, square + t * T, T), V, rows(to, head + t * C, C), 0);
         });
       });
       return { y, saved: { qkv, probabilities, dropped } };
     },
 
     attentionBackward(dy, saved, heads) {
-      const { qkv, probabilities, dropped } = saved as Record<"qkv" | "probabilities" | "dropped", typeof dy>;
+      const { qkv, probabilities, dropped } = saved as Record<"qkv" | "probabilities" | "dropped", Tensor>;
       const { B, T, H, D } = heads;
       const C = H * D;
       const dScores = heap.empty([B * H, T, T]);
       const dQkv = heap.empty([B * T, 3 * C]);
-      const [from, out, d, s, to] = [qkv, dy, dropped, dScores, dQkv].map((x) => heap.address(x)) as [
-        number,
-        number,
-        number,
-        number,
-        number,
-      ];
-      /** Rows of a (N, C) or (N, 3C) matrix from query t of a head on, or its transpose. */
-      const rows = (address: number, head: number, t: number, width: number): Matrix => ({
-        address: address + 4 * (head + t * width),
-        row: width,
-        column: 1,
-      });
-      eachHead(heads, (narrow, wide, square) => {
-        const vTransposed = { address: from + 4 * (wide + 2 * C), row: 1, column: 3 * C };
+      const [from, d, s] = [heap.address(qkv), heap.address(dropped), heap.address(dScores)];
+      const [out, to] = [heap.address(dy), heap.address(dQkv)];
+      eachHead(heads, (head, q, square) => {
         stripes(T, (t, count) => {
-          const dScore = { address: s + 4 * (square + t * T), row: T, column: 1 };
-          gemm(count, t + count, D, rows(out, narrow, t, C), vTransposed, dScore, 0);
+          const V = columns(from, q + 2 * C, 3 * C);
+          gemm(count, t + count, D, rows(out, head + t * C, C), V, rows(s, square + t * T, T), 0);
         });
       });
       causalSoftmaxBackward(heap.floats(dScores), heap.floats(probabilities), heap.floats(dropped), heads);
-      eachHead(heads, (narrow, wide, square) => {
-        const [q, k, v] = [wide, wide + C, wide + 2 * C] as const;
+      eachHead(heads, (head, q, square) => {
+        const [k, v] = [q + C, q + 2 * C];
         stripes(T, (t, count) => {
-          const scores = { address: s + 4 * (square + t * T), row: T, column: 1 };
-          gemm(count, D, t + count, scores, rows(from, k, 0, 3 * C), rows(to, q, t, 3 * C), 0);
-          // Keys and values t.. are seen by queries t.. only.
-          const seenBy = (address: number): Matrix => ({
-            address: address + 4 * (square + t * T + t),
-            row: 1,
-            column: T,
-          });
-          gemm(count, D, T - t, seenBy(s), rows(from, q, t, 3 * C), rows(to, k, t, 3 * C), 0);
-          gemm(count, D, T - t, seenBy(d), rows(out, narrow, t, C), rows(to, v, t, 3 * C), 0);
+          const row = t * 3 * C;
+          gemm(count, D, t + count, rows(s, square + t * T, T), rows(from, k, 3 * C), rows(to, q + row, 3 * C), 0);
+          // Keys and values from t on are seen by queries from t on only.
+          const seen = square + t * T + t;
+          gemm(count, D, T - t, columns(s, seen, T), rows(from, q + row, 3 * C), rows(to, k + row, 3 * C), 0);
+          gemm(count, D, T - t, columns(d, seen, T), rows(out, head + t * C, C), rows(to, v + row, 3 * C), 0);
         });
       });
       return dQkv;

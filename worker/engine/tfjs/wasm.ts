@@ -27,7 +27,8 @@ export const wasm: BackendKind = {
       device: "WebAssembly SIMD, 1 thread",
       ops: wasmOps(heap),
       // An eighth for fragmentation and for what the estimate leaves out (test/worker/plan.test.ts).
-      memoryLimitBytes: Math.min(0.875 * heapEnd, process.availableMemory()),
+      addressableBytes: 0.875 * heapEnd,
+      memoryLimitBytes: process.availableMemory(),
       productBytes: () => 0,
       upload: (values, shape) => tf.tensor(values, [...shape], "float32"),
       take(tensor, out) {
