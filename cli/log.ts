@@ -1,7 +1,7 @@
 // What a run says while it works: a progress bar and short sentences on a terminal, JSON lines elsewhere. Both go to
 // standard error, so that standard output holds results alone.
 import { Writable } from "node:stream";
-import { SingleBar } from "cli-progress";
+import { Presets, SingleBar } from "cli-progress";
 import pino, { type Logger } from "pino";
 
 /** Fields of the loop's "step" line. */
@@ -32,14 +32,18 @@ class Screen extends Writable {
     super({ decodeStrings: false });
     this.#steps = steps ?? 0;
     if (steps !== undefined)
-      this.#bar = new SingleBar({
-        format:
-          "{bar} {value}/{total} | loss {loss}{valLoss} | {speed} tokens/s | {workers} workers | {eta_formatted} left",
-        stream: process.stderr,
-        hideCursor: null,
-        etaBuffer: 50,
-        fps: 5,
-      });
+      this.#bar = new SingleBar(
+        {
+          format:
+            "{bar} {value}/{total} | loss {loss}{valLoss} | {speed} tokens/s | {workers} workers | {eta_formatted} left",
+          stream: process.stderr,
+          hideCursor: null,
+          barsize: 24,
+          etaBuffer: 50,
+          fps: 5,
+        },
+        Presets.shades_classic,
+      );
   }
 
   override _write(text: string, _encoding: BufferEncoding, done: () => void): void {

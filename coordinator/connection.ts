@@ -151,6 +151,8 @@ export class Connection {
 
   /** It cannot take part, and coming back will not help. */
   refuse(reason: string): void {
+    if (this.state === "gone") return;
+    this.state = "leaving";
     this.#say({ type: "refuse", reason });
     this.#outbox.add(async () => this.close(reason));
   }

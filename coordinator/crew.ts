@@ -40,6 +40,10 @@ export class Crew {
     return this.#members.size;
   }
 
+  get isFinished(): boolean {
+    return this.#finished !== undefined;
+  }
+
   /** Take in a new connection. Its events reach the listener after the crew's own book-keeping. */
   admit(socket: WebSocket, welcome: Welcome, events: ConnectionEvents): void {
     const connection = new Connection(

@@ -130,7 +130,8 @@ export class Dispatch {
           : null;
     for (const worker of [...able, ...able]) {
       const view = views.find(({ name }) => name === worker.name);
-      if (!view) continue;
+      // It may have gone while the windows of another's lease were read.
+      if (!view || !worker.hasWeightsOf(work.step)) continue;
       const { grant, why } = nextLease(work, view, views, performance.now());
       if (!grant) continue;
       if (grant.hedgeOf) {
@@ -178,8 +179,8 @@ export class Dispatch {
       const held = this.leases.filter((lease) => lease.worker === worker.name);
       for (const lease of held) this.#work?.end(lease.id);
       this.counts.lost += held.length;
-      if (worker.name)
-        this.#options.log.info({ worker: worker.name, leases: held.map(nodeName) }, `worker gone: ${reason}`);
+      if (worker.name && !this.crew.isFinished)
+        this.#options.log.info({ leases: held.map(nodeName) }, `worker ${worker.name} gone: ${reason}`);
       this.#wake();
     },
   };
@@ -193,7 +194,8 @@ export class Dispatch {
       worker.refuse(reason);
       return;
     }
-    log.info({ worker: worker.name, device: worker.device, arithmetic: worker.arithmetic }, "worker joined");
+    const { name, device, arithmetic } = worker;
+    log.info({ worker: name, device, arithmetic }, `worker ${name} joined: ${device}`);
     this.crew.supply(worker);
   }
 

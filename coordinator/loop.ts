@@ -103,8 +103,16 @@ export class TrainingRun {
     return this.#archive.shelf;
   }
 
-  /** Train to the last step, or until stop(). @throws ConfigError when the run diverges or its disk fails */
+  /** Train to the last step, or until stop(); once. @throws ConfigError when the run diverges */
   async train(): Promise<RunResult> {
+    try {
+      return await this.#train();
+    } finally {
+      await this.#setup.ledger.close();
+    }
+  }
+
+  async #train(): Promise<RunResult> {
     const { options, weights, log } = this.#setup;
     await this.#archive.refresh();
     this.dispatch.crew.broadcast(this.#step, weights);
@@ -188,16 +196,8 @@ export class TrainingRun {
     const { seconds, phases } = this.#watch.end();
     this.metrics.observeStep(seconds, phases);
     this.history.addStep({ step: this.#step, ...this.#last });
-    const tokens = options.batchSize * options.blockSize;
-    log.info(
-      {
-        step: this.#step,
-        ...this.#last,
-        tokensPerSec: Math.round(tokens / seconds),
-        workers: this.dispatch.crew.size,
-      },
-      "step",
-    );
+    const tokensPerSec = Math.round((options.batchSize * options.blockSize) / this.#watch.stepSeconds!);
+    log.info({ step: this.#step, ...this.#last, tokensPerSec, workers: this.dispatch.crew.size }, "step");
   }
 
   /** What is due after a step. */

@@ -100,7 +100,9 @@ class Session {
     const forget = () => {
       options.leave.removeEventListener("abort", leave);
       clearInterval(this.#watchdog);
-      socket.terminate();
+      // Whatever it was: nobody may be left waiting for a closing handshake.
+      if (socket.readyState === WebSocket.OPEN) socket.close(1000);
+      setTimeout(() => socket.terminate(), 1000).unref();
     };
     this.ended.then(forget, forget);
 

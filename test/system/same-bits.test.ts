@@ -50,7 +50,7 @@ test("a worker killed, the other frozen until a third has done its work", async 
   const [first, second] = [worker("first"), worker("second")];
   await run.until(atStep(8));
   first.child.kill("SIGKILL");
-  await run.until((line) => line.msg.startsWith("worker gone"));
+  await run.until((line) => line.msg.includes(" gone: "));
   second.child.kill("SIGSTOP");
   const frozenAt = ledgerOf(out).at(-1)!.step;
   const third = worker("third");
@@ -70,7 +70,7 @@ test("all workers gone for a while, then one comes back", async () => {
   const first = weft(["worker", "--coordinator", run.url]);
   await run.until(atStep(8));
   first.child.kill("SIGKILL");
-  await run.until((line) => line.msg.startsWith("worker gone"));
+  await run.until((line) => line.msg.includes(" gone: "));
   weft(["worker", "--coordinator", run.url]);
   expect(await run.ended, run.stderr()).toBe(0);
   expect(digestOf(out)).toBe(expected);
