@@ -2,7 +2,7 @@
 // model.py on PyTorch in the same run, generation against the memory's read rate, and the streaming arithmetic.
 //
 //   npm run bench -- --nanogpt DIR [--python PYTHON]... [--rounds 5] [--settings a,b,c] [--threads 1,2]
-//                    [--precisions float32,bf16] [--parts training,generation,streaming,run] [--json FILE]
+//                    [--precisions float32,bf16] [--parts training,core,generation,streaming,run] [--json FILE]
 //
 // `bash scripts/bench-pytorch-setup.sh` makes the Python environments and prints the --python arguments.
 import { execFileSync } from "node:child_process";
@@ -16,7 +16,7 @@ import { measurePeak, type PeakRow } from "./peak.ts";
 import { measureRuns, type RunRow } from "./run.ts";
 import { settings } from "./settings.ts";
 import { measureStreaming, readRate, type StreamingRow } from "./streaming.ts";
-import { measureTraining, type Peers, type TrainingRow } from "./training.ts";
+import { measureOneCore, measureTraining, type Peers, type TrainingRow } from "./training.ts";
 
 const { values } = parseArgs({
   options: {
@@ -26,7 +26,7 @@ const { values } = parseArgs({
     settings: { type: "string", default: "a,b,c" },
     threads: { type: "string", default: "1,2" },
     precisions: { type: "string", default: "float32,bf16" },
-    parts: { type: "string", default: "training,generation,streaming,run" },
+    parts: { type: "string", default: "training,core,generation,streaming,run" },
     json: { type: "string", default: "runs/bench.json" },
   },
 });
@@ -78,10 +78,11 @@ const result: {
   peaks: PeakRow[];
   readGbPerSec: Record<number, number>;
   training: TrainingRow[];
+  oneCore: { threads: number; stepMs: number }[];
   generation: GenerationRow[];
   streaming: StreamingRow[];
   runs: RunRow[];
-} = { machine, peaks: [], readGbPerSec: {}, training: [], generation: [], streaming: [], runs: [] };
+} = { machine, peaks: [], readGbPerSec: {}, training: [], oneCore: [], generation: [], streaming: [], runs: [] };
 
 const number = (x: number) => (x >= 100 ? Math.round(x).toLocaleString("en") : x.toPrecision(3));
 const percent = (x: number) => `${Math.round(100 * x)}%`;
@@ -119,6 +120,19 @@ if (parts.has("training")) {
       `${(nativeOf(row).tokensPerSec / row.tokensPerSec).toFixed(2)}x`,
       percent(row.gflops / peakOf(row.precision, row.threads)),
       `${Math.round(row.peakBytes / 2 ** 20)} MB`,
+    ]),
+  );
+}
+
+if (parts.has("core") && process.platform === "linux") {
+  result.oneCore = await measureOneCore(rounds);
+  table(
+    "Setting a in float32 on one core (taskset -c 0)",
+    ["threads", "ms a step", "of one thread's"],
+    result.oneCore.map((row) => [
+      String(row.threads),
+      number(row.stepMs),
+      percent(row.stepMs / result.oneCore[0]!.stepMs),
     ]),
   );
 }

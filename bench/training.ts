@@ -50,6 +50,27 @@ function startEngine(contest: Contest): Promise<Child> {
   );
 }
 
+/**
+ * Milliseconds of a step of setting a when one core has to do: the cost of more threads than cores, which is what
+ * several workers on one machine are to each other. Linux only (taskset).
+ */
+export async function measureOneCore(rounds: number): Promise<{ threads: number; stepMs: number }[]> {
+  const children: { threads: number; child: Child; seconds: number[] }[] = [];
+  try {
+    for (const threads of [1, 2]) {
+      const contest: Contest = { setting: "a", engine: "native", precision: "float32", threads };
+      const program = [process.execPath, join(import.meta.dirname, "contestant.js"), JSON.stringify(contest)];
+      children.push({ threads, child: await Child.start("taskset", ["-c", "0", ...program], threads), seconds: [] });
+    }
+    for (let round = 0; round < rounds; round++)
+      for (const { child, seconds } of children)
+        seconds.push(...(await child.ask<{ seconds: number[] }>({ steps: 10 })).seconds);
+    return children.map(({ threads, seconds }) => ({ threads, stepMs: median(seconds) * 1e3 }));
+  } finally {
+    for (const { child } of children) child.stop();
+  }
+}
+
 /** The medians of one cell of the table: a setting, a precision and a number of threads, for every contestant. */
 export async function measureTraining(
   setting: Setting,
