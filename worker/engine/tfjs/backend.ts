@@ -5,6 +5,7 @@ import type { EngineOptions } from "../../engine.ts";
 import type { Ops, Tensor } from "./ops.ts";
 import { tensorflow, tensorflowGpu } from "./tensorflow.ts";
 import { wasm } from "./wasm.ts";
+import { webgpu } from "./webgpu.ts";
 
 export type BackendName = Exclude<NonNullable<EngineOptions["backend"]>, "auto">;
 
@@ -34,20 +35,22 @@ export interface Backend {
 export interface BackendKind {
   readonly name: BackendName;
   readonly gpu: boolean;
+  /** An automatic choice passes it over. */
+  readonly byNameOnly?: boolean;
   /** `why` is a full sentence either way, with the cure when it cannot. */
   probe(options: EngineOptions): Promise<{ usable: boolean; why: string }>;
   open(options: EngineOptions): Promise<Backend>;
 }
 
 /** The fastest first. */
-const kinds: readonly BackendKind[] = [tensorflowGpu, tensorflow, wasm];
+const kinds: readonly BackendKind[] = [tensorflowGpu, webgpu, tensorflow, wasm];
 
 /** The first usable backend that the options allow. `why` names what was passed over and the reason. */
 export async function chooseBackend(options: EngineOptions): Promise<{ kind?: BackendKind; why: string }> {
   const asked = options.backend ?? "auto";
   const allowed = kinds.filter(
     (kind) =>
-      (asked === "auto" || kind.name === asked) &&
+      (asked === "auto" ? !kind.byNameOnly : kind.name === asked) &&
       (options.device === "auto" || (options.device === "gpu") === kind.gpu),
   );
   const reasons: string[] = [];
