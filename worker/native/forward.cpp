@@ -26,7 +26,8 @@ void weft_model::norm(float* out, float* mean, float* rstd, const float* x, Para
   });
 }
 
-// out (n, outputs) = x (n, inputs) times a weight of the layout (inputs, outputs) + its bias, finished as `finish` says.
+// out (n, outputs) = x (n, inputs) times a weight of the layout (inputs, outputs) + its bias, finished as `finish`
+// says.
 void weft_model::linear(float* out, const float* x, ParameterAt weight_at, int inputs, int outputs, int n,
                         Matmul finish) {
   Matmul m = finish;

@@ -78,14 +78,16 @@ struct weft_generation {
   void pack_weights();
   void run(const int32_t* tokens, const std::vector<Segment>& segments, int count);
   void attend(int block, const std::vector<Segment>& segments);
-  void stream(float* y, const float* x, int n, const uint32_t* packed, const float* weight, const float* bias, int inputs,
-              int outputs, const Matmul& finish);
+  void stream(float* y, const float* x, int n, const uint32_t* packed, const float* weight, const float* bias,
+              int inputs, int outputs, const Matmul& finish);
   void head(float* logits, const float* hidden, int n);
   const uint32_t* packed_of(ParameterAt weight) const;
   float* cache(int block, int row) const {
     return buffers.caches[block] + static_cast<int64_t>(slots[row]) * model.config.block_size * 2 * model.config.n_embd;
   }
-  float* logits_of(int row) const { return buffers.logits + static_cast<int64_t>(slots[row]) * model.config.vocab_size; }
+  float* logits_of(int row) const {
+    return buffers.logits + static_cast<int64_t>(slots[row]) * model.config.vocab_size;
+  }
   // The model computes with this generation's weights and without dropout.
   void enter() {
     model.weights = weights;
@@ -118,7 +120,8 @@ void weft_generation::pack_weights() {
     model.pool->run_ranges(pairs_of(inputs), 1, 4, [&](size_t from, size_t to, int) {
       for (size_t k = from; k < to; k++)
         model.kernels->pack_down(out + k * outputs, w + 2 * k * outputs,
-                                 2 * k + 1 < static_cast<size_t>(inputs) ? w + (2 * k + 1) * outputs : nullptr, outputs);
+                                 2 * k + 1 < static_cast<size_t>(inputs) ? w + (2 * k + 1) * outputs : nullptr,
+                                 outputs);
     });
   };
   for (size_t l = 0; l < model.at.blocks.size(); l++) {
@@ -193,7 +196,8 @@ void weft_generation::attend(int block, const std::vector<Segment>& segments) {
   const Activations& a = buffers.a;
   for (const Segment& s : segments)
     for (int64_t i = 0; i < s.count; i++)
-      memcpy(cache(block, s.row) + (lengths[s.row] + i) * 2 * C, a.qkv + (s.first + i) * 3 * C + C, 2 * C * sizeof(float));
+      memcpy(cache(block, s.row) + (lengths[s.row] + i) * 2 * C, a.qkv + (s.first + i) * 3 * C + C,
+             2 * C * sizeof(float));
   model.pool->run(static_cast<int>(segments.size() * H), [&](int task, int slot) {
     const Segment& s = segments[task / H];
     const int64_t h = task % H;
@@ -225,7 +229,8 @@ void weft_generation::run(const int32_t* tokens, const std::vector<Segment>& seg
   } else {
     for (const Segment& s : segments)
       for (int64_t i = 0; i < s.count; i++)
-        model.kernels->add(buffers.embedded + (s.first + i) * C, model.weight(model.at.tokens) + tokens[s.first + i] * C,
+        model.kernels->add(buffers.embedded + (s.first + i) * C,
+                           model.weight(model.at.tokens) + tokens[s.first + i] * C,
                            model.weight(model.at.positions) + (lengths[s.row] + i) * C, C);
     const Pass pass{count, false,
                     [&](float* out, const float* x, ParameterAt weight, int inputs, int outputs, const Matmul& finish) {
@@ -263,8 +268,9 @@ void weft_generation::feed(const int32_t* tokens, const int32_t* counts, float* 
   int64_t total = 0;
   for (int r = 0; r < rows; r++) {
     if (counts[r] < 0 || counts[r] > T - lengths[r])
-      throw std::runtime_error("row " + std::to_string(r) + " holds " + std::to_string(lengths[r]) + " tokens and gets " +
-                               std::to_string(counts[r]) + " more; the block size is " + std::to_string(T));
+      throw std::runtime_error("row " + std::to_string(r) + " holds " + std::to_string(lengths[r]) +
+                               " tokens and gets " + std::to_string(counts[r]) + " more; the block size is " +
+                               std::to_string(T));
     total += counts[r];
   }
   for (int64_t i = 0; i < total; i++)
@@ -298,8 +304,8 @@ void weft_generation::feed(const int32_t* tokens, const int32_t* counts, float* 
 void weft_generation::reorder(const int32_t* from) {
   for (int r = 0; r < rows; r++)
     if (from[r] < 0 || from[r] >= rows)
-      throw std::runtime_error("row " + std::to_string(r) + " would go on from row " + std::to_string(from[r]) + " of " +
-                               std::to_string(rows));
+      throw std::runtime_error("row " + std::to_string(r) + " would go on from row " + std::to_string(from[r]) +
+                               " of " + std::to_string(rows));
   const std::vector<int> old_slots = slots, old_lengths = lengths;
   std::vector<char> claimed(rows);
   std::vector<int> copies;

@@ -132,5 +132,6 @@ struct Kernels {
 WEFT_EACH_ISA(X)
 #undef X
 extern const Kernels naive_kernels;
+const Kernels& kernels_of(Isa isa);
 
 }  // namespace weft

@@ -1,11 +1,12 @@
-// Matrix products: packed, blocked, with the epilogue applied while a tile is still in cache. After Goto & van de Geijn,
-// "Anatomy of high-performance matrix multiplication" (ACM TOMS 2008): a MR x NR tile of c lives in registers while
-// panels of a (MR wide) and b (NR wide) stream by. Included by kernels.cpp in the namespace of each instruction set.
+// Matrix products: packed, blocked, with the epilogue applied while a tile is still in cache. After Goto & van de
+// Geijn, "Anatomy of high-performance matrix multiplication" (ACM TOMS 2008): a MR x NR tile of c lives in registers
+// while panels of a (MR wide) and b (NR wide) stream by. Included by kernels.cpp in the namespace of each instruction
+// set.
 //
-// A panel holds units in the order [k][i]. A unit is what one multiply-add takes from one row: a float, or with hardware
-// bf16 a pair of bf16 of neighbouring k in the space of a float. Without that hardware, bf16 is float rounded in packing.
-// Panels are written in order in whole vectors: where MR is no multiple of W, each row's excess lanes are overwritten by
-// the next row, and W floats of slack follow the last panel.
+// A panel holds units in the order [k][i]. A unit is what one multiply-add takes from one row: a float, or with
+// hardware bf16 a pair of bf16 of neighbouring k in the space of a float. Without that hardware, bf16 is float rounded
+// in packing. Panels are written in order in whole vectors: where MR is no multiple of W, each row's excess lanes are
+// overwritten by the next row, and W floats of slack follow the last panel.
 
 #if defined(__AVX512F__)
 constexpr int MR = 14, NV = 2;

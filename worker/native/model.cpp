@@ -15,21 +15,12 @@ Memory allocate(int64_t floats) {
   return Memory(static_cast<float*>(::operator new(static_cast<size_t>(floats) * 4, std::align_val_t{64})));
 }
 
-static const Kernels& kernels_of(const char* isa) {
-  switch (isa_choose(isa)) {
-#define X(name) \
-  case Isa::name: return name::kernels;
-    WEFT_EACH_ISA(X)
-#undef X
-  }
-  return naive_kernels;
-}
-
 static void refuse(const std::string& why) { throw std::runtime_error(why); }
 
 static void check(const weft_config& c) {
   auto at_least = [](const char* name, int32_t value, int32_t least) {
-    if (value < least) refuse(std::string(name) + " is " + std::to_string(value) + ", expected at least " + std::to_string(least));
+    if (value < least)
+      refuse(std::string(name) + " is " + std::to_string(value) + ", expected at least " + std::to_string(least));
   };
   if (c.family < WEFT_BIGRAM || c.family > WEFT_GPT2) refuse("unknown family " + std::to_string(c.family));
   at_least("vocab_size", c.vocab_size, 1);
@@ -145,7 +136,7 @@ using namespace weft;
 
 weft_model::weft_model(const weft_config& given, const weft_parameter* parameters, size_t count) : config(given) {
   check(config);
-  kernels = &kernels_of(config.isa);
+  kernels = &kernels_of(isa_choose(config.isa));
   config.isa = nullptr;  // the caller's string is not kept
   at = place(config, parameters, count);
   memory = allocate(lay_out(config, *kernels, head_rows(), nullptr).floats);
@@ -197,8 +188,8 @@ static void tell(char* error, size_t size, const char* what) {
 
 // Checks shapes and ids, then runs the body with the call's inputs in place.
 template <class Body>
-static const char* call(weft_model* model, const float* weights, const int32_t* tokens, const int32_t* targets, int rows,
-                        int time, const weft_position* position, Body&& body) {
+static const char* call(weft_model* model, const float* weights, const int32_t* tokens, const int32_t* targets,
+                        int rows, int time, const weft_position* position, Body&& body) {
   try {
     const weft_config& c = model->config;
     if (rows < 1 || rows > c.max_rows)
@@ -226,7 +217,7 @@ static const char* call(weft_model* model, const float* weights, const int32_t* 
 int64_t weft_planned_bytes(const weft_config* config) {
   try {
     check(*config);
-    return lay_out(*config, kernels_of(config->isa), head_rows_of(*config), nullptr).floats * 4;
+    return lay_out(*config, kernels_of(isa_choose(config->isa)), head_rows_of(*config), nullptr).floats * 4;
   } catch (const std::exception&) {
     return -1;
   }

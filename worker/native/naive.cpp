@@ -1,5 +1,5 @@
 // Every kernel of kernels.h as the plainest loops that say what it means, sums in float64. They are the oracle of the
-// fast kernels (test/worker/native/kernels_test.cpp) and a model can run on them whole: --isa cannot name them.
+// fast kernels (test/worker/native/kernels_test.cpp) and a model can run on them whole; no --isa names them.
 #include <cmath>
 #include <cstring>
 #include <vector>
@@ -297,5 +297,15 @@ extern const Kernels naive_kernels = {
     .fold = fold,
     .add = add,
 };
+
+const Kernels& kernels_of(Isa isa) {
+  switch (isa) {
+#define X(name) \
+  case Isa::name: return name::kernels;
+    WEFT_EACH_ISA(X)
+#undef X
+  }
+  return naive_kernels;
+}
 
 }  // namespace weft

@@ -14,16 +14,6 @@
 
 using namespace weft;
 
-static const Kernels& kernels_of(Isa isa) {
-  switch (isa) {
-#define X(name) \
-  case Isa::name: return name::kernels;
-    WEFT_EACH_ISA(X)
-#undef X
-  }
-  return naive_kernels;
-}
-
 int main(int argc, char** argv) {
   if (argc != 5) return 2;
   const Kernels& kernels = kernels_of(isa_choose(argv[1]));

@@ -198,7 +198,8 @@ static void gemv_as(float* y, const float* x, int rows, const float* w, int K, i
       const float* xr = x + r * K + k;
       int j = column0;
       if (many == 4)
-        j = together == 4 ? gemv_step<U, 4>(yr, xr, K, wk, C, j, column1) : gemv_step<U, 1>(yr, xr, K, wk, C, j, column1);
+        j = together == 4 ? gemv_step<U, 4>(yr, xr, K, wk, C, j, column1)
+                          : gemv_step<U, 1>(yr, xr, K, wk, C, j, column1);
       for (; j < column1; j += W)
         for (int64_t q = 0; q < together; q++) {
           Vec s = load_first(yr + q * C + j, column1 - j);

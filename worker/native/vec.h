@@ -37,8 +37,8 @@ INLINE Ints lanes() {
 }
 INLINE Vec select(Ints mask, Vec yes, Vec no) { return (Vec)(((Ints)yes & mask) | ((Ints)no & ~mask)); }
 
-// ---- per set: splat, fma(a, b, c) = a * b + c, maximum, minimum, and the first n lanes of memory (n >= W: all; n <= 0: none;
-// lanes that are not loaded are 0) ----
+// ---- per set: splat, fma(a, b, c) = a * b + c, maximum, minimum, and the first n lanes of memory (n >= W: all lanes;
+// n <= 0: none; lanes that are not loaded are 0) ----
 
 #if defined(__AVX512F__)
 

@@ -3,7 +3,7 @@
 //
 // Letters: B rows (sequences), T time, N = B * T, C width, V vocabulary, H heads, L layers, P parameters.
 // Memory: every array is dense, row-major and owned by the caller; float arrays need only their natural alignment.
-// Inputs and outputs never overlap. Nothing is allocated by a call; all is planned in *_create.
+// Inputs and outputs never overlap. All arrays of a model are planned in *_create; calls allocate none.
 // Threads: a call blocks until it is done; calls on one model (or its generations) must not overlap in time.
 // Same bits: results do not depend on the number of threads, only on the arithmetic (weft_arithmetic).
 // Denormals: calls flush them to zero on the threads that compute and put each thread's mode back afterwards.

@@ -73,7 +73,9 @@ static void matmul_case(int M, int N, int K) {
   f.lda = (f.a_transposed ? M : K) + pick(0, 3);
   f.ldb = (f.b_transposed ? K : N) + pick(0, 3);
   f.ldc = N + pick(0, 3);
-  auto extent = [](int64_t rows, int64_t ld, int64_t columns) { return static_cast<size_t>((rows - 1) * ld + columns); };
+  auto extent = [](int64_t rows, int64_t ld, int64_t columns) {
+    return static_cast<size_t>((rows - 1) * ld + columns);
+  };
   const Floats a = random_floats(f.a_transposed ? extent(K, f.lda, M) : extent(M, f.lda, K));
   const Floats b = random_floats(f.b_transposed ? extent(N, f.ldb, K) : extent(K, f.ldb, N));
   const Floats start = random_floats(extent(M, f.ldc, N)), residual = random_floats(start.size());
@@ -93,7 +95,8 @@ static void matmul_case(int M, int N, int K) {
     const int step = by_rows ? k.tile_rows : k.tile_columns, units = ((by_rows ? M : N) + step - 1) / step;
     for (int p = 0; p < pieces; p++) {
       const int from = units * p / pieces * step, to = std::min(by_rows ? M : N, units * (p + 1) / pieces * step);
-      if (from < to) k.matmul(f, by_rows ? from : 0, by_rows ? to : M, by_rows ? 0 : from, by_rows ? N : to, scratch.first);
+      if (from < to)
+        k.matmul(f, by_rows ? from : 0, by_rows ? to : M, by_rows ? 0 : from, by_rows ? N : to, scratch.first);
     }
     if (f.epilogue == Epilogue::gelu) c.insert(c.end(), slopes.begin(), slopes.end());
     return c;
@@ -154,10 +157,10 @@ static void norm_case(int N, int C) {
   const bool has_bias = coin(), add = coin();
   auto run = [&](const Kernels& k) {
     Floats out(x.size()), mean(N), rstd(N), dx = start, dweight(C), dbias(C);
-    k.norm_forward(out.data(), mean.data(), rstd.data(), x.data(), weight.data(), has_bias ? bias.data() : nullptr, 1e-5f,
-                   C, 0, N);
-    k.norm_backward(dx.data(), add, dweight.data(), has_bias ? dbias.data() : nullptr, dout.data(), x.data(), mean.data(),
-                    rstd.data(), weight.data(), C, 0, N);
+    k.norm_forward(out.data(), mean.data(), rstd.data(), x.data(), weight.data(), has_bias ? bias.data() : nullptr,
+                   1e-5f, C, 0, N);
+    k.norm_backward(dx.data(), add, dweight.data(), has_bias ? dbias.data() : nullptr, dout.data(), x.data(),
+                    mean.data(), rstd.data(), weight.data(), C, 0, N);
     for (const Floats* part : {&mean, &rstd, &dx, &dweight, &dbias}) out.insert(out.end(), part->begin(), part->end());
     return out;
   };
@@ -189,15 +192,18 @@ static void gemv_case(int rows, int K, int C) {
       for (int r = 0; r < rows; r++) k.pack_row(&x_pairs[r * pairs], &x[static_cast<size_t>(r) * K], K);
       for (int j = 0; j < C; j++) k.pack_row(&along[j * pairs], &w[static_cast<size_t>(j) * K], K);
       for (int i = 0; i < K; i += 2)
-        k.pack_down(&down[i / 2 * C], &w[static_cast<size_t>(i) * C], i + 1 < K ? &w[static_cast<size_t>(i + 1) * C] : nullptr, C);
+        k.pack_down(&down[i / 2 * C], &w[static_cast<size_t>(i) * C],
+                    i + 1 < K ? &w[static_cast<size_t>(i + 1) * C] : nullptr, C);
     };
     auto run = [&](const Kernels& k, int cut) {
       pack(k);
       Floats y(static_cast<size_t>(rows) * C), z(y.size());
       const void* in = bf16 ? static_cast<const void*>(x_pairs.data()) : x.data();
       for (const auto& [from, to] : {std::pair{0, cut}, std::pair{cut, C}}) {
-        k.gemv(y.data(), in, rows, bf16 ? static_cast<const void*>(down.data()) : w.data(), K, C, bias.data(), bf16, from, to);
-        k.gemv_transposed(z.data(), in, rows, bf16 ? static_cast<const void*>(along.data()) : w.data(), K, C, bf16, from, to);
+        k.gemv(y.data(), in, rows, bf16 ? static_cast<const void*>(down.data()) : w.data(), K, C, bias.data(), bf16,
+               from, to);
+        k.gemv_transposed(z.data(), in, rows, bf16 ? static_cast<const void*>(along.data()) : w.data(), K, C, bf16,
+                          from, to);
       }
       y.insert(y.end(), z.begin(), z.end());
       return y;
@@ -251,19 +257,14 @@ static void gelu_case() {
       CHECK(std::fabs(slope[i] - slope_naive[i]) <= allowed, "gelu'(%g) is %.9g, expected %.9g", x[i], slope[i],
             slope_naive[i]);
       if (!tanh_form)
-        CHECK(std::fabs(c[i] - c_naive[i]) <= 1e-5 * std::fabs(c_naive[i]), "gelu(%g) is %.9g, expected %.9g", x[i], c[i],
-              c_naive[i]);
+        CHECK(std::fabs(c[i] - c_naive[i]) <= 1e-5 * std::fabs(c_naive[i]), "gelu(%g) is %.9g, expected %.9g", x[i],
+              c[i], c_naive[i]);
     }
   }
 }
 
 int main() {
-  switch (isa_under_test()) {
-#define X(name) \
-  case Isa::name: fast = &name::kernels; break;
-    WEFT_EACH_ISA(X)
-#undef X
-  }
+  fast = &kernels_of(isa_under_test());
   gelu_case();
   for (int i = 0; i < 150; i++) matmul_case(pick(1, 80), pick(1, 100), pick(1, 80));
   for (int i = 0; i < 6; i++) matmul_case(pick(1, 40), pick(1, 70), pick(500, 3000));

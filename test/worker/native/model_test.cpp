@@ -227,7 +227,8 @@ static void refusals() {
   double loss;
   const weft_position at{};
   auto run = [&](int rows, int time) {
-    return weft_gradient(model, c.weights.data(), c.tokens.data(), c.targets.data(), rows, time, &at, out.data(), &loss);
+    return weft_gradient(model, c.weights.data(), c.tokens.data(), c.targets.data(), rows, time, &at, out.data(),
+                         &loss);
   };
   CHECK(run(3, 8) && run(0, 8) && run(1, 9) && run(1, 0), "rows or time out of range");
   c.targets[5] = 11;
