@@ -84,6 +84,7 @@ class Session {
   #computing: HeldLease | undefined;
   #busy = false;
   #leaving = false;
+  #over = false;
   #heardAt = performance.now();
   #watchdog: NodeJS.Timeout | undefined;
 
@@ -98,6 +99,7 @@ class Session {
     const leave = () => this.#leave();
     options.leave.addEventListener("abort", leave);
     const forget = () => {
+      this.#over = true;
       options.leave.removeEventListener("abort", leave);
       clearInterval(this.#watchdog);
       // Whatever it was: nobody may be left waiting for a closing handshake.
@@ -292,6 +294,8 @@ class Session {
         await this.#outbox.send(encodeMessage({ type: "answer", lease: id, losses }));
       });
     } catch (error) {
+      // The engine of a session that is over may be gone already: nobody waits for this answer.
+      if (this.#over) return;
       if (!(error instanceof EngineError)) throw error;
       this.#options.onEvent(`lease handed back: ${error.message}`);
       handBack(messageOf(error).slice(0, 2000));
