@@ -2,12 +2,11 @@
 // It says when it is ready, then answers each line {"steps": n} with the seconds of n training steps: the weights to the
 // engine, forward, backward, clipping to norm 1, AdamW. nanogpt.py speaks the same.
 import { createInterface } from "node:readline";
-import { initialWeights } from "../shared/init.ts";
 import { layoutOf } from "../shared/layout.ts";
 import { nativeAddon, nativeOps } from "../shared/native.ts";
 import { scalarOps } from "../shared/vector.ts";
 import { openEngine } from "../worker/engines.ts";
-import { settings, tokensOf } from "./settings.ts";
+import { quickWeights, settings, tokensOf } from "./settings.ts";
 
 export interface Contest {
   readonly setting: string;
@@ -30,7 +29,7 @@ const { engine } = await openEngine(contest.engine, {
   device: "cpu",
 });
 
-const weights = initialWeights(model, layout, 1337);
+const weights = quickWeights(model);
 const gradient = new Float32Array(layout.size);
 const first = new Float32Array(layout.size);
 const second = new Float32Array(layout.size);

@@ -1,9 +1,8 @@
 // Tokens a second of setting c growing one token at a time. Every token reads all weights once, so the memory's read
 // rate over their bytes is the limit for one sequence.
-import { initialWeights } from "../shared/init.ts";
 import { layoutOf } from "../shared/layout.ts";
 import { openEngine } from "../worker/engines.ts";
-import { settings } from "./settings.ts";
+import { quickWeights, settings } from "./settings.ts";
 import { median } from "./training.ts";
 
 export interface GenerationRow {
@@ -24,7 +23,7 @@ export async function measureGeneration(
   const { model } = settings[2]!;
   const layout = layoutOf(model);
   const { engine } = await openEngine("native", { model, maxRows: 1, precision, threads, device: "cpu" });
-  await engine.setWeights(initialWeights(model, layout, 1337));
+  await engine.setWeights(quickWeights(model));
   const generation = await engine.generation(rows);
   const token = (i: number) => Int32Array.of((i * 7919) % model.vocabSize);
   const every = (ids: Int32Array) => Array.from({ length: rows }, () => ids);

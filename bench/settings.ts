@@ -45,3 +45,17 @@ export function flopsPerToken({ model }: Setting): number {
 }
 
 export const parametersOf = ({ model }: Setting): number => layoutOf(model).size;
+
+/** Weights of the usual size without the cost of drawing 124 million normal numbers: norms 1, matrices within 0.035. */
+export function quickWeights(model: ModelConfig): Float32Array {
+  const layout = layoutOf(model);
+  const weights = new Float32Array(layout.size).fill(1);
+  let state = 1;
+  for (const { offset, size, shape } of layout.parameters)
+    if (shape.length > 1)
+      for (let i = offset; i < offset + size; i++) {
+        state = (Math.imul(state, 1664525) + 1013904223) | 0;
+        weights[i] = (state >> 8) * (0.035 / 2 ** 23);
+      }
+  return weights;
+}
