@@ -11,6 +11,7 @@ import { quickWeights, settings, tokensOf } from "./settings.ts";
 export interface Contest {
   readonly setting: string;
   readonly engine: "native" | "tfjs";
+  readonly backend?: "tensorflow" | "wasm";
   readonly precision: "float32" | "bf16";
   readonly threads: number;
 }
@@ -27,6 +28,7 @@ const { engine } = await openEngine(contest.engine, {
   precision: contest.precision,
   threads: contest.threads,
   device: "cpu",
+  backend: contest.backend ?? "auto",
 });
 
 const weights = quickWeights(model);

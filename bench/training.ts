@@ -1,6 +1,7 @@
 // Training steps of every contestant on one setting, in turns A B C A B C, so that whatever else the machine does hits
 // all alike; medians and ratios of the same run.
 import { join } from "node:path";
+import { findAddon } from "../worker/tensorflow/build.ts";
 import { Child } from "./child.ts";
 import type { Contest } from "./contestant.ts";
 import { flopsPerToken, type Setting, tokensOf } from "./settings.ts";
@@ -85,7 +86,8 @@ export async function measureTraining(
     children.push(await startEngine({ ...contest, engine: "native" }));
     if (peers.nanogpt)
       for (const python of peers.pythons) children.push(await startPyTorch(python, peers, setting, threads, precision));
-    if (precision === "float32") children.push(await startEngine({ ...contest, engine: "tfjs" }));
+    if (precision === "float32") children.push(await startEngine({ ...contest, engine: "tfjs", backend: "wasm" }));
+    if (findAddon(false)) children.push(await startEngine({ ...contest, engine: "tfjs", backend: "tensorflow" }));
 
     const seconds: number[][] = children.map(() => []);
     const peakBytes: number[] = children.map(() => 0);
