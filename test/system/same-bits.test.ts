@@ -5,11 +5,12 @@ import { atStep, coordinator, digestOf, killAll, ledgerOf, temporary, text, weft
 
 afterEach(killAll);
 
-const steps = 40;
+/** Many and short, so that a signal comes in the middle on the fastest engine as on the slowest. */
+const steps = 400;
 const tiny = [
   ...["--data", text, "--block-size", "16", "--n-layer", "2", "--n-head", "2", "--n-embd", "32"],
   ...["--dropout", "0.1", "--batch-size", "16", "--shards", "8", "--warmup-steps", "5"],
-  ...["--steps", String(steps), "--eval-windows", "40", "--eval-interval", "0", "--checkpoint-interval", "10"],
+  ...["--steps", String(steps), "--eval-windows", "40", "--eval-interval", "0", "--checkpoint-interval", "100"],
 ];
 
 /** What one worker computes: the answer that every other run has to give. */
@@ -48,7 +49,8 @@ test("a worker killed, the other frozen until a third has done its work", async 
   const run = await coordinator([...tiny, "--out", out]);
   const worker = (name: string) => weft(["worker", "--coordinator", run.url, "--name", name]);
   const [first, second] = [worker("first"), worker("second")];
-  await run.until(atStep(8));
+  for (const name of ["first", "second"]) await run.until((line) => line.msg.startsWith(`worker ${name} joined`));
+  await run.until(atStep((ledgerOf(out).at(-1)?.step ?? 0) + 8));
   first.child.kill("SIGKILL");
   await run.until((line) => line.msg.includes(" gone: "));
   second.child.kill("SIGSTOP");
@@ -81,13 +83,13 @@ test("a coordinator killed in the middle and resumed while its worker waits", as
   const first = await coordinator([...tiny, "--out", out]);
   const port = first.url.split(":").at(-1)!;
   const worker = weft(["worker", "--coordinator", first.url]);
-  await first.until((line) => line.msg.startsWith("checkpoint ") && (line.step ?? 0) >= 10);
+  await first.until((line) => line.msg.startsWith("checkpoint ") && (line.step ?? 0) >= 100);
   first.child.kill("SIGKILL");
   await first.ended;
   const second = weft(["coordinator", ...tiny, "--out", out, "--resume", "--no-stay", "--port", port]);
   expect(await second.ended, second.stderr()).toBe(0);
   expect(await worker.ended, worker.stderr()).toBe(0);
-  expect(second.log.find((line) => line.msg.startsWith("resuming"))?.step).toBeGreaterThanOrEqual(10);
+  expect(second.log.find((line) => line.msg.startsWith("resuming"))?.step).toBeGreaterThanOrEqual(100);
   expectEveryShardOnce(out);
   expect(digestOf(out)).toBe(expected);
 });
@@ -112,7 +114,7 @@ test("a worker stopped by SIGTERM hands back what it holds and exits with 0", as
   const out = temporary();
   const run = await coordinator([...tiny, "--out", out]);
   const workers = ["a", "b"].map((name) => weft(["worker", "--coordinator", run.url, "--name", name]));
-  await run.until(atStep(8));
+  await run.until((line) => line.msg.startsWith("worker a joined"));
   workers[0]!.child.kill("SIGTERM");
   expect(await workers[0]!.ended, workers[0]!.stderr()).toBe(0);
   expect(await run.ended, run.stderr()).toBe(0);

@@ -94,8 +94,8 @@ export interface LedgerLine {
 
 export function ledgerOf(directory: string): LedgerLine[] {
   return readFileSync(join(directory, "ledger.jsonl"), "utf8")
-    .trimEnd()
     .split("\n")
+    .slice(0, -1)
     .map((line) => JSON.parse(line));
 }
 
