@@ -30,16 +30,17 @@ export function trainCommand(): Command {
     log.info(`model: ${summaryOf(model)}; ${layout.size.toLocaleString("en")} parameters`);
     const run = new TrainingRun(setup);
     const token = await resolveToken(options.host, options.tokenFile, process.env);
+    const slots = await slotsOf(options, token ? { WEFT_TOKEN: token.text } : {});
     const server = await serve(run, { ...options, access: accessWith(token?.text), log });
     log.info(`dashboard: http://${server.address}/`);
     if (!isLoopback(options.host))
       process.stderr.write(`more workers: ${workerLine(options.host, server.port, token)}\n`);
-    const stopWorkers = new AbortController();
+    const [stopWorkers, killWorkers] = [new AbortController(), new AbortController()];
     const workers = launch({
-      slots: await slotsOf(options, token ? { WEFT_TOKEN: token.text } : {}),
+      slots,
       command: workerCommandLine(options, `ws://${server.address}`),
       stop: stopWorkers.signal,
-      kill: new AbortController().signal,
+      kill: killWorkers.signal,
       log: (line) => relay(log, line),
     }).catch((error: Error) => run.dispatch.fail(error));
     onStopSignal((signal) => run.stop(signal));
@@ -47,11 +48,12 @@ export function trainCommand(): Command {
       const result = await run.train();
       close();
       stopWorkers.abort();
+      setTimeout(() => killWorkers.abort(), longestGoodbyeMs).unref();
       await workers;
       const validation = result.valLossNats === null ? "" : `, validation loss ${result.valLossNats.toFixed(4)}`;
       console.log(`${result.finished ? "finished" : "stopped after"} ${result.step} steps${validation}`);
       if (result.finished && options.sampleTokens > 0) await showSample(options, setup);
-      console.log(`checkpoint: ${result.checkpoint}`);
+      console.log(result.checkpoint === null ? "no checkpoint yet" : `checkpoint: ${result.checkpoint}`);
     } finally {
       close();
       stopWorkers.abort();
@@ -61,6 +63,9 @@ export function trainCommand(): Command {
     }
   });
 }
+
+/** A worker that has not ended so long after it was asked to is ended. */
+const longestGoodbyeMs = 20_000;
 
 /** One process for each GPU where GPUs were asked for, else --workers of them, each with its share of the cores. */
 async function slotsOf(options: Options, environment: Record<string, string>): Promise<Slot[]> {

@@ -106,25 +106,33 @@ export class Connection {
     return this.state === "ready" && this.step === step;
   }
 
-  /** Send weights; a newer snapshot offered meanwhile replaces what has not left yet. */
+  /** Send weights; newer ones offered meanwhile replace what has not left yet. */
   offer(snapshot: WeightsSnapshot): void {
     if (this.state !== "ready") return;
+    const isQueued = this.#wanted !== undefined;
     this.#wanted = snapshot;
-    snapshot.users++;
-    this.#outbox.add(async () => {
+    if (!isQueued) this.#outbox.add(() => this.#sendWanted());
+  }
+
+  async #sendWanted(): Promise<void> {
+    for (let current = this.#wanted; current; current = this.#wanted) {
+      current.users++;
       try {
-        for (const frame of snapshot.frames) {
-          if (this.#wanted !== snapshot) return;
+        for (const frame of current.frames) {
+          if (this.#wanted !== current) break;
           await this.#outbox.send(frame);
         }
-        this.step = snapshot.step;
-        this.#events.changed(this);
-      } finally {
+        if (this.#wanted === current) {
+          this.#wanted = undefined;
+          this.step = current.step;
+          this.#events.changed(this);
+        }
         // Frames still in the socket's queue are read from the snapshot's memory.
         await this.#outbox.flushed();
-        snapshot.users--;
+      } finally {
+        current.users--;
       }
-    });
+    }
   }
 
   /** @param windows (windowCount, T + 1) token ids; the last unit of an evaluation may have fewer than `rows` */
@@ -142,11 +150,12 @@ export class Connection {
     this.#say({ type: "cancel", lease });
   }
 
-  /** The run is over. */
-  finish(reason: string): void {
+  /** The run is over. Resolves when the worker has been told, or cannot be. */
+  async finish(reason: string): Promise<void> {
     if (this.state === "gone") return;
     this.#say({ type: "finish", reason });
     this.#outbox.add(async () => this.#socket.close(1000, "finished"));
+    await this.#outbox.drained();
   }
 
   /** It cannot take part, and coming back will not help. */

@@ -1,6 +1,7 @@
 // The workers of a run: who is here, how fast each is, and which weights they are sent. Joining and leaving at any
 // moment is normal.
 import { performance } from "node:perf_hooks";
+import { setTimeout as sleep } from "node:timers/promises";
 import type { WebSocket } from "ws";
 import type { VectorPool } from "../shared/tree.ts";
 import { Connection, type ConnectionEvents, WeightsSnapshot, type Welcome } from "./connection.ts";
@@ -62,7 +63,7 @@ export class Crew {
       (wanted) => this.#uniqueName(wanted),
     );
     this.#members.set(connection, { speed: {}, lastAnswerAt: 0, shardsDone: 0, handbacks: 0 });
-    if (this.#finished !== undefined) connection.finish(this.#finished);
+    if (this.#finished !== undefined) void connection.finish(this.#finished);
   }
 
   #uniqueName(wanted: string): string {
@@ -129,10 +130,11 @@ export class Crew {
     return [...this.#members.keys()].find((worker) => worker.name === name);
   }
 
-  /** Send everyone home, and whoever still comes. */
-  finish(reason: string): void {
+  /** Send everyone home, and whoever still comes. Resolves when all have been told, or soon. */
+  async finish(reason: string): Promise<void> {
     this.#finished = reason;
-    for (const worker of this.#members.keys()) worker.finish(reason);
+    const told = Promise.all([...this.#members.keys()].map((worker) => worker.finish(reason)));
+    await Promise.race([told, sleep(2000, undefined, { ref: false })]);
   }
 
   bytes(): { bytesIn: number; bytesOut: number } {

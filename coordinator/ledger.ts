@@ -1,7 +1,7 @@
 // The ledger: one line a step in ledger.jsonl with who computed what and what came out, chained to the line before by
 // its SHA-256. Each shard of each step stands in it exactly once; a checkpoint remembers how long the ledger was.
 import { createHash } from "node:crypto";
-import { createReadStream } from "node:fs";
+import { constants, createReadStream } from "node:fs";
 import { type FileHandle, open } from "node:fs/promises";
 import { join } from "node:path";
 import { createInterface } from "node:readline";
@@ -31,6 +31,7 @@ export class Ledger {
   readonly #file: FileHandle;
   #bytes: number;
   #position: LedgerPosition;
+  #isCut = false;
 
   private constructor(file: FileHandle, bytes: number, position: LedgerPosition) {
     this.#file = file;
@@ -44,20 +45,22 @@ export class Ledger {
 
   /**
    * Open the ledger of a run directory at a position. What stands after it belongs to steps that will be done again, to
-   * the same bits, and is cut off.
+   * the same bits, and is cut off by the first append.
    * @throws ConfigError if the chain of lines up to the position is broken or too short
    */
   static async open(runDir: string, position: LedgerPosition): Promise<Ledger> {
     const path = join(runDir, "ledger.jsonl");
     const bytes = position.lines === 0 ? 0 : await provenLength(path, position);
-    const file = await open(path, bytes === 0 ? "w" : "r+").catch((error: NodeJS.ErrnoException) => {
+    const file = await open(path, constants.O_RDWR | constants.O_CREAT).catch((error: NodeJS.ErrnoException) => {
       throw new ConfigError(`${path}: cannot be opened (${error.code})`, { cause: error });
     });
-    await file.truncate(bytes);
     return new Ledger(file, bytes, position);
   }
 
   async append(entry: LedgerEntry): Promise<void> {
+    // Not before there is something to say: a start that fails must leave another process's ledger alone.
+    if (!this.#isCut) await this.#file.truncate(this.#bytes);
+    this.#isCut = true;
     const line = `${JSON.stringify({ ...entry, previous: this.#position.head })}\n`;
     await this.#file.write(line, this.#bytes);
     this.#bytes += Buffer.byteLength(line);

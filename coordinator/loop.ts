@@ -42,6 +42,8 @@ export interface RunSetup {
   readonly step: number;
   /** The arithmetic that made the weights, of a run that is resumed. */
   readonly arithmetic?: string | undefined;
+  /** Validation loss of the checkpoint that is resumed, where it has one. */
+  readonly valLossNats?: number | undefined;
   readonly bestValLossNats?: number | undefined;
   readonly dataset: Dataset;
   readonly sampler: Sampler;
@@ -56,8 +58,8 @@ export interface RunResult {
   readonly finished: boolean;
   readonly valLossNats: number | null;
   readonly weightsDigest: string;
-  /** Path of the checkpoint of `step`. */
-  readonly checkpoint: string;
+  /** Path of the checkpoint of `step`; none before the first step. */
+  readonly checkpoint: string | null;
 }
 
 export class TrainingRun {
@@ -85,6 +87,7 @@ export class TrainingRun {
     this.#pool = new VectorPool(layout.size);
     this.#sum = new TreeSum({ first: 0, count: options.shards }, this.#pool, ops);
     this.#step = setup.step;
+    this.#valLossNats = setup.valLossNats ?? null;
     this.#digest = ops.digest(setup.weights);
     this.#archive = new Archive(options.out, options.keepCheckpoints, log, setup.bestValLossNats);
     this.dispatch = new Dispatch({
@@ -117,6 +120,8 @@ export class TrainingRun {
     await this.#archive.refresh();
     this.dispatch.crew.broadcast(this.#step, weights);
     try {
+      // A run that was stopped in its last evaluation still owes it.
+      if (this.#step === options.steps && this.#valLossNats === null) await this.#validateAndSave();
       while (this.#step < options.steps) {
         await this.#trainStep();
         await this.#validateAndSave();
@@ -126,18 +131,19 @@ export class TrainingRun {
       if (!(error instanceof Stopped)) throw error;
       this.#state = "stopping";
       log.info({ step: this.#step }, `stopping after step ${this.#step}: ${error.message}`);
-      if (this.#archive.newest < this.#step) await this.#checkpoint(null, false);
+      const isNew = this.#step > Math.max(this.#setup.step, this.#archive.newest);
+      if (isNew) await this.#checkpoint(null, false);
     }
     await this.#archive.whenWritten();
     this.dispatch.waitingFor = null;
     const finished = this.#state === "finished";
-    this.dispatch.crew.finish(finished ? "the run is finished" : "the coordinator stops");
+    await this.dispatch.crew.finish(finished ? "the run is finished" : "the coordinator stops");
     return {
       step: this.#step,
       finished,
       valLossNats: this.#valLossNats,
       weightsDigest: this.#digest,
-      checkpoint: join(options.out, checkpointName(this.#step)),
+      checkpoint: this.#step > 0 ? join(options.out, checkpointName(this.#step)) : null,
     };
   }
 

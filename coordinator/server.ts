@@ -45,6 +45,9 @@ export async function serve(
     if (refusal) {
       log.warn({ peer: request.socket.remoteAddress }, `connection refused: ${refusal.reason}`);
       const { status, reason } = refusal;
+      // Nobody else listens to this socket any more, and nobody waits for its other end.
+      socket.on("error", () => socket.destroy());
+      setTimeout(() => socket.destroy(), 2000).unref();
       socket.end(
         `HTTP/1.1 ${status}\r\nContent-Type: text/plain\r\nContent-Length: ${Buffer.byteLength(reason)}\r\nConnection: close\r\n\r\n${reason}`,
       );

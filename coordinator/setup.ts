@@ -51,7 +51,8 @@ export async function setUpRun(given: Options, log: Logger, substitute: boolean)
     weights: start?.weights ?? initialWeights(model, layout, options.seed),
     moments: resumed?.moments,
     step: resumed?.state.step ?? 0,
-    arithmetic: resumed && !options.anyArithmetic ? resumed.state.arithmetic : undefined,
+    arithmetic: options.anyArithmetic ? undefined : resumed?.state.arithmetic,
+    valLossNats: resumed?.state.valLossNats,
     bestValLossNats: resumed && (await readMarkers(options.out)).best?.valLossNats,
     dataset,
     sampler: options.windowsFile
@@ -121,6 +122,7 @@ async function tokenizerOf(options: Options, directory: string | undefined): Pro
 /** Options that decide the numbers of a run: they must not change when it is resumed. */
 const decisive: readonly OptionName[] = (Object.keys(optionTable) as OptionName[]).filter((name) => {
   const { group } = optionTable[name];
+  if (name === "windowsFile") return true;
   return (
     (group === "model" || group === "training") && !["evalInterval", "evalWindows", "anyArithmetic"].includes(name)
   );

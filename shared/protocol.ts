@@ -26,7 +26,8 @@ const fromWorker = z.discriminatedUnion("type", [
   z.strictObject({
     type: z.literal("answer"),
     lease: id,
-    losses: z.array(z.number()).max(largestLease),
+    // Also what is not finite: the run has to hear that it diverges.
+    losses: z.array(z.custom<number>((value) => typeof value === "number")).max(largestLease),
   }),
   /** The lease goes back unanswered, with the reason. */
   z.strictObject({ type: z.literal("handback"), lease: id, reason: sentence }),

@@ -62,7 +62,12 @@ export async function runSession(options: SessionOptions): Promise<Ending> {
     generateMask: (mask: Buffer) => mask.fill(0),
   } as ClientOptions);
   const session = new Session(socket, options);
-  return await session.ended;
+  try {
+    return await session.ended;
+  } finally {
+    // The engine outlives the session: the next one must find it at rest.
+    await session.idle();
+  }
 }
 
 class Session {
@@ -82,7 +87,9 @@ class Session {
   #fresh: { step: number; vector: Float32Array } | undefined;
   #step = -1;
   #computing: HeldLease | undefined;
-  #busy = false;
+  #opening: Promise<void> = Promise.resolve();
+  /** Of the loop that sets weights and computes leases; undefined while there is nothing to do. */
+  #working: Promise<void> | undefined;
   #leaving = false;
   #over = false;
   #heardAt = performance.now();
@@ -108,6 +115,7 @@ class Session {
     };
     this.ended.then(forget, forget);
 
+    this.#watch(options.handshakeMs, options.handshakeMs / 5);
     socket.on("open", () => this.#onOpen());
     socket.on("message", (data) => this.#onMessage(data));
     socket.on("ping", () => {
@@ -120,7 +128,8 @@ class Session {
       });
       response.on("end", () => {
         const reason = `${options.url} answers ${response.statusCode}: ${body.trim() || response.statusMessage}`;
-        if (response.statusCode === 503) this.#lose(reason);
+        // A full coordinator, or a proxy whose coordinator is not back yet.
+        if (response.statusCode! >= 500) this.#lose(reason);
         else this.#fail(new ConfigError(`worker: ${reason}`));
       });
     });
@@ -152,6 +161,7 @@ class Session {
 
   #onMessage(data: RawData): void {
     this.#heardAt = performance.now();
+    if (this.#over) return;
     const message = data as Buffer;
     try {
       if (isControl(message)) this.#onControl(decodeFromCoordinator(message));
@@ -167,7 +177,7 @@ class Session {
   #onControl(message: FromCoordinator): void {
     switch (message.type) {
       case "welcome":
-        this.#onWelcome(message).catch(this.#fail);
+        this.#opening = this.#onWelcome(message).catch(this.#fail);
         return;
       case "lease": {
         const lease = { order: message, cancelled: false };
@@ -197,10 +207,7 @@ class Session {
         `worker: this weft counts ${expected} parameters in the run's model, the coordinator's ${parameters}; run the same version on both`,
       );
     const { silenceMs, pingEveryMs } = timesOf(timeoutMs);
-    this.#watchdog = setInterval(() => {
-      if (performance.now() - this.#heardAt > silenceMs)
-        this.#lose(`the coordinator was silent for ${silenceMs / 1000} s`);
-    }, pingEveryMs);
+    this.#watch(silenceMs, pingEveryMs);
     this.#pool = new VectorPool(parameters);
     const engine = await this.#options.openEngine(welcome);
     this.#engine = engine;
@@ -208,7 +215,22 @@ class Session {
     this.#say({ type: "ready", arithmetic, device, plannedBytes });
   }
 
+  /** Give the coordinator up when it has been silent for so long. */
+  #watch(silenceMs: number, everyMs: number): void {
+    clearInterval(this.#watchdog);
+    this.#watchdog = setInterval(() => {
+      if (performance.now() - this.#heardAt > silenceMs)
+        this.#lose(`the coordinator was silent for ${silenceMs / 1000} s`);
+    }, everyMs);
+  }
+
   #onFrame(frame: Frame): void {
+    const current = this.#arrival;
+    // Weights that were overtaken by newer ones stop in the middle.
+    if (current?.vector && frame.kind === "weights" && frame.offset === 0 && frame.id > current.arrival.id) {
+      this.#pool.give(current.vector);
+      this.#arrival = undefined;
+    }
     this.#arrival ??= this.#expect(frame);
     const { arrival, vector, lease } = this.#arrival;
     arrival.take(frame);
@@ -219,7 +241,7 @@ class Session {
       this.#fresh = { step: frame.id, vector };
     }
     if (lease) lease.windows = typed(arrival.target, this.#engine!.model.vocabSize);
-    this.#work().catch(this.#fail);
+    this.#work();
   }
 
   /** The first chunk of a tensor: what is it, and where does it go? */
@@ -238,26 +260,34 @@ class Session {
     return { arrival: new Arrival("windows", frame.id, new Uint8Array(frame.total)), lease };
   }
 
+  /** Resolves when nothing of this session uses the engine any more. */
+  async idle(): Promise<void> {
+    await this.#opening;
+    await this.#working;
+  }
+
+  #work(): void {
+    this.#working ??= this.#workOff()
+      .catch(this.#fail)
+      .finally(() => {
+        this.#working = undefined;
+      });
+  }
+
   /** Take fresh weights and compute leases, one thing at a time, until there is nothing to do. */
-  async #work(): Promise<void> {
-    if (this.#busy) return;
-    this.#busy = true;
-    try {
-      for (;;) {
-        if (this.#fresh) {
-          const { step, vector } = this.#fresh;
-          this.#fresh = undefined;
-          await this.#engine!.setWeights(vector);
-          this.#pool.give(vector);
-          this.#step = step;
-        } else if (this.#queue[0]?.windows) {
-          this.#computing = this.#queue.shift();
-          await this.#compute(this.#computing!);
-          this.#computing = undefined;
-        } else break;
-      }
-    } finally {
-      this.#busy = false;
+  async #workOff(): Promise<void> {
+    while (!this.#over) {
+      if (this.#fresh) {
+        const { step, vector } = this.#fresh;
+        this.#fresh = undefined;
+        await this.#engine!.setWeights(vector);
+        this.#pool.give(vector);
+        this.#step = step;
+      } else if (this.#queue[0]?.windows) {
+        this.#computing = this.#queue.shift();
+        await this.#compute(this.#computing!);
+        this.#computing = undefined;
+      } else break;
     }
     if (this.#leaving) await this.#goodbye();
   }
@@ -265,7 +295,7 @@ class Session {
   async #compute({ order, windows }: HeldLease): Promise<void> {
     const { lease: id, step, purpose } = order;
     const handBack = (reason: string) => this.#say({ type: "handback", lease: id, reason });
-    const cancelled = () => this.#computing?.cancelled ?? false;
+    const cancelled = () => this.#over || (this.#computing?.cancelled ?? false);
     if (cancelled()) return handBack("it was cancelled");
     if (this.#leaving) return handBack("the worker leaves");
     if (step !== this.#step) return handBack(`it is of step ${step}, the weights here are of step ${this.#step}`);
@@ -307,7 +337,7 @@ class Session {
     this.#leaving = true;
     if (this.#socket.readyState === WebSocket.OPEN) {
       this.#say({ type: "leaving", reason: "asked to stop" });
-      this.#work().catch(this.#fail);
+      this.#work();
     } else this.#lose("stopped before it was connected");
   }
 

@@ -35,6 +35,13 @@ test("a ledger reopened where a checkpoint stood loses what came after, and the 
   expect(again.lines).toBe(4);
 });
 
+test("a ledger that is only opened stays as it is: another process may be writing it", async () => {
+  const atTwo = await write([1, 2, 3]);
+  const whole = await readFile(join(directory, "ledger.jsonl"), "utf8");
+  for (const position of [ledgerStart, atTwo]) await (await Ledger.open(directory, position)).close();
+  expect(await readFile(join(directory, "ledger.jsonl"), "utf8")).toBe(whole);
+});
+
 test("a line that a crash cut short is cut off", async () => {
   const atTwo = await write([1, 2]);
   await appendFile(join(directory, "ledger.jsonl"), '{"step":3,"par');

@@ -100,10 +100,10 @@ class Peer {
     this.socket.send(encodeMessage({ type: "ready", arithmetic, device: "none", plannedBytes: 0 }));
   }
 
-  answer(lease: number, count: number, value: number): void {
+  answer(lease: number, count: number, value: number, loss = 1): void {
     for (const frame of framesOf("gradient", lease, bytesOf(new Float32Array(parameters).fill(value))))
       this.socket.send(frame);
-    this.socket.send(encodeMessage({ type: "answer", lease, losses: new Array(count).fill(1) }));
+    this.socket.send(encodeMessage({ type: "answer", lease, losses: new Array(count).fill(loss) }));
   }
 
   /** Answer every lease to the end of the run. */
@@ -217,6 +217,25 @@ test("what is not finite never reaches the sum; twice the same part, and the run
   expect(run.status().leases).toMatchObject({ refused: 1, counted: 0 });
   peer.answer(second.lease, second.count, Number.POSITIVE_INFINITY);
   expect(await trained).toMatchObject({ message: expect.stringMatching(/the run diverged: .* resume with a lower/) });
+});
+
+test("a loss that is no number is an answer too, and ends the run as diverged", async () => {
+  await start();
+  const peer = new Peer();
+  await peer.join("nan");
+  const first = await peer.hear("lease");
+  const seen = peer.heard.length;
+  peer.answer(first.lease, first.count, 0, Number.NaN);
+  const second = await peer.hear("lease", seen);
+  peer.answer(second.lease, second.count, 0, Number.NaN);
+  expect(await trained).toMatchObject({ message: expect.stringMatching(/the run diverged/) });
+});
+
+test("a run stopped before its first step leaves no checkpoint behind", async () => {
+  await start();
+  run.stop("no reason");
+  expect(await trained).toMatchObject({ step: 0, finished: false, checkpoint: null });
+  expect(run.status().checkpoints).toEqual([]);
 });
 
 test("leases handed back go to others; a worker that only hands back is sent away", async () => {
