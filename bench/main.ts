@@ -171,7 +171,7 @@ if (parts.has("streaming")) {
 if (parts.has("run") && peers.nanogpt) {
   result.runs = await measureRuns(peers);
   table(
-    "End to end: setting a for 200 steps, evaluation off, two cores",
+    "End to end: setting a, steps 100 to 500 of the whole program, two cores",
     ["program", "tokens/s", "Weft is"],
     result.runs.map((row) => [
       row.who,
