@@ -214,6 +214,7 @@ export class Connection {
         this.arithmetic = message.arithmetic;
         this.device = message.device;
         this.state = "ready";
+        this.#ping();
         this.#events.ready(this);
         return;
       case "answer":
@@ -278,7 +279,11 @@ export class Connection {
       this.close(`silent for ${seconds(now - this.#heardAt)}, the limit is ${seconds(silenceMs)}`);
       this.#socket.terminate();
     } else if (now - this.connectedAt > limit) this.close(`not ready to work after ${seconds(limit)}`);
-    else if (this.#socket.readyState === this.#socket.OPEN) this.#socket.ping(String(performance.now()));
+    else this.#ping();
+  }
+
+  #ping(): void {
+    if (this.#socket.readyState === this.#socket.OPEN) this.#socket.ping(String(performance.now()));
   }
 
   #onPong(data: Buffer): void {
