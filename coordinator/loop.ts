@@ -5,6 +5,7 @@
 // It decides nothing about who computes what (dispatch.ts, plan.ts) and knows no socket (connection.ts). What reaches
 // the numbers is a function of options, data and seed alone: never of workers, their number, order or speed.
 import { join } from "node:path";
+import { performance } from "node:perf_hooks";
 import type { Logger } from "pino";
 import type { WebSocket } from "ws";
 import { checkpointName, type Moments } from "../shared/checkpoint.ts";
@@ -214,14 +215,22 @@ export class TrainingRun {
     let valLossNats: number | null = null;
     if (due(options.evalInterval)) {
       this.#state = "evaluating";
-      valLossNats = await this.#watch.timeAsync("eval", () => this.#validationLoss());
+      valLossNats = await this.#betweenSteps("eval", () => this.#validationLoss());
       this.#valLossNats = valLossNats;
       this.history.addValidation({ step: this.#step, valLossNats });
       log.info({ step: this.#step, valLossNats }, "validation");
     }
     const isBest = valLossNats !== null && valLossNats < (this.#archive.best ?? Number.POSITIVE_INFINITY);
     if (due(options.checkpointInterval) || isBest)
-      await this.#watch.timeAsync("checkpoint", () => this.#checkpoint(valLossNats, isLast));
+      await this.#betweenSteps("checkpoint", () => this.#checkpoint(valLossNats, isLast));
+  }
+
+  /** A phase that comes after its step has been counted. */
+  async #betweenSteps<T>(phase: "eval" | "checkpoint", act: () => Promise<T>): Promise<T> {
+    const started = performance.now();
+    const result = await this.#watch.timeAsync(phase, act);
+    this.metrics.observePhase(phase, (performance.now() - started) / 1000);
+    return result;
   }
 
   /** Mean loss in nats over the consecutive windows of the validation split, all or --eval-windows evenly spaced. */

@@ -1,5 +1,5 @@
 // What coordinator and worker say to each other beside tensors: msgpack maps told apart by `type`, every field checked
-// before use. See ARCHITECTURE in README.md for a step from start to finish.
+// before use. README.md tells a step from start to finish.
 import { Packr } from "msgpackr";
 import { z } from "zod";
 import { ProtocolError } from "./errors.ts";

@@ -253,6 +253,9 @@ test("leases handed back go to others; a worker that only hands back is sent awa
   await good.join("good");
   await good.workOn();
   expect(await trained).toMatchObject({ finished: true });
+  const metrics = await run.metrics.render();
+  for (const phase of ["eval", "checkpoint"])
+    expect(metrics).toContain(`weft_step_phase_duration_seconds_count{phase="${phase}"} 1`);
 });
 
 test("a peer that connects and says nothing is closed after the handshake's time", async () => {
