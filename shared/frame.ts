@@ -5,12 +5,14 @@
 //   0  uint32 magic "WFT1"      8 float64 id (lease, or step of the weights)   32 uint32 CRC-32 of the data
 //   4  uint32 kind             16 float64 offset in bytes                      36 uint32 bytes of data
 //                              24 float64 total bytes of the tensor
-import { crc32 } from "node:zlib";
+import * as zlib from "node:zlib";
 import { ProtocolError } from "./errors.ts";
+import { nativeAddon } from "./native.ts";
 
 export const headerBytes = 40;
 export const chunkBytes = 2 ** 20;
 const magic = 0x31544657;
+const crc32: (bytes: Uint8Array) => number = nativeAddon()?.crc32 ?? zlib.crc32;
 
 /** What a tensor is: weights of a step, gradient of a lease, token windows of a lease. */
 export type TensorKind = "weights" | "gradient" | "windows";

@@ -1,11 +1,12 @@
 // What only the native engine promises, beyond the contract: the same bits for any number of threads, calls that are
 // refused while another is under way, and reasons with a cure where it cannot run.
+import * as zlib from "node:zlib";
 import { describe, expect, test } from "vitest";
 import { EngineError } from "../../shared/errors.ts";
 import { initialWeights } from "../../shared/init.ts";
 import { layoutOf } from "../../shared/layout.ts";
 import type { ModelConfig } from "../../shared/model.ts";
-import { nativeStatus } from "../../shared/native.ts";
+import { nativeAddon, nativeStatus } from "../../shared/native.ts";
 import { scalarOps } from "../../shared/vector.ts";
 import { native } from "../../worker/engine/native.ts";
 import type { Engine, EngineOptions } from "../../worker/engine.ts";
@@ -48,6 +49,15 @@ describe.skipIf(!built)(`engine native${built ? "" : ` (skipped: ${why})`}`, () 
     expect(results[0]!.arithmetic).toContain(precision);
     expect(results[1]).toEqual(results[0]);
     expect(results[2]).toEqual(results[0]);
+  });
+
+  const crc32 = nativeAddon()?.crc32;
+  test.skipIf(!crc32)(`its CRC-32 is zlib's${crc32 ? "" : " (skipped: no carry-less multiplication here)"}`, () => {
+    for (let n = 0; n < 5000; n += 37) {
+      const bytes = Uint8Array.from({ length: n }, (_, i) => (i * i * 31) >> 3);
+      expect(crc32!(bytes.subarray(n % 16))).toBe(zlib.crc32(bytes.subarray(n % 16)));
+    }
+    expect(() => crc32!(new Float32Array(4) as never)).toThrow("bytes: expected a Uint8Array");
   });
 
   test("calls that overlap are refused, and the first still answers", async () => {

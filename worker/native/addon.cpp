@@ -5,6 +5,7 @@
 #include <functional>
 #include <vector>
 
+#include "crc32.h"
 #include "isa.h"
 #include "napi.h"
 #include "vector.h"
@@ -89,6 +90,12 @@ napi_value instruction_sets(Call& call) {
 
 // chooseIsa(asked): the set's name, or an error that lists those that run here.
 napi_value choose_isa(Call& call) { return text(call.env, isa_name(isa_choose(call.text(call.value(0, "isa"), "isa").c_str()))); }
+
+// crc32(bytes): only exported where it runs.
+napi_value crc32_of(Call& call) {
+  const auto bytes = call.array<uint8_t>(0, "bytes");
+  return number(call.env, crc32(bytes.data, bytes.size));
+}
 
 // ---- Model(config, parameters): weft.h, off the event loop ----
 
@@ -462,9 +469,11 @@ NAPI_MODULE_INIT() {
       method<planned_bytes>("plannedBytes"),
       method<generation_bytes>("generationBytes"),
   };
+  const napi_property_descriptor fast_crc32 = method<crc32_of>("crc32");
   if (!define<Vectors, vectors_new>(env, exports, vectors) || !define<Model, model_new>(env, exports, model) ||
       !define<Generation, generation_new>(env, exports, generation) ||
-      napi_define_properties(env, exports, sizeof functions / sizeof *functions, functions) != napi_ok)
+      napi_define_properties(env, exports, sizeof functions / sizeof *functions, functions) != napi_ok ||
+      (crc32_runs_here() && napi_define_properties(env, exports, 1, &fast_crc32) != napi_ok))
     napi_throw_error(env, nullptr, "native: the addon could not start");
   return exports;
 }

@@ -52,6 +52,11 @@ struct ArrayType<int64_t> {
   static constexpr const char* name = "BigInt64Array";
 };
 template <>
+struct ArrayType<uint8_t> {
+  static constexpr napi_typedarray_type code = napi_uint8_array;
+  static constexpr const char* name = "Uint8Array";
+};
+template <>
 struct ArrayType<uint16_t> {
   static constexpr napi_typedarray_type code = napi_uint16_array;
   static constexpr const char* name = "Uint16Array";
