@@ -43,7 +43,10 @@ export interface Engine {
   /** Bytes planned for weights, gradients and activations of maxRows rows. */
   readonly plannedBytes: number;
 
-  /** Take a copy of the weights, (P) in the layout's order. */
+  /**
+   * Compute with these weights from now on, (P) in the layout's order. They are lent until the next setWeights or
+   * dispose: an engine may read them at every call, or keep a copy; change them in between, then set them again.
+   */
   setWeights(weights: Float32Array): Promise<void>;
 
   /**

@@ -85,6 +85,8 @@ class Session {
   #arrival: { arrival: Arrival; vector?: Float32Array; lease?: HeldLease } | undefined;
   /** Newest whole weights that the engine does not have yet. */
   #fresh: { step: number; vector: Float32Array } | undefined;
+  /** What the engine computes with: weights of #step. */
+  #lent: Float32Array | undefined;
   #step = -1;
   #computing: HeldLease | undefined;
   #opening: Promise<void> = Promise.resolve();
@@ -281,7 +283,8 @@ class Session {
         const { step, vector } = this.#fresh;
         this.#fresh = undefined;
         await this.#engine!.setWeights(vector);
-        this.#pool.give(vector);
+        if (this.#lent) this.#pool.give(this.#lent);
+        this.#lent = vector;
         this.#step = step;
       } else if (this.#queue[0]?.windows) {
         this.#computing = this.#queue.shift();

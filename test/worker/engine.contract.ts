@@ -279,16 +279,15 @@ export function engineContract(name: string, create: (options: EngineOptions) =>
       expect(Math.abs(sum / 100 - without)).toBeLessThan(0.05);
     });
 
-    test("weights are taken as a copy, and new ones are honoured at once", async () => {
+    test("new weights are honoured at once, in the same array or another", async () => {
       const engine = await open(tiny);
       const tokens = ids(tiny, 4 * 8);
       const weights = lively(tiny);
       await engine.setWeights(weights);
-      const before = await gradientOf(engine, tokens, tokens, 4);
+      const first = await gradientOf(engine, tokens, tokens, 4);
       const logits = await engine.logits(tokens.slice(0, 1), 1);
       const other = lively(tiny, 2);
       weights.set(other);
-      expect(await gradientOf(engine, tokens, tokens, 4), "the caller's array changed").toEqual(before);
       await engine.setWeights(weights);
       const fresh = await opened(tiny);
       await fresh.setWeights(other);
@@ -296,6 +295,8 @@ export function engineContract(name: string, create: (options: EngineOptions) =>
       const changed = await engine.logits(tokens.slice(0, 1), 1);
       expect(worst(changed, logits).difference).toBeGreaterThan(0.01);
       expect(changed).toEqual(await fresh.logits(tokens.slice(0, 1), 1));
+      await engine.setWeights(lively(tiny));
+      expect(await gradientOf(engine, tokens, tokens, 4)).toEqual(first);
     });
 
     test("a vocabulary of thousands, targets and all", async () => {

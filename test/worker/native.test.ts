@@ -82,6 +82,20 @@ describe.skipIf(!built)(`engine native${built ? "" : ` (skipped: ${why})`}`, () 
     await engine.dispose();
   });
 
+  test("weights are lent: an array that was transferred is refused, not read", async () => {
+    const engine = await opened();
+    const weights = initialWeights(model, layout, 2);
+    await engine.setWeights(weights);
+    const generation = await engine.generation(1);
+    structuredClone(weights, { transfer: [weights.buffer as ArrayBuffer] });
+    const refusal = `weights: 0 values, expected ${layout.size}`;
+    await expect(engine.losses(tokens, tokens, 4)).rejects.toThrow(refusal);
+    await expect(generation.feed([Int32Array.of(1)])).rejects.toThrow(refusal);
+    await engine.setWeights(initialWeights(model, layout, 2));
+    expect((await engine.losses(tokens, tokens, 4)).length).toBe(4);
+    await engine.dispose();
+  });
+
   test("what it cannot do is refused by name, with the reason", async () => {
     expect(await native.probe({ ...options, device: "gpu" })).toEqual({
       usable: false,

@@ -21,7 +21,8 @@ interface CoreConfig extends ModelConfig {
 interface CoreModel {
   /** Such as "avx512 float32". */
   arithmetic(): string;
-  setWeights(weights: Float32Array): Promise<void>;
+  /** Lent until the next ones, or dispose. */
+  setWeights(weights: Float32Array): void;
   gradient(
     tokens: Int32Array,
     targets: Int32Array,
@@ -101,7 +102,6 @@ class NativeEngine implements Engine {
   readonly #maxRows: number;
   readonly #limit: number | undefined;
   readonly #loss = new Float64Array(1);
-  #hasWeights = false;
 
   /** @throws what the addon throws, or EngineError */
   constructor(addon: EngineAddon, options: EngineOptions) {
@@ -121,14 +121,12 @@ class NativeEngine implements Engine {
   }
 
   #check(tokens: Int32Array, rows: number): void {
-    if (!this.#hasWeights) throw new EngineError("engine native: setWeights has not been called");
     checkTokens(this.model, this.#maxRows, "tokens", tokens, rows);
   }
 
   async setWeights(weights: Float32Array): Promise<void> {
     checkLength("weights", weights.length, this.#layout.size);
     await inCore(() => this.#core.setWeights(weights));
-    this.#hasWeights = true;
   }
 
   async gradient(
@@ -170,7 +168,6 @@ class NativeEngine implements Engine {
   }
 
   async generation(rows: number): Promise<Generation> {
-    if (!this.#hasWeights) throw new EngineError("engine native: setWeights has not been called");
     return await inCore(() => {
       checkMemory(`${rows} growing sequences`, this.#addon.generationBytes(this.#core, rows), this.#limit);
       return new NativeGeneration(new this.#addon.Generation(this.#core, rows), this.model, rows);

@@ -1,8 +1,8 @@
 // The Node-API edge, and all of it: every argument's type and length is checked here before memory is touched, every
 // failure becomes a JavaScript error, and whatever takes longer than a stream over memory runs off the event loop.
 // No globals: any number of engines, in any number of worker_threads.
-#include <cstring>
 #include <functional>
+#include <optional>
 #include <vector>
 
 #include "crc32.h"
@@ -99,12 +99,13 @@ napi_value crc32_of(Call& call) {
 
 // ---- Model(config, parameters): weft.h, off the event loop ----
 
-// A core and its weights. It lives as long as anything that uses it: a Model, its Generations, a call under way.
+// A core and the weights it was lent. It lives as long as anything that uses it: a Model, its Generations, a call under
+// way.
 struct Core {
   weft_config config{};
   weft_model* model = nullptr;
   size_t size = 0;  // P
-  std::unique_ptr<float[]> weights;
+  std::optional<Kept> weights;
   int version = 0;    // counts setWeights: a generation is valid for one version
   bool busy = false;  // calls on one model must not overlap
   ~Core() { weft_model_destroy(model); }
@@ -122,6 +123,12 @@ Core& ready(const std::shared_ptr<Core>& core) {
   return *core;
 }
 
+// Where the weights stand now; their owner may have transferred the array since.
+const float* weights_of(const Core& core, const Call& call) {
+  if (!core.weights) throw std::runtime_error("setWeights has not been called");
+  return call.array_of<float>(core.weights->value(), "weights", core.size).data;
+}
+
 // One call under way: `compute` runs on a thread of libuv's and returns null or what went wrong, the promise settles on
 // the event loop. `arrays` stay referenced until then; they must not be transferred to another thread meanwhile.
 class Job {
@@ -131,11 +138,7 @@ class Job {
     std::unique_ptr<Job> job(new Job(call.env, std::move(core), std::move(compute)));
     napi_value promise;
     check(napi_create_promise(call.env, &job->deferred_, &promise), "making a promise");
-    for (napi_value array : arrays) {
-      napi_ref reference;
-      check(napi_create_reference(call.env, array, 1, &reference), "keeping an array");
-      job->arrays_.push_back(reference);
-    }
+    for (napi_value array : arrays) job->arrays_.emplace_back(call.env, array);
     check(napi_create_async_work(call.env, nullptr, text(call.env, "weft"), execute, complete, job.get(), &job->work_),
           "making a job");
     check(napi_queue_async_work(call.env, job->work_), "queueing a job");
@@ -144,7 +147,6 @@ class Job {
   }
 
   ~Job() {
-    for (napi_ref reference : arrays_) napi_delete_reference(env_, reference);
     if (work_) napi_delete_async_work(env_, work_);
   }
 
@@ -181,7 +183,7 @@ class Job {
   string error_;
   napi_deferred deferred_ = nullptr;
   napi_async_work work_ = nullptr;
-  std::vector<napi_ref> arrays_;
+  std::vector<Kept> arrays_;
 };
 
 struct Config {
@@ -248,7 +250,6 @@ napi_value model_new(Call& call) {
   core->model = weft_model_create(&config->fields, parameters.data(), parameters.size(), error, sizeof error);
   if (!core->model) throw std::runtime_error(error);
   core->size = static_cast<size_t>(size);
-  core->weights.reset(new float[core->size]());
   return wrap(call, std::make_unique<Model>(Model{core}));
 }
 
@@ -258,15 +259,13 @@ napi_value model_arithmetic(Call& call) {
   return text(call.env, weft_arithmetic(core->model));
 }
 
+// setWeights(weights): lent, not copied, until the next or until dispose.
 napi_value model_set_weights(Call& call) {
-  const auto core = unwrap<Model>(call.env, call.self).core;
-  ready(core);
-  const auto weights = call.array<float>(0, "weights", core->size);
-  core->version++;
-  return Job::start(call, core, {call.value(0, "weights")}, [core, weights]() -> const char* {
-    memcpy(core->weights.get(), weights.data, weights.size * sizeof(float));
-    return nullptr;
-  });
+  Core& core = ready(unwrap<Model>(call.env, call.self).core);
+  call.array<float>(0, "weights", core.size);
+  core.weights = Kept(call.env, call.value(0, "weights"));
+  core.version++;
+  return nullptr;
 }
 
 // Ids are copied: they are few, and JavaScript must not change them once they are checked.
@@ -304,10 +303,11 @@ napi_value model_gradient(Call& call) {
   const weft_position at = {words.data[0], words.data[1], words.data[2], words.data[3]};
   const auto out = call.array<float>(4, "out", core->size);
   const auto loss = call.array<double>(5, "loss", 1);
+  const float* weights = weights_of(*core, call);
   return Job::start(call, core, {call.value(4, "out"), call.value(5, "loss")},
-                    [core, batch, targets, at, out, loss] {
-                      return weft_gradient(core->model, core->weights.get(), batch.ids.data(), targets.data(),
-                                           batch.rows, batch.time, &at, out.data, loss.data);
+                    [core, weights, batch, targets, at, out, loss] {
+                      return weft_gradient(core->model, weights, batch.ids.data(), targets.data(), batch.rows,
+                                           batch.time, &at, out.data, loss.data);
                     });
 }
 
@@ -318,8 +318,9 @@ napi_value model_losses(Call& call) {
   const Batch batch = read_batch(*core, call, 2);
   const auto targets = read_ids(*core, call.array<int32_t>(1, "targets", batch.ids.size()), "targets");
   const auto out = call.array<float>(3, "out", batch.rows);
-  return Job::start(call, core, {call.value(3, "out")}, [core, batch, targets, out] {
-    return weft_losses(core->model, core->weights.get(), batch.ids.data(), targets.data(), batch.rows, batch.time,
+  const float* weights = weights_of(*core, call);
+  return Job::start(call, core, {call.value(3, "out")}, [core, weights, batch, targets, out] {
+    return weft_losses(core->model, weights, batch.ids.data(), targets.data(), batch.rows, batch.time,
                        out.data);
   });
 }
@@ -332,8 +333,9 @@ napi_value model_positions(Call& call) {
   ready(core);
   const Batch batch = read_batch(*core, call, 1);
   const auto out = call.array<float>(2, "out", batch.ids.size() * (core->config.*columns));
-  return Job::start(call, core, {call.value(2, "out")}, [core, batch, out] {
-    return compute(core->model, core->weights.get(), batch.ids.data(), batch.rows, batch.time, out.data);
+  const float* weights = weights_of(*core, call);
+  return Job::start(call, core, {call.value(2, "out")}, [core, weights, batch, out] {
+    return compute(core->model, weights, batch.ids.data(), batch.rows, batch.time, out.data);
   });
 }
 
@@ -364,6 +366,7 @@ Generation& ready_generation(Call& call) {
   const Core& core = ready(generation.core);
   if (core.version != generation.version)
     throw std::runtime_error("native: the weights changed since this generation began; begin a new one");
+  weights_of(core, call);
   return generation;
 }
 
@@ -381,7 +384,7 @@ napi_value generation_new(Call& call) {
   ready(core);
   const int rows = call.integer(call.value(1, "rows"), "rows", 1, 1 << 20);
   char error[512] = "the native engine cannot generate here";
-  weft_generation* state = weft_generation_create(core->model, core->weights.get(), rows, error, sizeof error);
+  weft_generation* state = weft_generation_create(core->model, weights_of(*core, call), rows, error, sizeof error);
   if (!state) throw std::runtime_error(error);
   const std::shared_ptr<weft_generation> shared(state, [core](weft_generation* g) { weft_generation_destroy(g); });
   return wrap(call, std::make_unique<Generation>(Generation{core, rows, core->version, shared}));

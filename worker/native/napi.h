@@ -9,6 +9,7 @@
 #include <new>
 #include <stdexcept>
 #include <string>
+#include <utility>
 
 namespace weft {
 
@@ -138,13 +139,13 @@ class Call {
   }
 
   template <class T>
-  Span<T> array(size_t i, const char* name) const {
+  Span<T> array_of(napi_value x, const char* name) const {
     bool is_array = false;
     napi_typedarray_type type;
     Span<T> span{};
     void* data = nullptr;
-    if (napi_is_typedarray(env, value(i, name), &is_array) != napi_ok || !is_array ||
-        napi_get_typedarray_info(env, values_[i], &type, &span.size, &data, nullptr, nullptr) != napi_ok ||
+    if (napi_is_typedarray(env, x, &is_array) != napi_ok || !is_array ||
+        napi_get_typedarray_info(env, x, &type, &span.size, &data, nullptr, nullptr) != napi_ok ||
         type != ArrayType<T>::code)
       throw BadArgument(string(name) + ": expected a " + ArrayType<T>::name);
     span.data = static_cast<T*>(data);
@@ -152,11 +153,16 @@ class Call {
   }
 
   template <class T>
-  Span<T> array(size_t i, const char* name, size_t size) const {
-    const Span<T> span = array<T>(i, name);
+  Span<T> array_of(napi_value x, const char* name, size_t size) const {
+    const Span<T> span = array_of<T>(x, name);
     if (span.size != size)
       throw BadArgument(string(name) + ": " + std::to_string(span.size) + " values, expected " + std::to_string(size));
     return span;
+  }
+
+  template <class T, class... Size>
+  Span<T> array(size_t i, const char* name, Size... size) const {
+    return array_of<T>(value(i, name), name, size...);
   }
 
  private:
@@ -176,6 +182,33 @@ inline napi_value text(napi_env env, const string& x) {
   check(napi_create_string_utf8(env, x.data(), x.size(), &out), "making a string");
   return out;
 }
+
+// Keeps a JavaScript value alive. Made and destroyed on the event loop.
+class Kept {
+ public:
+  Kept(napi_env env, napi_value value) : env_(env) {
+    check(napi_create_reference(env, value, 1, &reference_), "keeping a value");
+  }
+  Kept(Kept&& other) noexcept : env_(other.env_), reference_(std::exchange(other.reference_, nullptr)) {}
+  Kept& operator=(Kept&& other) noexcept {
+    std::swap(env_, other.env_);
+    std::swap(reference_, other.reference_);
+    return *this;
+  }
+  ~Kept() {
+    if (reference_) napi_delete_reference(env_, reference_);
+  }
+
+  napi_value value() const {
+    napi_value out;
+    check(napi_get_reference_value(env_, reference_, &out), "reading a kept value");
+    return out;
+  }
+
+ private:
+  napi_env env_;
+  napi_ref reference_ = nullptr;
+};
 
 // Wraps a function of Call so that C++ exceptions become JavaScript's.
 template <napi_value (*body)(Call&)>
