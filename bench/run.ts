@@ -6,6 +6,7 @@ import { mkdirSync, mkdtempSync, rmSync, symlinkSync, writeFileSync } from "node
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { openShakespeare } from "../coordinator/shakespeare.ts";
+import { fairEnvironment } from "./child.ts";
 import { settings, tokensOf } from "./settings.ts";
 import type { Peers } from "./training.ts";
 
@@ -62,7 +63,7 @@ function nanoGPT(folder: string, nanogpt: string, python: string, steps: number)
   execFileSync(python, [join(nanogpt, "train.py"), ...flags.split(/\s+/)], {
     cwd: folder,
     stdio: "ignore",
-    env: { ...process.env, OMP_NUM_THREADS: "2", OPENBLAS_NUM_THREADS: "2", OMP_WAIT_POLICY: "PASSIVE" },
+    env: fairEnvironment(2),
   });
 }
 
