@@ -15,7 +15,7 @@ export interface EngineOptions {
   /** tfjs only: the backend asked for by name. */
   readonly backend?: "auto" | "tensorflow-gpu" | "tensorflow" | "webgpu" | "wasm";
   /** native only: instruction set asked for by name. */
-  readonly isa?: "auto" | "avx512" | "avx2" | "neon" | "plain";
+  readonly isa?: "auto" | "avx512" | "avx512bf16" | "avx2" | "neon" | "plain";
   /** The engine refuses to start when it would need more than this; default: what is free on the machine. */
   readonly memoryLimitBytes?: number;
   /** Keep one block's activations and recompute the others in the backward pass. */

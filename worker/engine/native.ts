@@ -74,6 +74,7 @@ function checkMemory(what: string, bytes: number, limit = process.availableMemor
 /** The instruction sets of worker/native/isa.h, for people. */
 const deviceNames: Readonly<Record<string, string>> = {
   avx512: "AVX-512",
+  avx512bf16: "AVX-512 BF16",
   avx2: "AVX2",
   neon: "NEON",
   plain: "any CPU's instructions",
@@ -116,8 +117,9 @@ class NativeEngine implements Engine {
     checkMemory(what, this.plannedBytes, options.memoryLimitBytes);
     const pairs = this.#layout.parameters.flatMap(({ offset, size }) => [BigInt(offset), BigInt(size)]);
     this.#core = new addon.Model(config, BigInt64Array.from(pairs));
-    this.arithmetic = `native ${this.#core.arithmetic()}`;
-    this.device = `${deviceNames[addon.chooseIsa(config.isa)]}, ${config.threads} thread${config.threads === 1 ? "" : "s"}`;
+    const arithmetic = this.#core.arithmetic();
+    this.arithmetic = `native ${arithmetic}`;
+    this.device = `${deviceNames[arithmetic.split(" ")[0]!]}, ${config.threads} thread${config.threads === 1 ? "" : "s"}`;
   }
 
   #check(tokens: Int32Array, rows: number): void {

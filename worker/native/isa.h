@@ -5,7 +5,7 @@
 
 // The names of the sets in this binary, best first: X(name).
 #if defined(__x86_64__)
-#define WEFT_EACH_ISA(X) X(avx512) X(avx2) X(plain)
+#define WEFT_EACH_ISA(X) X(avx512) X(avx512bf16) X(avx2) X(plain)
 #elif defined(__aarch64__)
 #define WEFT_EACH_ISA(X) X(neon) X(plain)
 #else
@@ -31,8 +31,8 @@ const char* isa_name(Isa isa);
 // Whether this CPU and operating system can run the set.
 bool isa_runs_here(Isa isa);
 
-// The set for `asked`: null, "" or "auto" takes $WEFT_ISA, and without it the best that runs here.
-// Throws std::runtime_error naming the sets there are when `asked` is unknown or cannot run here.
-Isa isa_choose(const char* asked);
+// The set for `asked`: null, "" or "auto" takes $WEFT_ISA, and without it the fastest that runs here, for matrices of
+// bf16 or of float32. Throws std::runtime_error naming the sets there are when `asked` is unknown or cannot run here.
+Isa isa_choose(const char* asked, bool bf16 = false);
 
 }  // namespace weft

@@ -82,6 +82,10 @@ static Parameters place(const weft_config& c, const weft_parameter* parameters, 
   return at;
 }
 
+static const Kernels& kernels_for(const weft_config& c) {
+  return kernels_of(isa_choose(c.isa, c.precision == WEFT_BF16));
+}
+
 static int head_rows_of(const weft_config& c) {
   // Logits in stretches of at most 64 MB, but at least 256 rows: the head's weights are read once for each.
   const int64_t N = static_cast<int64_t>(c.max_rows) * c.block_size;
@@ -136,7 +140,7 @@ using namespace weft;
 
 weft_model::weft_model(const weft_config& given, const weft_parameter* parameters, size_t count) : config(given) {
   check(config);
-  kernels = &kernels_of(isa_choose(config.isa));
+  kernels = &kernels_for(config);
   config.isa = nullptr;  // the caller's string is not kept
   at = place(config, parameters, count);
   memory = allocate(lay_out(config, *kernels, head_rows(), nullptr).floats);
@@ -217,7 +221,7 @@ static const char* call(weft_model* model, const float* weights, const int32_t* 
 int64_t weft_planned_bytes(const weft_config* config) {
   try {
     check(*config);
-    return lay_out(*config, kernels_of(isa_choose(config->isa)), head_rows_of(*config), nullptr).floats * 4;
+    return lay_out(*config, kernels_for(*config), head_rows_of(*config), nullptr).floats * 4;
   } catch (const std::exception&) {
     return -1;
   }

@@ -16,8 +16,8 @@ using namespace weft;
 
 int main(int argc, char** argv) {
   if (argc != 5) return 2;
-  const Kernels& kernels = kernels_of(isa_choose(argv[1]));
   const bool bf16 = !strcmp(argv[2], "bf16");
+  const Kernels& kernels = kernels_of(isa_choose(argv[1], bf16));
   const int threads = atoi(argv[3]), n = atoi(argv[4]);
   Pool pool(threads, Denormals::flush);
   const std::vector<float> a(static_cast<size_t>(n) * n, 0.5f), b = a;

@@ -39,7 +39,7 @@ typedef struct weft_config {
   double dropout;                  // probability, [0, 1)
   double layer_norm_eps;
   int32_t threads;  // of the model's own pool, the caller counted: at least 1
-  const char* isa;  // name for isa_choose (isa.h); null or "auto": the best that runs here
+  const char* isa;  // name for isa_choose (isa.h); null or "auto": the fastest that runs here
 } weft_config;
 
 // One parameter tensor of the flat vector. The array comes in the order of layoutOf() in shared/layout.ts, the one
