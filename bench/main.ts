@@ -12,10 +12,10 @@ import { dirname, resolve } from "node:path";
 import { parseArgs } from "node:util";
 import { nativeAddon, nativeStatus } from "../shared/native.ts";
 import { type GenerationRow, measureGeneration } from "./generation.ts";
-import { measurePeak, type PeakRow } from "./peak.ts";
+import { measurePeak, type PeakRow, readRate } from "./peak.ts";
 import { measureRuns, type RunRow } from "./run.ts";
 import { settings } from "./settings.ts";
-import { measureStreaming, readRate, type StreamingRow } from "./streaming.ts";
+import { measureStreaming, type StreamingRow } from "./streaming.ts";
 import { measureOneCore, measureTraining, type Peers, type TrainingRow } from "./training.ts";
 
 const { values } = parseArgs({
@@ -139,7 +139,7 @@ if (parts.has("core") && process.platform === "linux") {
 
 if (parts.has("generation")) {
   for (const threads of threadCounts) {
-    result.readGbPerSec[threads] = readRate(addon, threads);
+    result.readGbPerSec[threads] = readRate(threads);
     for (const precision of precisions)
       for (const rows of [1, 8])
         result.generation.push(await measureGeneration(precision, threads, rows, result.readGbPerSec[threads]!));

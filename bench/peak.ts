@@ -1,8 +1,8 @@
-// What this machine reaches in one large matrix product: by our own kernels and by PyTorch's BLAS. The best of them is
-// what the training table's shares are of.
+// What this machine reaches in one large matrix product, by our own kernels and by PyTorch's BLAS, and in reading its
+// memory: what the shares of the other tables are of.
 import { execFileSync } from "node:child_process";
 import { join } from "node:path";
-import { settings } from "./settings.ts";
+import { parametersOf, settings } from "./settings.ts";
 import { type Peers, startPyTorch } from "./training.ts";
 
 export interface PeakRow {
@@ -13,7 +13,16 @@ export interface PeakRow {
 }
 
 const size = 1536;
-const program = join(import.meta.dirname, "../../worker/native/build/peak");
+
+/** A yardstick of worker/native/peak.cpp. */
+function measured(...words: readonly string[]): number {
+  return Number(execFileSync(join(import.meta.dirname, "../../worker/native/build/peak"), words, { encoding: "utf8" }));
+}
+
+/** Best GB/s of reading as much as the weights of setting c: what bounds generation. */
+export function readRate(threads: number): number {
+  return measured("read", String(threads), String(Math.round((4 * parametersOf(settings[2]!)) / 1e6)));
+}
 
 export async function measurePeak(
   threadCounts: readonly number[],
@@ -23,8 +32,8 @@ export async function measurePeak(
   const rows: PeakRow[] = [];
   for (const precision of precisions)
     for (const threads of threadCounts) {
-      const printed = execFileSync(program, ["auto", precision, String(threads), String(size)], { encoding: "utf8" });
-      rows.push({ precision, threads, who: "native", gflops: Number(printed) });
+      const gflops = measured("matmul", "auto", precision, String(threads), String(size));
+      rows.push({ precision, threads, who: "native", gflops });
       for (const python of peers.pythons) {
         const child = await startPyTorch(python, peers, settings[0]!, threads, precision);
         try {

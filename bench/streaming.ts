@@ -59,16 +59,3 @@ export function measureStreaming(addon: Addon, threadCounts: readonly number[], 
   all(scalarOps, 1, 1);
   return rows;
 }
-
-/** Best GB/s of reading 498 MB in one stream a thread: what bounds generation. */
-export function readRate(addon: Addon, threads: number): number {
-  const x = new Float32Array(parametersOf(settings[2]!)).fill(1);
-  const vectors = new addon.Vectors(threads, "auto");
-  let best = Number.POSITIVE_INFINITY;
-  for (let i = 0; i < 12; i++) {
-    const started = process.hrtime.bigint();
-    vectors.sumOfSquares(x);
-    best = Math.min(best, Number(process.hrtime.bigint() - started));
-  }
-  return x.byteLength / best;
-}

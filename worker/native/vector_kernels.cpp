@@ -22,6 +22,7 @@ static double sum_of_squares(const float* x, size_t n) {
     Floats f;
     memcpy(&f, x + i, sizeof f);
     const Doubles d = __builtin_convertvector(f, Doubles);
+    __builtin_prefetch(x + i + 1024);  // the chain of additions keeps the CPU from looking so far ahead itself
     lanes += d * d;
   }
   double t[8];
