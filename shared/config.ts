@@ -117,7 +117,12 @@ export const optionTable = {
     "auto",
     "of the tfjs engine; auto takes the first usable of this list, webgpu aside",
   ),
-  isa: choice("engine", ["auto", "avx512", "avx512bf16", "avx2", "neon", "plain"], "auto", "instruction set of the native engine"),
+  isa: choice(
+    "engine",
+    ["auto", "avx512", "avx512bf16", "avx2", "neon", "plain"],
+    "auto",
+    "instruction set of the native engine",
+  ),
   precision: choice("training", ["float32", "bf16"], "float32", "inputs of matrix products; sums stay float32"),
   threads: number("engine", 0, { min: 0, max: 1024, ...integer }, "threads of one worker", {
     defaultText: "this machine's cores over its workers",
