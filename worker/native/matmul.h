@@ -78,9 +78,13 @@ INLINE int units(int K) { return (K + P::depth - 1) / P::depth; }
 // panel[k][i], i < PW: `wide` columns that stand side by side in memory, s[k * ld + i]. Missing columns are 0.
 template <class P, int PW>
 static void pack_rows(float* panel, const float* s, int64_t ld, int K, int wide) {
-  for (int k = 0; k < K; k += P::depth, s += P::depth * ld, panel += PW)
+  const auto pack = [&](int n) {
+    for (int k = 0; k < K; k += P::depth, s += P::depth * ld, panel += PW)
 #pragma GCC unroll 4
-    for (int i = 0; i < PW; i += W) store(panel + i, P::across(s + i, ld, k + 1 < K, wide - i));
+      for (int i = 0; i < PW; i += W) store(panel + i, P::across(s + i, ld, k + 1 < K, n - i));
+  };
+  if (wide == PW) pack(PW);  // known to the compiler: no masks, and more loads under way
+  else pack(wide);
 }
 
 // The same for columns that stand ld apart, s[i * ld + k].
@@ -109,11 +113,18 @@ static void pack_columns(float* panel, const float* s, int64_t ld, int K, int wi
   }
 }
 
+// Memory that will be read soon: one line for each k of a tile, from `from` in steps of `step` floats. A tile leaves the
+// memory idle, so that what it brings into the cache costs next to nothing.
+struct Ahead {
+  const float* from;
+  int64_t step;
+};
+
 // c (M, n) (+)= a b over K units. b: a panel, row stride b_step. a: a panel when ROWS is false (units of one k side by
 // side, a_step between k), else rows (a_step between rows, k side by side). n <= VECTORS * W columns are stored.
 template <class P, bool ROWS, int M, int VECTORS>
 static void tile(int K, const float* __restrict a, int64_t a_step, const float* __restrict b, int64_t b_step,
-                 float* __restrict c, int64_t ldc, int n, bool accumulate) {
+                 float* __restrict c, int64_t ldc, int n, bool accumulate, Ahead ahead) {
   Vec sums[M][VECTORS];
   const float* pairs[(M + 1) / 2];  // every second row's address: the others are reached by an index
   if (ROWS)
@@ -128,6 +139,10 @@ static void tile(int K, const float* __restrict a, int64_t a_step, const float* 
     }
 #pragma GCC unroll 2
   for (int k = 0; k < K; k++) {
+    if (!ROWS) {
+      __builtin_prefetch(ahead.from, 0, 2);
+      ahead.from += ahead.step;
+    }
     Vec column[VECTORS];
 #pragma GCC unroll 4
     for (int v = 0; v < VECTORS; v++) column[v] = load(b + v * W);
@@ -151,7 +166,7 @@ static void tile(int K, const float* __restrict a, int64_t a_step, const float* 
     }
 }
 
-using Tile = void (*)(int, const float*, int64_t, const float*, int64_t, float*, int64_t, int, bool);
+using Tile = void (*)(int, const float*, int64_t, const float*, int64_t, float*, int64_t, int, bool, Ahead);
 
 // tiles<P, ROWS>.of[m - 1][v - 1]: the kernel for m rows and v vectors.
 template <class P, bool ROWS>
@@ -170,8 +185,13 @@ static constexpr Tiles<P, ROWS> tiles{};
 
 template <class P, bool ROWS>
 INLINE void run_tile(int m, int n, int K, const float* a, int64_t a_step, const float* b, int64_t b_step, float* c,
+                     int64_t ldc, bool accumulate, Ahead ahead) {
+  tiles<P, ROWS>.of[m - 1][(n - 1) / W](K, a, a_step, b, b_step, c, ldc, n, accumulate, ahead);
+}
+template <class P, bool ROWS>
+INLINE void run_tile(int m, int n, int K, const float* a, int64_t a_step, const float* b, int64_t b_step, float* c,
                      int64_t ldc, bool accumulate) {
-  tiles<P, ROWS>.of[m - 1][(n - 1) / W](K, a, a_step, b, b_step, c, ldc, n, accumulate);
+  run_tile<P, ROWS>(m, n, K, a, a_step, b, b_step, c, ldc, accumulate, {b, 0});
 }
 
 // The epilogue of one tile of c at (row, column), which holds the finished products.
@@ -230,6 +250,19 @@ static void finish_tile(const Matmul& f, int row, int column, int m, int n) {
   }
 }
 
+// What tile `i` of `tiles` brings of the panel of b at (k0, column): of rows, which lie far apart, the first tiles bring a
+// line of each (of each of a unit's); of columns every tile brings a stretch of some.
+template <class P>
+INLINE Ahead source_of_b(const Matmul& f, int k0, int column, int K, int i, int tiles) {
+  constexpr int line = 64 / sizeof(float), lines = (NR + line - 2) / line + 1;  // rows begin anywhere in a line
+  if (!f.b_transposed) {
+    const float* row = f.b + (k0 + i / lines % P::depth) * f.ldb + column;
+    return {row + min(i % lines * line, NR - 1), P::depth * f.ldb};
+  }
+  const int64_t stretch = (NR + tiles - 1) / tiles * f.ldb;
+  return {f.b + min(column + i * NR / tiles, f.N - 1) * f.ldb + k0, stretch / units<P>(K)};
+}
+
 template <class P>
 static void matmul_as(const Matmul& f, int row0, int row1, int column0, int column1, float* scratch) {
   float* const pack_a = scratch;
@@ -256,16 +289,18 @@ static void matmul_as(const Matmul& f, int row0, int row1, int column0, int colu
         }
         for (int j = 0; j < nc; j += NR) {
           const int n = min(NR, nc - j);
-          float* panel = pack_b + (int64_t)j * depth;
-          if (ic == row0) {  // packed when first needed, kept for the next blocks of rows
+          float* panel = pack_b + (m_blocks > 1 ? (int64_t)j * depth : 0);
+          if (ic == row0) {  // packed when first needed, kept for the next blocks of rows if there are any
             if (f.b_transposed) pack_columns<P, NR>(panel, f.b + (jc + j) * f.ldb + kc, f.ldb, K, n);
             else pack_rows<P, NR>(panel, f.b + kc * f.ldb + jc + j, f.ldb, K, n);
           }
+          const bool packs_next = ic == row0 && j + NR < nc;
           for (int i = 0; i < mc; i += MR) {
             const int m = min(MR, mc - i);
             if (last && finish) prefetch_finish(f, ic + i, jc + j, m);
+            const Ahead ahead = packs_next ? source_of_b<P>(f, kc, jc + j + NR, K, i / MR, m_block / MR) : Ahead{panel, 0};
             run_tile<P, false>(m, n, depth, pack_a + (int64_t)i * depth, MR, panel, NR,
-                               f.c + (ic + i) * f.ldc + jc + j, f.ldc, add);
+                               f.c + (ic + i) * f.ldc + jc + j, f.ldc, add, ahead);
             if (last && finish) finish_tile(f, ic + i, jc + j, m, n);
           }
         }
