@@ -71,6 +71,25 @@ describe.skipIf(!built)(`engine native${built ? "" : ` (skipped: ${why})`}`, () 
     await expect(engine.logits(tokens, 4)).rejects.toThrow("disposed");
   });
 
+  test("500 steps and their generations leave no memory behind", async () => {
+    const engine = await opened({ maxRows: 1 });
+    const weights = initialWeights(model, layout, 1);
+    const out = new Float32Array(layout.size);
+    const row = tokens.slice(0, 48);
+    let before = 0;
+    for (let step = 0; step < 500; step++) {
+      await engine.setWeights(weights);
+      await engine.gradient(row, row, 1, { ...at, step }, out);
+      for (let i = 0; i < layout.size; i++) weights[i]! -= 0.01 * out[i]!;
+      const generation = await engine.generation(2);
+      await generation.feed([row, Int32Array.of(3)]);
+      generation.dispose();
+      if (step === 100) before = process.memoryUsage().rss;
+    }
+    expect((process.memoryUsage().rss - before) / 2 ** 20, "MiB of growth in 400 steps").toBeLessThan(16);
+    await engine.dispose();
+  });
+
   test("a generation ends its validity with new weights", async () => {
     const engine = await opened();
     const generation = await engine.generation(1);
