@@ -260,6 +260,16 @@ export function engineContract(name: string, create: (options: EngineOptions) =>
       expect((await gradientOf(recomputing, tokens, tokens, 4)).gradient).toEqual(before.gradient);
     });
 
+    // So many that a GPU's kernels share one sum among workgroups, whose order must not show.
+    test("the same call gives the same bits over thousands of tokens", async () => {
+      const model = { ...tiny, nLayer: 1, blockSize: 32 };
+      const engine = await opened(model, { maxRows: 64 });
+      const tokens = ids(model, 64 * 32);
+      const { gradient } = await gradientOf(engine, tokens, tokens, 64);
+      for (let call = 0; call < 2; call++)
+        expectClose("gradient", (await gradientOf(engine, tokens, tokens, 64)).gradient, gradient, 0);
+    });
+
     test("dropout differs by seed, step and shard, keeps the mean, and is off outside training", async () => {
       const model = { ...tiny, dropout: 0.2 };
       const engine = await opened(model);

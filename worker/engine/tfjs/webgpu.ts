@@ -4,7 +4,7 @@
 import * as tf from "@tensorflow/tfjs-core";
 import { EngineError, messageOf } from "../../../shared/errors.ts";
 import type { BackendKind } from "./backend.ts";
-import { portableOps } from "./ops.ts";
+import { webgpuOps } from "./webgpu-ops.ts";
 
 /** What is used of the WebGPU interface (W3C); npm's types of it come with the optional package. */
 interface Adapter {
@@ -56,7 +56,7 @@ export const webgpu: BackendKind = {
     return {
       arithmetic: `webgpu float32 on ${name}`,
       device: `${name} (WebGPU)`,
-      ops: portableOps,
+      ops: webgpuOps(),
       // WebGPU does not tell how much there is; an allocation that fails ends the step.
       memoryLimitBytes: Number.POSITIVE_INFINITY,
       productBytes: () => 0,
