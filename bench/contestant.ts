@@ -11,7 +11,7 @@ import { quickWeights, settings, tokensOf } from "./settings.ts";
 export interface Contest {
   readonly setting: string;
   readonly engine: "native" | "tfjs";
-  readonly backend?: "tensorflow" | "wasm";
+  readonly backend?: "tensorflow" | "wasm" | "webgpu";
   readonly precision: "float32" | "bf16";
   readonly threads: number;
 }
@@ -27,7 +27,7 @@ const { engine } = await openEngine(contest.engine, {
   maxRows: rows,
   precision: contest.precision,
   threads: contest.threads,
-  device: "cpu",
+  device: "auto",
   backend: contest.backend ?? "auto",
 });
 

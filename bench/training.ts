@@ -1,6 +1,7 @@
 // Training steps of every contestant on one setting, in turns A B C A B C, so that whatever else the machine does hits
 // all alike; medians and ratios of the same run.
 import { join } from "node:path";
+import { inSoftware, webgpu } from "../worker/engine/tfjs/webgpu.ts";
 import { findAddon } from "../worker/tensorflow/build.ts";
 import { Child } from "./child.ts";
 import type { Contest } from "./contestant.ts";
@@ -72,6 +73,12 @@ export async function measureOneCore(rounds: number): Promise<{ threads: number;
   }
 }
 
+/** A step of setting a takes a driver in software 13 s; one of b would take minutes. */
+async function webgpuCompetes({ name, model, rows }: Setting, precision: Contest["precision"], threads: number) {
+  const { usable } = await webgpu.probe({ model, maxRows: rows, precision, threads, device: "auto" });
+  return usable && (name === "a" || !(await inSoftware()));
+}
+
 /** The medians of one cell of the table: a setting, a precision and a number of threads, for every contestant. */
 export async function measureTraining(
   setting: Setting,
@@ -88,6 +95,8 @@ export async function measureTraining(
       for (const python of peers.pythons) children.push(await startPyTorch(python, peers, setting, threads, precision));
     if (precision === "float32") children.push(await startEngine({ ...contest, engine: "tfjs", backend: "wasm" }));
     if (findAddon(false)) children.push(await startEngine({ ...contest, engine: "tfjs", backend: "tensorflow" }));
+    if (await webgpuCompetes(setting, precision, threads))
+      children.push(await startEngine({ ...contest, engine: "tfjs", backend: "webgpu" }));
 
     const seconds: number[][] = children.map(() => []);
     const peakBytes: number[] = children.map(() => 0);

@@ -6,7 +6,7 @@ import { initialWeights } from "../../shared/init.ts";
 import { layoutOf } from "../../shared/layout.ts";
 import type { ModelConfig } from "../../shared/model.ts";
 import { tfjs } from "../../worker/engine/tfjs/engine.ts";
-import { webgpu } from "../../worker/engine/tfjs/webgpu.ts";
+import { inSoftware, webgpu } from "../../worker/engine/tfjs/webgpu.ts";
 import type { EngineOptions } from "../../worker/engine.ts";
 import { engineContract } from "./engine.contract.ts";
 
@@ -45,6 +45,10 @@ test("an automatic choice passes WebGPU over", async () => {
 
 describe.skipIf(!usable)("WebGPU (skipped where no adapter is found)", () => {
   engineContract("tfjs webgpu", (asked) => tfjs.create({ ...asked, backend: "webgpu" }));
+
+  test("a driver in software is known as one", async () => {
+    expect(await inSoftware(), why).toBe(/swiftshader|llvmpipe/i.test(why));
+  });
 
   test("500 steps leave no tensor and no memory behind", { timeout: 600_000 }, async () => {
     const layout = layoutOf(model);

@@ -8,7 +8,13 @@ import { webgpuOps } from "./webgpu-ops.ts";
 
 /** What is used of the WebGPU interface (W3C); npm's types of it come with the optional package. */
 interface Adapter {
-  readonly info: { readonly vendor: string; readonly description: string; readonly device: string };
+  readonly info: {
+    readonly vendor: string;
+    readonly description: string;
+    readonly device: string;
+    /** It computes on the CPU. */
+    readonly isFallbackAdapter: boolean;
+  };
 }
 interface Device extends EventTarget {
   readonly lost: Promise<{ readonly message: string }>;
@@ -75,6 +81,13 @@ export const webgpu: BackendKind = {
     };
   },
 };
+
+/** Whether WebGPU is usable here, but through a driver in software: right, and far too slow to train. */
+export async function inSoftware(): Promise<boolean> {
+  found ??= find();
+  const result = await found;
+  return "adapter" in result && result.adapter.info.isFallbackAdapter;
+}
 
 async function find(): Promise<{ adapter: Adapter } | { why: string }> {
   const packageName = "webgpu"; // optional: nothing of it is known to the compiler
