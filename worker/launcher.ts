@@ -22,19 +22,28 @@ export interface Slot {
 
 export interface Machine {
   readonly cores: number;
+  /** Numbers of the cores that this process may use, ascending; empty where the system does not tell. */
+  readonly coreNumbers: readonly number[];
   /** Nodes of memory and cores, such as [0, 1]. */
   readonly numaNodes: readonly number[];
   readonly hasNumactl: boolean;
+  readonly hasTaskset: boolean;
 }
 
 /** Who runs where? Pure. @param processes for the CPU; with GPUs there is one for each of them */
 export function planSlots(gpus: readonly Gpu[], processes: number, machine: Machine): Slot[] {
   const count = gpus.length > 0 ? gpus.length : processes;
   const threads = Math.max(1, Math.floor(machine.cores / count));
-  const bind = (node: number | undefined): string[] =>
-    node === undefined || !machine.hasNumactl || machine.numaNodes.length < 2
-      ? []
-      : ["numactl", `--cpunodebind=${node}`, `--preferred=${node}`];
+  const hasNodes = machine.hasNumactl && machine.numaNodes.length > 1;
+  const bindToNode = (node: number | undefined): string[] =>
+    node === undefined || !hasNodes ? [] : ["numactl", `--cpunodebind=${node}`, `--preferred=${node}`];
+  // Left to itself the system has two processes on one core for a good part of every step, and none on the other.
+  const bindToShare = (i: number): string[] => {
+    const total = machine.coreNumbers.length;
+    if (!machine.hasTaskset || processes < 2 || processes > total) return [];
+    const [first, end] = [Math.floor((i * total) / processes), Math.floor(((i + 1) * total) / processes)];
+    return ["taskset", "-c", machine.coreNumbers.slice(first, end).join(",")];
+  };
   if (gpus.length > 0)
     return gpus.map(({ index, name, memoryMiB, driver, numaNode }) => ({
       label: `gpu${index}`,
@@ -45,7 +54,7 @@ export function planSlots(gpus: readonly Gpu[], processes: number, machine: Mach
         CUDA_DEVICE_ORDER: "PCI_BUS_ID",
         TF_FORCE_GPU_ALLOW_GROWTH: "true",
       },
-      prefix: bind(numaNode),
+      prefix: bindToNode(numaNode),
       threads,
       device: "gpu",
     }));
@@ -53,7 +62,7 @@ export function planSlots(gpus: readonly Gpu[], processes: number, machine: Mach
     label: `cpu${i}`,
     about: `CPU process ${i} of ${processes}, ${threads} ${threads === 1 ? "thread" : "threads"}`,
     environment: { CUDA_VISIBLE_DEVICES: "-1" },
-    prefix: bind(machine.numaNodes[i % Math.max(1, machine.numaNodes.length)]),
+    prefix: hasNodes ? bindToNode(machine.numaNodes[i % machine.numaNodes.length]) : bindToShare(i),
     threads,
     device: "cpu",
   }));

@@ -7,7 +7,7 @@ import { pathToFileURL } from "node:url";
 import { beforeEach, expect, test } from "vitest";
 import { chooseGpus, findGpus, type Gpu } from "../../worker/gpus.ts";
 import { launch, type Machine, nextStart, planSlots, type Slot } from "../../worker/launcher.ts";
-import { thisMachine } from "../../worker/machine.ts";
+import { coreNumbersOf, thisMachine } from "../../worker/machine.ts";
 
 let folder: string;
 beforeEach(() => {
@@ -87,7 +87,8 @@ test("what was asked for is taken, what is absent stops the start", async () => 
   expect(() => chooseGpus("all", nothing, undefined)).toThrow(/no GPU here: nvidia-smi is not on PATH; --gpus none/);
 });
 
-const machine: Machine = { cores: 16, numaNodes: [0, 1], hasNumactl: true };
+const machine: Machine = { cores: 16, coreNumbers: [], numaNodes: [0, 1], hasNumactl: true, hasTaskset: true };
+const unbound: Machine = { ...machine, hasNumactl: false };
 
 test("each GPU has its process, its cores and its own memory", async () => {
   const { gpus } = await threeGpus();
@@ -113,16 +114,43 @@ test("CPU processes share cores and nodes, and see no GPU", () => {
     ["cpu2", 5, "--cpunodebind=0"],
   ]);
   expect(slots[0]!.environment).toEqual({ CUDA_VISIBLE_DEVICES: "-1" });
-  expect(planSlots([], 2, { ...machine, hasNumactl: false })[0]!.prefix).toEqual([]);
+  expect(planSlots([], 2, unbound)[0]!.prefix).toEqual([]);
   expect(planSlots([], 2, { ...machine, numaNodes: [0] })[0]!.prefix).toEqual([]);
   expect(planSlots([], 64, machine)[0]!.threads).toBe(1);
 });
 
-test("nodes and numactl are found where they are", async () => {
+test("where nodes do not bind them, CPU processes have cores of their own", () => {
+  const coreNumbers = [0, 1, 4, 5, 7];
+  const prefixes = (processes: number, change: Partial<Machine> = {}) =>
+    planSlots([], processes, { ...unbound, coreNumbers, ...change }).map(({ prefix }) => prefix.join(" "));
+  expect(prefixes(2)).toEqual(["taskset -c 0,1", "taskset -c 4,5,7"]);
+  expect(prefixes(3)).toEqual(["taskset -c 0", "taskset -c 1,4", "taskset -c 5,7"]);
+  expect(prefixes(1)).toEqual([""]);
+  expect(prefixes(6)).toEqual(Array(6).fill(""));
+  expect(prefixes(2, { hasTaskset: false })).toEqual(["", ""]);
+  expect(prefixes(2, { hasNumactl: true })[1]).toMatch(/^numactl/);
+  expect(coreNumbersOf("0-2,5")).toEqual([0, 1, 2, 5]);
+});
+
+const { coreNumbers, hasTaskset } = await thisMachine();
+test.skipIf(coreNumbers.length < 2 || !hasTaskset)("they really have (needs taskset and 2 cores)", async () => {
+  const { done, lines } = supervise(
+    `console.log(/Cpus_allowed_list:\\s*(\\S+)/.exec(require("node:fs").readFileSync("/proc/self/status", "utf8"))[1])`,
+    planSlots([], 2, { ...unbound, coreNumbers: coreNumbers.slice(0, 2) }),
+  );
+  await done;
+  expect(lines).toEqual(expect.arrayContaining([`[cpu0] ${coreNumbers[0]}`, `[cpu1] ${coreNumbers[1]}`]));
+});
+
+test("nodes, cores and the programs that bind to them are found where they are", async () => {
   for (const node of ["node0", "node10", "node2"])
     mkdirSync(join(folder, "devices/system/node", node), { recursive: true });
   standIn("numactl", "");
   expect(await thisMachine(folder)).toMatchObject({ numaNodes: [0, 2, 10], hasNumactl: true });
+  standIn("taskset", "", true);
+  expect(await thisMachine(folder)).toMatchObject({ hasNumactl: true, hasTaskset: true });
+  rmSync(join(folder, "numactl"));
+  expect(await thisMachine(folder)).toMatchObject({ hasNumactl: false, hasTaskset: true });
 });
 
 test("back-off: doubling to 30 s, forgotten after a minute of life, given up after 5 in a row", () => {
@@ -134,7 +162,7 @@ test("back-off: doubling to 30 s, forgotten after a minute of life, given up aft
 });
 
 /** Runs a program of Node in each slot until all have ended. */
-function supervise(program: string, slots: Slot[] = planSlots([], 2, { ...machine, hasNumactl: false })) {
+function supervise(program: string, slots: Slot[] = planSlots([], 2, unbound)) {
   const stop = new AbortController();
   const kill = new AbortController();
   const lines: string[] = [];
@@ -208,7 +236,7 @@ test("stopping asks each process once and waits for it", async () => {
 test("killing ends those that do not listen", async () => {
   const { done, kill, stop, lines } = supervise(
     `process.on("SIGTERM", () => console.log("enough of what")); console.log("deaf"); setInterval(() => {}, 1000);`,
-    planSlots([], 1, { ...machine, hasNumactl: false }),
+    planSlots([], 1, unbound),
   );
   while (!lines.includes("[cpu0] deaf")) await new Promise((resolve) => setImmediate(resolve));
   stop.abort();
@@ -226,7 +254,7 @@ test("a launcher that is killed takes its processes with it", async () => {
   const launcher = `import { launch, planSlots } from "${compiled}";
     const never = new AbortController().signal;
     await launch({
-      slots: planSlots([], 1, { cores: 1, numaNodes: [], hasNumactl: false }),
+      slots: planSlots([], 1, ${JSON.stringify(unbound)}),
       command: () => [process.execPath, "--input-type=module", "-e", ${JSON.stringify(worker)}],
       stop: never, kill: never, log: (line) => console.log(line),
     });`;
