@@ -169,9 +169,9 @@ if (parts.has("streaming")) {
 }
 
 if (parts.has("run") && peers.nanogpt) {
-  result.runs = await measureRuns(peers);
+  result.runs = await measureRuns(peers, Math.min(rounds, 3));
   table(
-    "End to end: setting a, steps 100 to 500 of the whole program, two cores",
+    "End to end: setting a, steps 100 to 500 of the whole program, two cores; medians of runs in turns",
     ["program", "tokens/s", "Weft is"],
     result.runs.map((row) => [
       row.who,

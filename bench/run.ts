@@ -1,6 +1,6 @@
 // The whole program against the whole program: `weft train` with the preset that `npm start` takes, two workers, against
-// nanoGPT's train.py with the same setting on two threads. The difference of a long and a short run leaves start-up and
-// the evaluations that both have out.
+// nanoGPT's train.py with the same setting on two threads, in turns. The difference of a long and a short run leaves
+// start-up and the evaluations that both have out.
 import { execFileSync } from "node:child_process";
 import { mkdirSync, mkdtempSync, rmSync, symlinkSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
@@ -8,7 +8,7 @@ import { join } from "node:path";
 import { openShakespeare } from "../coordinator/shakespeare.ts";
 import { fairEnvironment } from "./child.ts";
 import { settings, tokensOf } from "./settings.ts";
-import type { Peers } from "./training.ts";
+import { median, type Peers } from "./training.ts";
 
 export interface RunRow {
   readonly who: string;
@@ -28,8 +28,9 @@ function difference(run: (steps: number) => void): number {
 }
 
 function weft(folder: string, steps: number): void {
+  const out = mkdtempSync(join(folder, "weft-"));
   const flags = `train --preset shakespeare-cpu --steps ${steps} --decay-steps 2000 --eval-interval 0 --checkpoint-interval 0
-    --sample-tokens 0 --port 0 --workers 2 --threads 1 --engine native --out ${join(folder, `weft-${steps}`)}`;
+    --sample-tokens 0 --port 0 --workers 2 --threads 1 --engine native --out ${out}`;
   execFileSync(process.execPath, [join(import.meta.dirname, "../cli/weft.js"), ...flags.split(/\s+/)], {
     stdio: "ignore",
   });
@@ -67,21 +68,22 @@ function nanoGPT(folder: string, nanogpt: string, python: string, steps: number)
   });
 }
 
-export async function measureRuns(peers: Peers): Promise<RunRow[]> {
+export async function measureRuns(peers: Peers, rounds: number): Promise<RunRow[]> {
   const folder = mkdtempSync(join(tmpdir(), "weft-bench-"));
   try {
-    const rows = [{ who: "weft train, 2 workers", tokensPerSec: difference((steps) => weft(folder, steps)) }];
+    const programs = [{ who: "weft train, 2 workers", run: (steps: number) => weft(folder, steps) }];
     for (const [i, python] of peers.pythons.entries()) {
       const place = join(folder, `peer-${i}`);
       mkdirSync(place);
       await prepare(place, peers.nanogpt!, python);
-      const version = execFileSync(python, ["-c", "import torch; print(torch.__version__)"], {
-        encoding: "utf8",
-      }).trim();
-      const tokensPerSec = difference((steps) => nanoGPT(place, peers.nanogpt!, python, steps));
-      rows.push({ who: `nanoGPT train.py, PyTorch ${version}`, tokensPerSec });
+      const version = execFileSync(python, ["-c", "import torch; print(torch.__version__)"], { encoding: "utf8" });
+      const run = (steps: number) => nanoGPT(place, peers.nanogpt!, python, steps);
+      programs.push({ who: `nanoGPT train.py, PyTorch ${version.trim()}`, run });
     }
-    return rows;
+    const rates: number[][] = programs.map(() => []);
+    for (let round = 0; round < rounds; round++)
+      for (const [i, { run }] of programs.entries()) rates[i]!.push(difference(run));
+    return programs.map(({ who }, i) => ({ who, tokensPerSec: median(rates[i]!) }));
   } finally {
     rmSync(folder, { recursive: true, force: true });
   }
