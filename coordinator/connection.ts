@@ -14,6 +14,7 @@ import {
   protocolVersion,
   timesOf,
 } from "../shared/protocol.ts";
+import type { SharedVector } from "../shared/shared-memory.ts";
 import type { VectorPool } from "../shared/tree.ts";
 
 /** What the loop hears. */
@@ -31,18 +32,34 @@ export interface ConnectionEvents {
 export type LeaseMessage = Extract<FromCoordinator, { type: "lease" }>;
 export type Welcome = Extract<FromCoordinator, { type: "welcome" }>;
 
-/** Weights of one step as frames that any number of connections send from the same memory. */
+/** Weights of one step, and their frames that any number of connections send from the same memory. */
 export class WeightsSnapshot {
   readonly step: number;
-  readonly frames: readonly Buffer[];
+  /** (P) As they were in this step until they are encoded or a newer snapshot is made. */
+  readonly weights: Float32Array;
   /** Connections that still send from it. */
   users = 0;
+  readonly #spare: readonly Buffer[] | undefined;
+  #frames: readonly Buffer[] | undefined;
 
   /** @param spare a snapshot without users, whose memory is taken over */
   constructor(step: number, weights: Float32Array, spare?: WeightsSnapshot) {
     this.step = step;
-    this.frames = [...framesOf("weights", step, bytesOf(weights), spare?.frames)];
+    this.weights = weights;
+    this.#spare = spare && (spare.#frames ?? spare.#spare);
   }
+
+  /** Encoded for the first worker that does not share memory. */
+  frames(): readonly Buffer[] {
+    this.#frames ??= [...framesOf("weights", this.step, bytesOf(this.weights), this.#spare)];
+    return this.#frames;
+  }
+}
+
+/** What a worker on this machine shares with us: the run's weights, and a gradient of its own. */
+export interface WorkerMemory {
+  readonly weights: SharedVector;
+  readonly gradient: SharedVector;
 }
 
 interface HeldLease {
@@ -61,12 +78,15 @@ export class Connection {
   state: "greeting" | "opening" | "ready" | "leaving" | "gone" = "greeting";
   /** Step of the newest weights that were sent whole; -1 before. */
   step = -1;
+  /** Weights and gradients go through shared memory. */
+  sharesMemory = false;
   bytesIn = 0;
   roundTripMs: number | null = null;
   readonly connectedAt = performance.now();
 
   readonly #socket: WebSocket;
   readonly #welcome: Welcome;
+  readonly #memory: WorkerMemory | undefined;
   readonly #pool: VectorPool;
   readonly #events: ConnectionEvents;
   readonly #uniqueName: (wanted: string) => string;
@@ -77,16 +97,21 @@ export class Connection {
   readonly #outbox: Outbox;
   readonly #heart: NodeJS.Timeout;
 
+  /** @param memory offered to the worker; the gradient is this connection's from now on */
   constructor(
     socket: WebSocket,
     welcome: Welcome,
+    memory: WorkerMemory | undefined,
     pool: VectorPool,
     events: ConnectionEvents,
     uniqueName: (wanted: string) => string,
   ) {
     this.#socket = socket;
     this.#outbox = new Outbox(socket, (error) => this.close(`sending failed: ${messageOf(error)}`));
-    this.#welcome = welcome;
+    this.#welcome = memory
+      ? { ...welcome, sharedMemory: { weights: memory.weights.address, gradient: memory.gradient.address } }
+      : welcome;
+    this.#memory = memory;
     this.#pool = pool;
     this.#events = events;
     this.#uniqueName = uniqueName;
@@ -109,6 +134,7 @@ export class Connection {
   /** Send weights; newer ones offered meanwhile replace what has not left yet. */
   offer(snapshot: WeightsSnapshot): void {
     if (this.state !== "ready") return;
+    if (!this.sharesMemory) snapshot.frames(); // now: it may leave later than the weights change
     const isQueued = this.#wanted !== undefined;
     this.#wanted = snapshot;
     if (!isQueued) this.#outbox.add(() => this.#sendWanted());
@@ -118,10 +144,12 @@ export class Connection {
     for (let current = this.#wanted; current; current = this.#wanted) {
       current.users++;
       try {
-        for (const frame of current.frames) {
-          if (this.#wanted !== current) break;
-          await this.#outbox.send(frame);
-        }
+        if (this.sharesMemory) await this.#outbox.send(encodeMessage({ type: "weights", step: current.step }));
+        else
+          for (const frame of current.frames()) {
+            if (this.#wanted !== current) break;
+            await this.#outbox.send(frame);
+          }
         if (this.#wanted === current) {
           this.#wanted = undefined;
           this.step = current.step;
@@ -213,6 +241,8 @@ export class Connection {
         if (this.state !== "opening") throw new ProtocolError(`"ready" while ${this.state}`);
         this.arithmetic = message.arithmetic;
         this.device = message.device;
+        this.sharesMemory = message.sharesMemory ?? false;
+        if (this.sharesMemory && !this.#memory) throw new ProtocolError("shared memory that was not offered");
         this.state = "ready";
         this.#ping();
         this.#events.ready(this);
@@ -238,6 +268,7 @@ export class Connection {
   #onFrame(frame: Frame): void {
     if (frame.kind !== "gradient") throw new ProtocolError(`a worker sends no ${frame.kind}`);
     const lease = this.#heldLease(frame.id);
+    if (this.sharesMemory) throw new ProtocolError(`${this.name} sends a gradient that it said it would share`);
     if (lease.purpose !== "train") throw new ProtocolError(`a gradient for the evaluation lease ${frame.id}`);
     if (!lease.gradient) {
       lease.gradient = this.#pool.take();
@@ -252,7 +283,11 @@ export class Connection {
     if (losses.length !== lease.losses)
       throw new ProtocolError(`${losses.length} losses for lease ${id}, expected ${lease.losses}`);
     if (lease.purpose === "train") {
-      if (!this.#arrival?.complete || this.#arrival.id !== id)
+      if (this.sharesMemory) {
+        lease.gradient = this.#pool.take();
+        lease.gradient.set(this.#memory!.gradient.values);
+        this.#say({ type: "taken", lease: id });
+      } else if (!this.#arrival?.complete || this.#arrival.id !== id)
         throw new ProtocolError(`the answer of lease ${id} came before its whole gradient`);
       this.#arrival = undefined;
     }
@@ -296,6 +331,7 @@ export class Connection {
     if (this.state === "gone") return;
     this.state = "gone";
     clearInterval(this.#heart);
+    this.#memory?.gradient.close();
     for (const { gradient } of this.#leases.values()) if (gradient) this.#pool.give(gradient);
     this.#leases.clear();
     this.#wanted = undefined;

@@ -3,8 +3,9 @@
 import { performance } from "node:perf_hooks";
 import { setTimeout as sleep } from "node:timers/promises";
 import type { WebSocket } from "ws";
+import { SharedVector } from "../shared/shared-memory.ts";
 import type { VectorPool } from "../shared/tree.ts";
-import { Connection, type ConnectionEvents, WeightsSnapshot, type Welcome } from "./connection.ts";
+import { Connection, type ConnectionEvents, WeightsSnapshot, type Welcome, type WorkerMemory } from "./connection.ts";
 import type { Lease, WorkerView } from "./plan.ts";
 import type { WorkerStatus } from "./status.ts";
 
@@ -28,6 +29,8 @@ export class Crew {
   readonly #pool: VectorPool;
   #snapshot: WeightsSnapshot | undefined;
   #spare: WeightsSnapshot | undefined;
+  /** Where workers on this machine find the newest weights; made for the first of them. */
+  #shared: SharedVector | undefined;
   #finished: string | undefined;
   #bytesIn = 0;
   #bytesOut = 0;
@@ -35,6 +38,16 @@ export class Crew {
   /** @param pool of gradients (P) */
   constructor(pool: VectorPool) {
     this.#pool = pool;
+  }
+
+  /** Shared memory for one more worker, where there is such a thing. */
+  #shareMemory(): WorkerMemory | undefined {
+    if (!this.#shared) {
+      this.#shared = SharedVector.create(this.#pool.length);
+      if (this.#snapshot) this.#shared?.values.set(this.#snapshot.weights);
+    }
+    const gradient = this.#shared && SharedVector.create(this.#pool.length);
+    return gradient && { weights: this.#shared!, gradient };
   }
 
   get size(): number {
@@ -45,11 +58,15 @@ export class Crew {
     return this.#finished !== undefined;
   }
 
-  /** Take in a new connection. Its events reach the listener after the crew's own book-keeping. */
-  admit(socket: WebSocket, welcome: Welcome, events: ConnectionEvents): void {
+  /**
+   * Take in a new connection. Its events reach the listener after the crew's own book-keeping.
+   * @param mayShareMemory it comes from this machine, or seems to
+   */
+  admit(socket: WebSocket, welcome: Welcome, mayShareMemory: boolean, events: ConnectionEvents): void {
     const connection = new Connection(
       socket,
       welcome,
+      mayShareMemory ? this.#shareMemory() : undefined,
       this.#pool,
       {
         ...events,
@@ -77,7 +94,8 @@ export class Crew {
   broadcast(step: number, weights: Float32Array): void {
     const old = this.#snapshot;
     const spare = this.#spare?.users === 0 ? this.#spare : undefined;
-    this.#snapshot = new WeightsSnapshot(step, weights, spare);
+    this.#shared?.values.set(weights);
+    this.#snapshot = new WeightsSnapshot(step, this.#shared?.values ?? weights, spare);
     this.#spare = old;
     for (const worker of this.#members.keys()) worker.offer(this.#snapshot);
   }

@@ -76,8 +76,9 @@ export class Dispatch {
     return this.#work?.leases ?? [];
   }
 
-  admit(socket: WebSocket, welcome: Welcome): void {
-    this.crew.admit(socket, welcome, this.#events);
+  /** @param mayShareMemory the worker is on this machine, or seems to be */
+  admit(socket: WebSocket, welcome: Welcome, mayShareMemory: boolean): void {
+    this.crew.admit(socket, welcome, mayShareMemory, this.#events);
   }
 
   /** Make the round in hand, and every later one, throw this. */
@@ -195,7 +196,10 @@ export class Dispatch {
       return;
     }
     const { name, device, arithmetic } = worker;
-    log.info({ worker: name, device, arithmetic }, `worker ${name} joined: ${device}`);
+    log.info(
+      { worker: name, device, arithmetic },
+      `worker ${name} joined: ${device}${worker.sharesMemory ? ", shared memory" : ""}`,
+    );
     this.crew.supply(worker);
   }
 

@@ -153,11 +153,11 @@ export class TrainingRun {
     this.dispatch.fail(new Stopped(reason));
   }
 
-  /** A worker has connected. */
-  admit(socket: WebSocket): void {
+  /** A worker has connected. @param isLocal from this machine, or by way of it */
+  admit(socket: WebSocket, isLocal: boolean): void {
     const { name, model, layout, options } = this.#setup;
-    this.dispatch.admit(socket, {
-      type: "welcome",
+    const welcome = {
+      type: "welcome" as const,
       version: protocolVersion,
       run: name,
       model,
@@ -166,7 +166,8 @@ export class TrainingRun {
       rowsPerShard: options.batchSize / options.shards,
       precision: options.precision,
       timeoutMs: options.timeout * 1000,
-    });
+    };
+    this.dispatch.admit(socket, welcome, isLocal && options.sharedMemory);
   }
 
   /** One update of the weights. */

@@ -8,7 +8,7 @@ import { WebSocketServer } from "ws";
 import { ConfigError } from "../shared/errors.ts";
 import { chunkBytes, headerBytes } from "../shared/frame.ts";
 import { controlLimit, subprotocol } from "../shared/protocol.ts";
-import type { Access } from "./access.ts";
+import { type Access, isLoopback } from "./access.ts";
 import { createHttpServer } from "./http.ts";
 import type { TrainingRun } from "./loop.ts";
 
@@ -53,7 +53,8 @@ export async function serve(
       );
       return;
     }
-    sockets.handleUpgrade(request, socket, head, (webSocket) => run.admit(webSocket));
+    const isLocal = isLoopback(request.socket.remoteAddress?.replace(/^::ffff:/, "") ?? "");
+    sockets.handleUpgrade(request, socket, head, (webSocket) => run.admit(webSocket, isLocal));
   });
 
   await new Promise<void>((resolve, reject) => {

@@ -141,6 +141,7 @@ export const optionTable = {
     unit: "seconds",
   }),
   stay: toggle("serving", true, "go on serving status and checkpoints after the last step, until interrupted"),
+  sharedMemory: toggle("network", true, "workers on this machine share weights and gradients instead of sending them"),
   maxWorkers: number("network", 256, { min: 1, max: 65_536, ...integer }, "most connections at once"),
 
   workers: number("local", 2, { min: 1, max: 256, ...integer }, "worker processes on this machine"),

@@ -27,6 +27,9 @@ export interface Addon {
   chooseIsa(asked: string): string;
   /** zlib's CRC-32, several times as fast; only where the CPU multiplies without carries. */
   crc32?(bytes: Uint8Array): number;
+  /** Memory for several processes (shared/shared-memory.ts), where the system has it. @returns a file descriptor */
+  createShared?(bytes: number): number;
+  openShared?(path: string, bytes: number, writable: boolean): Uint8Array;
 }
 
 export interface NativeStatus {

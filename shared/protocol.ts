@@ -5,7 +5,7 @@ import { z } from "zod";
 import { ProtocolError } from "./errors.ts";
 import { modelSchema } from "./model.ts";
 
-export const protocolVersion = 1;
+export const protocolVersion = 2;
 export const subprotocol = "weft.v1";
 
 /** Largest control message in bytes: the losses of an evaluation lease are the longest. */
@@ -16,13 +16,24 @@ export const largestLease = 65_536;
 const name = z.string().min(1).max(128);
 const sentence = z.string().max(2000);
 const id = z.int().min(0);
+const sharedVector = z.strictObject({ path: z.string().max(64), key: z.string().max(256) });
 
 const fromWorker = z.discriminatedUnion("type", [
   /** First message on a connection. */
   z.strictObject({ type: z.literal("hello"), version: z.int(), name, host: name, processId: id }),
   /** The engine is open and the worker wants weights. */
-  z.strictObject({ type: z.literal("ready"), arithmetic: name, device: sentence, plannedBytes: z.number().min(0) }),
-  /** After the frames of a gradient, or alone for an evaluation: one mean loss for each shard or each window. */
+  z.strictObject({
+    type: z.literal("ready"),
+    arithmetic: name,
+    device: sentence,
+    plannedBytes: z.number().min(0),
+    /** It has opened the welcome's shared memory: weights and gradients go through that, not as frames. */
+    sharesMemory: z.literal(true).optional(),
+  }),
+  /**
+   * After the frames of a gradient (or with it in shared memory), or alone for an evaluation: one mean loss for each shard
+   * or each window.
+   */
   z.strictObject({
     type: z.literal("answer"),
     lease: id,
@@ -48,7 +59,13 @@ const fromCoordinator = z.discriminatedUnion("type", [
     rowsPerShard: z.int().min(1),
     precision: z.enum(["float32", "bf16"]),
     timeoutMs: z.number().min(1),
+    /** To a worker that may be on the coordinator's machine: vectors (P) of its weights and this worker's gradient. */
+    sharedMemory: z.strictObject({ weights: sharedVector, gradient: sharedVector }).optional(),
   }),
+  /** The weights of this step are in shared memory. They stay until every lease of the step is over. */
+  z.strictObject({ type: z.literal("weights"), step: id }),
+  /** The gradient that came with this answer has been taken out of shared memory. */
+  z.strictObject({ type: z.literal("taken"), lease: id }),
   /**
    * Units [first, first + count) of a step, followed by their windows: (count * rows, T + 1) ids of uint16, or uint32
    * above 65,536 tokens. `train`: units are shards, the answer is the tree sum of their gradients. `eval`: units are

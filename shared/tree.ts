@@ -16,15 +16,15 @@ export function nodeName({ first, count }: TreeNode): string {
 
 /** Vectors of one length that are used again and again: a fresh large array costs more than a sum. */
 export class VectorPool {
-  readonly #length: number;
+  readonly length: number;
   readonly #free: Float32Array[] = [];
 
   constructor(length: number) {
-    this.#length = length;
+    this.length = length;
   }
 
   take(): Float32Array {
-    return this.#free.pop() ?? new Float32Array(this.#length);
+    return this.#free.pop() ?? new Float32Array(this.length);
   }
 
   /** The caller must not use the vector afterwards. */

@@ -18,6 +18,7 @@ import {
   subprotocol,
   timesOf,
 } from "../shared/protocol.ts";
+import { openSharedVector } from "../shared/shared-memory.ts";
 import { VectorPool } from "../shared/tree.ts";
 import type { VectorOps } from "../shared/vector.ts";
 import { computeGradient, computeLosses, type LeaseOrder } from "./compute.ts";
@@ -81,6 +82,11 @@ class Session {
   #welcome: Welcome | undefined;
   #engine: Engine | undefined;
   #pool = new VectorPool(0);
+  /** What the coordinator shares with us, where it can: its weights, and room for one gradient. */
+  #shared: { readonly weights: Float32Array; readonly gradient: Float32Array } | undefined;
+  /** Resolves when the last gradient has been taken out of shared memory, or nobody will. */
+  #taken: Promise<void> = Promise.resolve();
+  #onTaken: () => void = () => {};
   /** Weights, or windows of a lease, on their way in. */
   #arrival: { arrival: Arrival; vector?: Float32Array; lease?: HeldLease } | undefined;
   /** Newest whole weights that the engine does not have yet. */
@@ -109,6 +115,7 @@ class Session {
     options.leave.addEventListener("abort", leave);
     const forget = () => {
       this.#over = true;
+      this.#onTaken();
       options.leave.removeEventListener("abort", leave);
       clearInterval(this.#watchdog);
       // Whatever it was: nobody may be left waiting for a closing handshake.
@@ -186,6 +193,14 @@ class Session {
         this.#queue.push(lease);
         return;
       }
+      case "weights":
+        if (!this.#shared) throw new ProtocolError("shared weights for a worker that shares none");
+        this.#refresh(message.step, this.#shared.weights);
+        this.#work();
+        return;
+      case "taken":
+        this.#onTaken();
+        return;
       case "cancel":
         for (const lease of [this.#computing, ...this.#queue])
           if (lease?.order.lease === message.lease) lease.cancelled = true;
@@ -213,8 +228,15 @@ class Session {
     this.#pool = new VectorPool(parameters);
     const engine = await this.#options.openEngine(welcome);
     this.#engine = engine;
+    this.#shared = open(welcome);
     const { arithmetic, device, plannedBytes } = engine;
-    this.#say({ type: "ready", arithmetic, device, plannedBytes });
+    this.#say({
+      type: "ready",
+      arithmetic,
+      device,
+      plannedBytes,
+      ...(this.#shared && { sharesMemory: true }),
+    });
   }
 
   /** Give the coordinator up when it has been silent for so long. */
@@ -238,12 +260,19 @@ class Session {
     arrival.take(frame);
     if (!arrival.complete) return;
     this.#arrival = undefined;
-    if (vector) {
-      if (this.#fresh) this.#pool.give(this.#fresh.vector);
-      this.#fresh = { step: frame.id, vector };
-    }
+    if (vector) this.#refresh(frame.id, vector);
     if (lease) lease.windows = typed(arrival.target, this.#engine!.model.vocabSize);
     this.#work();
+  }
+
+  #refresh(step: number, vector: Float32Array): void {
+    if (this.#fresh) this.#giveBack(this.#fresh.vector);
+    this.#fresh = { step, vector };
+  }
+
+  /** Weights that nobody computes with any more. */
+  #giveBack(vector: Float32Array): void {
+    if (vector !== this.#shared?.weights) this.#pool.give(vector);
   }
 
   /** The first chunk of a tensor: what is it, and where does it go? */
@@ -283,7 +312,7 @@ class Session {
         const { step, vector } = this.#fresh;
         this.#fresh = undefined;
         await this.#engine!.setWeights(vector);
-        if (this.#lent) this.#pool.give(this.#lent);
+        if (this.#lent) this.#giveBack(this.#lent);
         this.#lent = vector;
         this.#step = step;
       } else if (this.#queue[0]?.windows) {
@@ -322,7 +351,13 @@ class Session {
       if (!answer) return handBack("it was cancelled");
       const { gradient, losses } = answer;
       this.#outbox.add(async () => {
-        for (const frame of framesOf("gradient", id, bytesOf(gradient))) await this.#outbox.send(frame);
+        if (this.#shared) {
+          await this.#taken;
+          this.#shared.gradient.set(gradient);
+          this.#taken = new Promise((resolve) => {
+            this.#onTaken = resolve;
+          });
+        } else for (const frame of framesOf("gradient", id, bytesOf(gradient))) await this.#outbox.send(frame);
         this.#pool.give(gradient);
         await this.#outbox.send(encodeMessage({ type: "answer", lease: id, losses }));
       });
@@ -351,6 +386,13 @@ class Session {
     this.#socket.close(1000, "asked to stop");
     this.#end({ how: "left", reason: "asked to stop", wasWelcome: this.#welcome !== undefined });
   }
+}
+
+/** The shared memory that a welcome offers; undefined where there is none, or it is out of reach. */
+function open({ sharedMemory, parameters }: Welcome) {
+  const weights = sharedMemory && openSharedVector(sharedMemory.weights, parameters, false);
+  const gradient = sharedMemory && openSharedVector(sharedMemory.gradient, parameters, true);
+  return weights && gradient && { weights, gradient };
 }
 
 function widthOf(vocabSize: number): 2 | 4 {

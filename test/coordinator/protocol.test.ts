@@ -10,7 +10,14 @@ import { type RunServer, serve } from "../../coordinator/server.ts";
 import { setUpRun } from "../../coordinator/setup.ts";
 import { type OptionName, resolveOptions } from "../../shared/config.ts";
 import { bytesOf, framesOf } from "../../shared/frame.ts";
-import { decodeFromCoordinator, encodeMessage, type FromCoordinator, isControl } from "../../shared/protocol.ts";
+import {
+  decodeFromCoordinator,
+  encodeMessage,
+  type FromCoordinator,
+  isControl,
+  protocolVersion,
+} from "../../shared/protocol.ts";
+import { openSharedVector, SharedVector } from "../../shared/shared-memory.ts";
 import { temporary, text } from "../system/weft.ts";
 
 const token = "a token of sufficient length".replaceAll(" ", "-");
@@ -93,11 +100,13 @@ class Peer {
   }
 
   /** Greet, get ready, and wait for a lease. */
-  async join(name: string, arithmetic = "by hand") {
+  async join(name: string, arithmetic = "by hand", sharesMemory = false) {
     await this.opened();
-    this.socket.send(encodeMessage({ type: "hello", version: 1, name, host: "here", processId: 1 }));
-    await this.hear("welcome");
-    this.socket.send(encodeMessage({ type: "ready", arithmetic, device: "none", plannedBytes: 0 }));
+    this.socket.send(encodeMessage({ type: "hello", version: protocolVersion, name, host: "here", processId: 1 }));
+    const { sharedMemory } = await this.hear("welcome");
+    const ready = { type: "ready" as const, arithmetic, device: "none", plannedBytes: 0 };
+    this.socket.send(encodeMessage(sharesMemory ? { ...ready, sharesMemory } : ready));
+    return sharedMemory;
   }
 
   answer(lease: number, count: number, value: number, loss = 1): void {
@@ -144,7 +153,8 @@ test.each<[string, (peer: Peer) => void, RegExp]>([
   ],
   [
     "a second hello",
-    (p) => p.socket.send(encodeMessage({ type: "hello", version: 1, name: "x", host: "x", processId: 1 })),
+    (p) =>
+      p.socket.send(encodeMessage({ type: "hello", version: protocolVersion, name: "x", host: "x", processId: 1 })),
     /a second hello/,
   ],
   ["weights", (p) => p.socket.send([...framesOf("weights", 0, new Uint8Array(8))][0]!), /a worker sends no weights/],
@@ -178,7 +188,7 @@ test("another protocol version, and another arithmetic, are refused by name", as
   await start();
   const old = await new Peer().opened();
   old.socket.send(encodeMessage({ type: "hello", version: 0, name: "old", host: "x", processId: 1 }));
-  expect((await old.hear("refuse")).reason).toMatch(/worker old speaks version 0 of the protocol, this coordinator 1/);
+  expect((await old.hear("refuse")).reason).toMatch(/worker old speaks version 0 of the protocol, this coordinator 2/);
   const first = new Peer();
   await first.join("first");
   await first.hear("lease");
@@ -203,6 +213,45 @@ test("a gradient of another length, or cut short, costs its sender the connectio
   await good.join("good");
   await good.workOn();
   expect(await trained).toMatchObject({ step: 2, finished: true });
+});
+
+const share = SharedVector.create(1) ? test : (test.skip as typeof test);
+share("a worker that shares memory beside one that does not: weights and gradients go both ways", async () => {
+  await start();
+  const near = new Peer();
+  const memory = await near.join("near", "by hand", true);
+  const weights = openSharedVector(memory!.weights, parameters, false)!;
+  const gradient = openSharedVector(memory!.gradient, parameters, true)!;
+  expect((await near.hear("weights")).step).toBe(0);
+  const before = weights.slice();
+  expect(before.some((weight) => weight !== 0)).toBe(true);
+  const { lease, count } = await near.hear("lease");
+  gradient.fill(0.25);
+  near.socket.send(encodeMessage({ type: "answer", lease, losses: new Array(count).fill(1) }));
+  expect((await near.hear("taken")).lease).toBe(lease);
+  gradient.fill(Number.NaN); // ours again: what was taken is safe from it
+  const far = new Peer();
+  await far.join("far");
+  await far.workOn();
+  expect(await trained).toMatchObject({ step: 2, finished: true });
+  expect(weights).not.toEqual(before);
+  expect(weights.every(Number.isFinite)).toBe(true);
+});
+
+share("a worker of another machine is offered no memory, and none that was not offered is believed", async () => {
+  await start({ sharedMemory: false });
+  const liar = new Peer();
+  expect(await liar.join("liar", "by hand", true)).toBeUndefined();
+  expect((await liar.closed).reason).toMatch(/shared memory that was not offered/);
+});
+
+share("a worker that shares memory sends no gradients", async () => {
+  await start();
+  const peer = new Peer();
+  await peer.join("both", "by hand", true);
+  const { lease } = await peer.hear("lease");
+  peer.socket.send([...framesOf("gradient", lease, new Uint8Array(4 * parameters))][0]!);
+  expect((await peer.closed).reason).toMatch(/sends a gradient that it said it would share/);
 });
 
 test("what is not finite never reaches the sum; twice the same part, and the run says that it diverged", async () => {

@@ -1,6 +1,7 @@
 // The promise of the project with real processes: the weights after the last step have the same bits for any number of
 // workers, when workers die and join, and when the coordinator is stopped or killed and resumed.
 import { afterEach, beforeAll, expect, test } from "vitest";
+import { nativeAddon } from "../../shared/native.ts";
 import { atStep, coordinator, digestOf, killAll, ledgerOf, temporary, text, weft } from "./weft.ts";
 
 afterEach(killAll);
@@ -13,17 +14,21 @@ const tiny = [
   ...["--steps", String(steps), "--eval-windows", "40", "--eval-interval", "0", "--checkpoint-interval", "100"],
 ];
 
+const canShare = nativeAddon()?.createShared !== undefined;
+
 /** What one worker computes: the answer that every other run has to give. */
 let expected = "";
 beforeAll(async () => {
   expected = await digestWith(1);
 });
 
-async function digestWith(workers: number): Promise<string> {
+async function digestWith(workers: number, ...flags: string[]): Promise<string> {
   const out = temporary();
   const args = ["train", ...tiny, "--out", out, "--port", "0", "--workers", String(workers), "--sample-tokens", "0"];
-  const run = weft(args);
+  const run = weft([...args, ...flags]);
   expect(await run.ended, run.stderr()).toBe(0);
+  const sharing = run.log.filter(({ msg }) => / joined: .*, shared memory$/.test(msg)).length;
+  expect(sharing).toBe(canShare && !flags.includes("--no-shared-memory") ? workers : 0);
   expectEveryShardOnce(out);
   return digestOf(out);
 }
@@ -42,6 +47,10 @@ function expectEveryShardOnce(out: string): void {
 
 test.each([2, 3])("%i workers", async (workers) => {
   expect(await digestWith(workers)).toBe(expected);
+});
+
+test("2 workers, everything over the wire", async () => {
+  expect(await digestWith(2, "--no-shared-memory")).toBe(expected);
 });
 
 test("a worker killed, the other frozen until a third has done its work", async () => {

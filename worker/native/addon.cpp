@@ -8,6 +8,7 @@
 #include "crc32.h"
 #include "isa.h"
 #include "napi.h"
+#include "shared_memory.h"
 #include "vector.h"
 #include "weft.h"
 
@@ -95,6 +96,38 @@ napi_value choose_isa(Call& call) { return text(call.env, isa_name(isa_choose(ca
 napi_value crc32_of(Call& call) {
   const auto bytes = call.array<uint8_t>(0, "bytes");
   return number(call.env, crc32(bytes.data, bytes.size));
+}
+
+// A Uint8Array over shared memory, which is unmapped once nobody uses the array.
+napi_value shared_bytes(napi_env env, void* data, size_t bytes) {
+  const auto unmap = [](napi_env, void* data, void* size) {
+    shared_memory_unmap(data, reinterpret_cast<size_t>(size));
+  };
+  napi_value buffer, array;
+  if (napi_create_external_arraybuffer(env, data, bytes, unmap, reinterpret_cast<void*>(bytes), &buffer) != napi_ok) {
+    shared_memory_unmap(data, bytes);
+    throw std::runtime_error("shared memory: this Node.js takes no memory of others");
+  }
+  check(napi_create_typedarray(env, napi_uint8_array, bytes, buffer, 0, &array), "making an array");
+  return array;
+}
+
+size_t size_of(Call& call, size_t i) {
+  const double bytes = call.number(call.value(i, "bytes"), "bytes");
+  if (!(bytes == std::floor(bytes) && bytes >= 1 && bytes <= 9007199254740991.0))
+    throw BadArgument("bytes: expected a positive integer");
+  return static_cast<size_t>(bytes);
+}
+
+// createShared(bytes) -> file descriptor
+napi_value create_shared(Call& call) { return number(call.env, shared_memory_create(size_of(call, 0))); }
+
+// openShared(path, bytes, writable) -> Uint8Array
+napi_value open_shared(Call& call) {
+  const string path = call.text(call.value(0, "path"), "path");
+  const size_t bytes = size_of(call, 1);
+  const bool writable = call.boolean(call.value(2, "writable"), "writable");
+  return shared_bytes(call.env, shared_memory_open(path, bytes, writable), bytes);
 }
 
 // ---- Model(config, parameters): weft.h, off the event loop ----
@@ -473,10 +506,12 @@ NAPI_MODULE_INIT() {
       method<generation_bytes>("generationBytes"),
   };
   const napi_property_descriptor fast_crc32 = method<crc32_of>("crc32");
+  const napi_property_descriptor shared[] = {method<create_shared>("createShared"), method<open_shared>("openShared")};
   if (!define<Vectors, vectors_new>(env, exports, vectors) || !define<Model, model_new>(env, exports, model) ||
       !define<Generation, generation_new>(env, exports, generation) ||
       napi_define_properties(env, exports, sizeof functions / sizeof *functions, functions) != napi_ok ||
-      (crc32_runs_here() && napi_define_properties(env, exports, 1, &fast_crc32) != napi_ok))
+      (crc32_runs_here() && napi_define_properties(env, exports, 1, &fast_crc32) != napi_ok) ||
+      (shared_memory_runs_here && napi_define_properties(env, exports, 2, shared) != napi_ok))
     napi_throw_error(env, nullptr, "native: the addon could not start");
   return exports;
 }
