@@ -1,0 +1,126 @@
+// A worker's session with a coordinator that is played by hand.
+import { once } from "node:events";
+import type { AddressInfo } from "node:net";
+import { afterEach, expect, test } from "vitest";
+import { type WebSocket, WebSocketServer } from "ws";
+import { bytesOf, framesOf } from "../../shared/frame.ts";
+import { layoutOf } from "../../shared/layout.ts";
+import type { ModelConfig } from "../../shared/model.ts";
+import {
+  decodeFromWorker,
+  encodeMessage,
+  type FromCoordinator,
+  type FromWorker,
+  isControl,
+  protocolVersion,
+  subprotocol,
+} from "../../shared/protocol.ts";
+import { SharedVector } from "../../shared/shared-memory.ts";
+import { scalarOps } from "../../shared/vector.ts";
+import { tfjs } from "../../worker/engine/tfjs/engine.ts";
+import { runSession } from "../../worker/session.ts";
+
+const model: ModelConfig = {
+  family: "bigram",
+  vocabSize: 5,
+  blockSize: 4,
+  nLayer: 0,
+  nHead: 0,
+  nEmbd: 0,
+  bias: false,
+  dropout: 0,
+  activation: "gelu",
+  tiedHead: false,
+  layerNormEps: 1e-5,
+};
+const P = layoutOf(model).size;
+
+let server: WebSocketServer | undefined;
+afterEach(() => {
+  for (const client of server?.clients ?? []) client.terminate();
+  server?.close();
+});
+
+/** Starts a session; the worker is at the other end of what `hear` and `say` speak to. */
+async function meet() {
+  server = new WebSocketServer({ port: 0, host: "127.0.0.1", handleProtocols: () => subprotocol });
+  await once(server, "listening");
+  const leave = new AbortController();
+  const ended = runSession({
+    url: `ws://127.0.0.1:${(server.address() as AddressInfo).port}`,
+    token: undefined,
+    name: "w",
+    ops: scalarOps,
+    openEngine: () =>
+      tfjs.create({ model, maxRows: 1, precision: "float32", threads: 1, device: "cpu", backend: "wasm" }),
+    onEvent: () => {},
+    leave: leave.signal,
+    handshakeMs: 5000,
+  });
+  const [socket] = (await once(server, "connection")) as [WebSocket];
+  const heard: FromWorker[] = [];
+  let look = () => {};
+  socket.on("message", (data: Buffer) => {
+    if (isControl(data)) heard.push(decodeFromWorker(data));
+    look();
+  });
+  return {
+    ended,
+    heard,
+    say: (message: FromCoordinator) => socket.send(encodeMessage(message)),
+    lease(lease: number, ids: number[]) {
+      this.say({ type: "lease", lease, purpose: "train", step: 0, first: 0, count: 1, rows: 1 });
+      for (const frame of framesOf("windows", lease, bytesOf(Uint16Array.from(ids)))) socket.send(frame);
+    },
+    async hear(type: FromWorker["type"], count = 1) {
+      while (heard.filter((message) => message.type === type).length < count)
+        await new Promise<void>((resolve) => {
+          look = resolve;
+        });
+    },
+  };
+}
+
+const welcome = {
+  ...{ type: "welcome" as const, version: protocolVersion, run: "r", model, parameters: P, seed: 1 },
+  ...{ rowsPerShard: 1, precision: "float32" as const, timeoutMs: 5000 },
+};
+
+const canShare = SharedVector.create(1) !== undefined;
+test.skipIf(!canShare)("a shared gradient stays until it has been taken (needs the native addon)", async () => {
+  const [weights, gradient] = [SharedVector.create(P)!, SharedVector.create(P)!];
+  const peer = await meet();
+  peer.say({ ...welcome, sharedMemory: { weights: weights.address, gradient: gradient.address } });
+  await peer.hear("ready");
+  expect(peer.heard.at(-1)).toMatchObject({ sharesMemory: true });
+  peer.say({ type: "weights", step: 0 });
+  peer.lease(1, [0, 1, 2, 3, 4]);
+  await peer.hear("answer");
+  const first = gradient.values.slice();
+  // The table is zero: probabilities of 1/5, a mean over 4 tokens, one of which is followed by token 1.
+  expect(first[1]).toBeCloseTo((1 / 5 - 1) / 4, 6);
+  peer.lease(2, [4, 3, 2, 1, 0]);
+  // Long after the second gradient is computed nothing of it may show.
+  peer.lease(3, [4, 3, 2, 1, 0]);
+  await new Promise((resolve) => setTimeout(resolve, 200));
+  expect(gradient.values).toEqual(first);
+  expect(peer.heard.filter(({ type }) => type === "answer")).toHaveLength(1);
+  peer.say({ type: "taken", lease: 1 });
+  await peer.hear("answer", 2);
+  expect(gradient.values).not.toEqual(first);
+  peer.say({ type: "finish", reason: "done" });
+  expect(await peer.ended).toMatchObject({ how: "finished" });
+});
+
+test("memory that is out of reach is not claimed, nor taken when it is offered again", async () => {
+  const peer = await meet();
+  const nowhere = { path: `/proc/${process.pid}/fd/987654`, key: "00" };
+  peer.say({ ...welcome, sharedMemory: { weights: nowhere, gradient: nowhere } });
+  await peer.hear("ready");
+  expect(peer.heard.at(-1)).not.toHaveProperty("sharesMemory");
+  peer.say({ type: "weights", step: 0 });
+  expect(await peer.ended).toMatchObject({
+    how: "lost",
+    reason: expect.stringContaining("shared weights for a worker that shares none"),
+  });
+});
