@@ -1,5 +1,6 @@
 // A run that never computes: the status of one in the middle of its work, to be changed by the test that needs it.
 import type { RunStatus, WorkerStatus } from "../../coordinator/status.ts";
+import { protocolVersion } from "../../shared/protocol.ts";
 
 export function fakeWorker(id: string, changes: Partial<WorkerStatus> = {}): WorkerStatus {
   return {
@@ -23,7 +24,7 @@ export function fakeWorker(id: string, changes: Partial<WorkerStatus> = {}): Wor
 export function fakeStatus(changes: Partial<RunStatus> = {}): RunStatus {
   return {
     run: { name: "shakespeare-cpu", id: "5f0c2a91", startedAt: "2026-01-02T03:04:05.000Z" },
-    versions: { weft: "0.1.0", protocol: "1", node: "v20.20.2" },
+    versions: { weft: "0.1.0", protocol: String(protocolVersion), node: "v20.20.2" },
     model: { summary: "gpt2, 4 layers, 4 heads, 128 wide, block 64, vocab 65", parameters: 804_096, blockSize: 64 },
     arithmetic: "native avx512 float32",
     state: "training",
