@@ -170,6 +170,8 @@ static int gemv_step(float* y, const float* x, int64_t ldx, const float* w, int6
   for (; j + W <= end; j += W) {
     const Vec w0 = load(w + j), w1 = load(w + C + j), w2 = load(w + 2 * C + j), w3 = load(w + 3 * C + j);
 #pragma GCC unroll 4
+    for (int i = 4; i < 8; i++) __builtin_prefetch(w + i * C + j, 0, 2);  // the next 4 rows
+#pragma GCC unroll 4
     for (int r = 0; r < R; r++) {
       const float* xr = x + r * ldx;
       Vec s = load(y + r * C + j);
