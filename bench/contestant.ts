@@ -1,6 +1,6 @@
 // One engine under measurement, in a process of its own: `node contestant.js '{"setting":"a","engine":"native",...}'`.
 // It says when it is ready, then answers each line {"steps": n} with the seconds of n training steps: the weights to the
-// engine, forward, backward, clipping to norm 1, AdamW. nanogpt.py speaks the same.
+// engine, forward, backward (until here: gradientSeconds), clipping to norm 1, AdamW. nanogpt.py speaks the same.
 import { createInterface } from "node:readline";
 import { layoutOf } from "../shared/layout.ts";
 import { nativeAddon, nativeOps } from "../shared/native.ts";
@@ -43,10 +43,14 @@ const tokens = stream.subarray(0, -1);
 const targets = stream.subarray(1);
 let count = 0;
 
-async function step(): Promise<number> {
+const seconds: number[] = [];
+const gradientSeconds: number[] = [];
+
+async function step(): Promise<void> {
   const started = process.hrtime.bigint();
   await engine.setWeights(weights);
   await engine.gradient(tokens, targets, rows, { seed: 1337, step: count, shard: 0 }, gradient);
+  const computed = process.hrtime.bigint();
   const norm = Math.sqrt(ops.sumOfSquares(gradient));
   count++;
   for (const { offset, size, decay } of layout.parameters) {
@@ -61,7 +65,8 @@ async function step(): Promise<number> {
       gradientScale: Math.min(1, 1 / (norm + 1e-6)),
     });
   }
-  return Number(process.hrtime.bigint() - started) / 1e9;
+  seconds.push(Number(process.hrtime.bigint() - started) / 1e9);
+  gradientSeconds.push(Number(computed - started) / 1e9);
 }
 
 const answer = (value: object) => process.stdout.write(`${JSON.stringify(value)}\n`);
@@ -71,8 +76,8 @@ await step();
 answer({ ready: `${engine.arithmetic}, ${engine.device}` });
 for await (const line of createInterface({ input: process.stdin })) {
   const { steps } = JSON.parse(line);
-  const seconds: number[] = [];
-  for (let i = 0; i < steps; i++) seconds.push(await step());
-  answer({ seconds, peakBytes: process.resourceUsage().maxRSS * 1024 });
+  seconds.length = gradientSeconds.length = 0;
+  for (let i = 0; i < steps; i++) await step();
+  answer({ seconds, gradientSeconds, peakBytes: process.resourceUsage().maxRSS * 1024 });
 }
 await engine.dispose();

@@ -109,8 +109,8 @@ if (parts.has("training")) {
         other.threads === row.threads,
     )!;
   table(
-    "Training: weights in, forward, backward, clip, AdamW; medians of runs in turns",
-    ["setting", "precision", "threads", "contestant", "tokens/s", "native is", "of matmul peak", "peak memory"],
+    "Training: weights in, forward, backward (the gradient), clip, AdamW; medians of runs in turns; shares of the matmul peak",
+    ["setting", "precision", "threads", "contestant", "tokens/s", "native is", "of peak", "gradient alone", "memory"],
     result.training.map((row) => [
       row.setting,
       row.precision,
@@ -118,7 +118,8 @@ if (parts.has("training")) {
       row.contestant,
       number(row.tokensPerSec),
       `${(nativeOf(row).tokensPerSec / row.tokensPerSec).toFixed(2)}x`,
-      percent(row.gflops / peakOf(row.precision, row.threads)),
+      percent(row.gflops / peakOf(row.computes, row.threads)),
+      percent(row.gradientGflops / peakOf(row.computes, row.threads)),
       `${Math.round(row.peakBytes / 2 ** 20)} MB`,
     ]),
   );

@@ -1,7 +1,7 @@
 """nanoGPT's model.py under measurement: `python3 nanogpt.py NANOGPT_DIR '{"setting": ..., "model": ..., ...}'`.
 
 Speaks the lines of contestant.ts: ready, then for each {"steps": n} the seconds of n training steps (forward, backward,
-clipping to norm 1, AdamW), and for {"matmul": n} the best GFLOP/s of products of n x n matrices.
+clipping to norm 1, AdamW) and of their gradients alone, and for {"matmul": n} the best GFLOP/s of products of n x n matrices.
 """
 import json
 import os
@@ -56,19 +56,20 @@ def step():
     with torch.autocast("cpu", dtype=torch.bfloat16, enabled=contest["precision"] == "bf16"):
         _, loss = model(tokens, targets)
     loss.backward()
+    computed = time.perf_counter()
     torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
     optimizer.step()
     optimizer.zero_grad(set_to_none=True)
-    return time.perf_counter() - started
+    return time.perf_counter() - started, computed - started
 
 
 step()
 step()
-answer({"ready": f"PyTorch {torch.__version__}"})
+answer({"ready": f"PyTorch {torch.__version__} {contest['precision']}"})
 for line in sys.stdin:
     asked = json.loads(line)
     if "matmul" in asked:
         answer({"gflops": matmul_gflops(asked["matmul"])})
     else:
-        seconds = [step() for _ in range(asked["steps"])]
-        answer({"seconds": seconds, "peakBytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024})
+        seconds, gradient_seconds = zip(*[step() for _ in range(asked["steps"])])
+        answer({"seconds": seconds, "gradientSeconds": gradient_seconds, "peakBytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024})

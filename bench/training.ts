@@ -12,8 +12,12 @@ export interface TrainingRow {
   readonly precision: Contest["precision"];
   readonly threads: number;
   readonly contestant: string;
+  /** Of the contestant: float32 for the PyTorch that bf16 is measured against, too. */
+  readonly computes: Contest["precision"];
   readonly tokensPerSec: number;
   readonly gflops: number;
+  /** Of forward and backward alone. */
+  readonly gradientGflops: number;
   readonly peakBytes: number;
   readonly stepMs: number;
 }
@@ -26,6 +30,15 @@ export interface Peers {
   /** Python interpreters that have PyTorch. */
   readonly pythons: readonly string[];
 }
+
+interface Answer {
+  readonly seconds: number[];
+  readonly gradientSeconds: number[];
+  readonly peakBytes: number;
+}
+
+/** Of one step. */
+const gflopOf = (setting: Setting) => (flopsPerToken(setting) * tokensOf(setting)) / 1e9;
 
 export function median(values: readonly number[]): number {
   const sorted = [...values].sort((a, b) => a - b);
@@ -79,7 +92,10 @@ async function webgpuCompetes({ name, model, rows }: Setting, precision: Contest
   return usable && (name === "a" || !(await inSoftware()));
 }
 
-/** The medians of one cell of the table: a setting, a precision and a number of threads, for every contestant. */
+/**
+ * The medians of one cell of the table: a setting, a precision and a number of threads, for every contestant; bf16 also
+ * against PyTorch in float32.
+ */
 export async function measureTraining(
   setting: Setting,
   precision: Contest["precision"],
@@ -88,23 +104,31 @@ export async function measureTraining(
   peers: Peers,
 ): Promise<TrainingRow[]> {
   const children: Child[] = [];
+  const inFloat32 = new Set<Child>();
   try {
     const contest = { setting: setting.name, precision, threads };
     children.push(await startEngine({ ...contest, engine: "native" }));
-    if (peers.nanogpt)
-      for (const python of peers.pythons) children.push(await startPyTorch(python, peers, setting, threads, precision));
+    for (const python of peers.pythons) {
+      children.push(await startPyTorch(python, peers, setting, threads, precision));
+      if (precision === "float32") continue;
+      const child = await startPyTorch(python, peers, setting, threads, "float32");
+      inFloat32.add(child);
+      children.push(child);
+    }
     if (precision === "float32") children.push(await startEngine({ ...contest, engine: "tfjs", backend: "wasm" }));
     if (findAddon(false)) children.push(await startEngine({ ...contest, engine: "tfjs", backend: "tensorflow" }));
     if (await webgpuCompetes(setting, precision, threads))
       children.push(await startEngine({ ...contest, engine: "tfjs", backend: "webgpu" }));
 
     const seconds: number[][] = children.map(() => []);
+    const gradientSeconds: number[][] = children.map(() => []);
     const peakBytes: number[] = children.map(() => 0);
     const steps: number[] = [];
     for (let round = 0; round < rounds; round++)
       for (const [i, child] of children.entries()) {
-        const answer = await child.ask<{ seconds: number[]; peakBytes: number }>({ steps: steps[i] ?? 1 });
+        const answer = await child.ask<Answer>({ steps: steps[i] ?? 1 });
         seconds[i]!.push(...answer.seconds);
+        gradientSeconds[i]!.push(...answer.gradientSeconds);
         peakBytes[i] = answer.peakBytes;
         steps[i] ??= Math.max(1, Math.min(100, Math.round(1 / answer.seconds[0]!)));
       }
@@ -116,8 +140,10 @@ export async function measureTraining(
         precision,
         threads,
         contestant: child.ready,
+        computes: inFloat32.has(child) ? "float32" : precision,
         tokensPerSec,
-        gflops: (tokensPerSec * flopsPerToken(setting)) / 1e9,
+        gflops: gflopOf(setting) / step,
+        gradientGflops: gflopOf(setting) / median(gradientSeconds[i]!),
         peakBytes: peakBytes[i]!,
         stepMs: step * 1e3,
       };
