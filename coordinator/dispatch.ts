@@ -238,7 +238,9 @@ export class Dispatch {
     this.#options.log.warn({ worker: worker.name }, `${what} refused: it is not finite`);
     if (refusals >= mostRefusals)
       this.fail(
-        new ConfigError(`the run diverged: ${what} is not finite, computed twice; resume with a lower --learning-rate`),
+        new ConfigError(
+          `the run diverged: ${what} is not finite, computed twice; start again from a checkpoint with --init-from and a lower --learning-rate`,
+        ),
       );
   }
 

@@ -193,7 +193,7 @@ export class TrainingRun {
     });
     if (!Number.isFinite(gradientNorm))
       throw new ConfigError(
-        `the run diverged: the gradient norm of step ${this.#step + 1} is ${gradientNorm}; resume with a lower --learning-rate`,
+        `the run diverged: the gradient norm of step ${this.#step + 1} is ${gradientNorm}; start again from a checkpoint with --init-from and a lower --learning-rate`,
       );
     this.#step++;
     this.#digest = ops.digest(weights);

@@ -53,6 +53,8 @@ const toggle = (group: OptionGroup, initial: boolean, help: string) =>
 
 const integer = { integer: true } as const;
 
+const isWebSocketAddress = (url: string) => URL.canParse(url) && /^wss?:$/.test(new URL(url).protocol);
+
 /** The table. A flag is the key in kebab case: `--learning-rate`; a switch also has its `--no-` form. */
 export const optionTable = {
   family: choice("model", ["gpt2", "gpt1", "bigram"], "gpt2", "pre-norm, post-norm, or a table of token pairs"),
@@ -148,7 +150,10 @@ export const optionTable = {
   sampleTokens: number("local", 500, { min: 0, ...integer }, "length of the sample at the end", { unit: "tokens" }),
   prompt: text("local", "TEXT", "\n", "what the sample begins with", "a line break"),
 
-  coordinator: text("worker", "URL", "ws://127.0.0.1:7070", "coordinator to work for, ws:// or wss://"),
+  coordinator: {
+    ...text("worker", "URL", "ws://127.0.0.1:7070", "coordinator to work for, ws:// or wss://"),
+    schema: z.string().refine(isWebSocketAddress, "must be an address such as ws://127.0.0.1:7070"),
+  },
   name: text("worker", "NAME", "", "name of this worker in status and ledger", "host name and process id"),
   patience: number("worker", 60, { min: 0 }, "give up when the coordinator cannot be reached for so long", {
     unit: "seconds",

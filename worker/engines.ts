@@ -37,7 +37,7 @@ export async function openEngine(
   throw new EngineError(
     `no usable engine${name === "auto" ? "" : ` "${name}"`} for device ${options.device}: ` +
       ([...new Set(reasons.map(({ why }) => why))].join("; ") ||
-        `${name} is not part of this build, or its options exclude each other`),
+        "--backend belongs to the tfjs engine, --isa to native: neither goes with the other, nor with the other engine"),
   );
 }
 

@@ -265,7 +265,9 @@ test("what is not finite never reaches the sum; twice the same part, and the run
   expect(second.first).toBe(first.first);
   expect(run.status().leases).toMatchObject({ refused: 1, counted: 0 });
   peer.answer(second.lease, second.count, Number.POSITIVE_INFINITY);
-  expect(await trained).toMatchObject({ message: expect.stringMatching(/the run diverged: .* resume with a lower/) });
+  expect(await trained).toMatchObject({
+    message: expect.stringMatching(/the run diverged: .* start again from a checkpoint with --init-from/),
+  });
 });
 
 test("a loss that is no number is an answer too, and ends the run as diverged", async () => {
