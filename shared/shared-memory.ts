@@ -34,8 +34,14 @@ export class SharedVector {
     const addon = nativeAddon();
     if (!addon?.createShared || !addon.openShared) return undefined;
     const bytes = keyBytes + 4 * length;
-    const file = addon.createShared(bytes);
-    return new SharedVector(file, addon.openShared(`/proc/self/fd/${file}`, bytes, true));
+    let file: number | undefined;
+    try {
+      file = addon.createShared(bytes);
+      return new SharedVector(file, addon.openShared(`/proc/self/fd/${file}`, bytes, true));
+    } catch {
+      if (file !== undefined) closeSync(file);
+      return undefined; // an old kernel, a sandbox, too many open files, or too little memory: the wire is there
+    }
   }
 
   /** Nobody new can open it. The memory itself goes with its last user. */

@@ -40,6 +40,11 @@ there("another process reads it", () => {
   vector.close();
 });
 
+there("memory that the system does not give is none, and ends nothing", () => {
+  expect(SharedVector.create(2 ** 50)).toBeUndefined();
+  expect(SharedVector.create(10)).toBeDefined();
+});
+
 there("what is something else is out of reach", () => {
   const vector = SharedVector.create(10)!;
   const { path, key } = vector.address;
