@@ -5,7 +5,6 @@ import { afterEach, expect, test } from "vitest";
 import { type WebSocket, WebSocketServer } from "ws";
 import { bytesOf, framesOf } from "../../shared/frame.ts";
 import { layoutOf } from "../../shared/layout.ts";
-import type { ModelConfig } from "../../shared/model.ts";
 import {
   decodeFromWorker,
   encodeMessage,
@@ -19,20 +18,9 @@ import { SharedVector } from "../../shared/shared-memory.ts";
 import { scalarOps } from "../../shared/vector.ts";
 import { tfjs } from "../../worker/engine/tfjs/engine.ts";
 import { runSession } from "../../worker/session.ts";
+import { bigram } from "../seeds/bigram.ts";
 
-const model: ModelConfig = {
-  family: "bigram",
-  vocabSize: 5,
-  blockSize: 4,
-  nLayer: 0,
-  nHead: 0,
-  nEmbd: 0,
-  bias: false,
-  dropout: 0,
-  activation: "gelu",
-  tiedHead: false,
-  layerNormEps: 1e-5,
-};
+const model = { ...bigram(5), blockSize: 4 };
 const P = layoutOf(model).size;
 
 let server: WebSocketServer | undefined;

@@ -298,7 +298,8 @@ static void matmul_as(const Matmul& f, int row0, int row1, int column0, int colu
           for (int i = 0; i < mc; i += MR) {
             const int m = min(MR, mc - i);
             if (last && finish) prefetch_finish(f, ic + i, jc + j, m);
-            const Ahead ahead = packs_next ? source_of_b<P>(f, kc, jc + j + NR, K, i / MR, m_block / MR) : Ahead{panel, 0};
+            const Ahead ahead =
+                packs_next ? source_of_b<P>(f, kc, jc + j + NR, K, i / MR, m_block / MR) : Ahead{panel, 0};
             run_tile<P, false>(m, n, depth, pack_a + (int64_t)i * depth, MR, panel, NR,
                                f.c + (ic + i) * f.ldc + jc + j, f.ldc, add, ahead);
             if (last && finish) finish_tile(f, ic + i, jc + j, m, n);
