@@ -2,10 +2,10 @@
 // It says when it is ready, then answers each line {"steps": n} with the seconds of n training steps: the weights to the
 // engine, forward, backward (until here: gradientSeconds), clipping to norm 1, AdamW. nanogpt.py speaks the same.
 import { createInterface } from "node:readline";
-import { layoutOf } from "../shared/layout.ts";
-import { nativeAddon, nativeOps } from "../shared/native.ts";
-import { scalarOps } from "../shared/vector.ts";
-import { openEngine } from "../worker/engines.ts";
+import { nativeAddon, nativeOps } from "../shared/arithmetic/native.ts";
+import { scalarOps } from "../shared/arithmetic/vector.ts";
+import { layoutOf } from "../shared/family/layout.ts";
+import { openEngine } from "../worker/engine/choose.ts";
 import { quickWeights, settings, tokensOf } from "./settings.ts";
 
 export interface Contest {

@@ -1,7 +1,7 @@
 // Tokens a second of setting c growing one token at a time. Every token reads all weights once, so the memory's read
 // rate over their bytes is the limit for one sequence.
-import { layoutOf } from "../shared/layout.ts";
-import { openEngine } from "../worker/engines.ts";
+import { layoutOf } from "../shared/family/layout.ts";
+import { openEngine } from "../worker/engine/choose.ts";
 import { quickWeights, settings } from "./settings.ts";
 import { median } from "./training.ts";
 

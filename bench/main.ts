@@ -10,7 +10,7 @@ import { mkdirSync, writeFileSync } from "node:fs";
 import { cpus, release, totalmem } from "node:os";
 import { dirname, resolve } from "node:path";
 import { parseArgs } from "node:util";
-import { nativeAddon, nativeStatus } from "../shared/native.ts";
+import { nativeAddon, nativeStatus } from "../shared/arithmetic/native.ts";
 import { type GenerationRow, measureGeneration } from "./generation.ts";
 import { measurePeak, type PeakRow, readRate } from "./peak.ts";
 import { measureRuns, type RunRow } from "./run.ts";

@@ -14,9 +14,11 @@ export interface PeakRow {
 
 const size = 1536;
 
-/** A yardstick of worker/native/peak.cpp. */
+/** A yardstick of worker/engine/native/core/peak.cpp. */
 function measured(...words: readonly string[]): number {
-  return Number(execFileSync(join(import.meta.dirname, "../../worker/native/build/peak"), words, { encoding: "utf8" }));
+  return Number(
+    execFileSync(join(import.meta.dirname, "../../worker/engine/native/core/build/peak"), words, { encoding: "utf8" }),
+  );
 }
 
 /** Best GB/s of reading as much as the weights of setting c: what bounds generation. */

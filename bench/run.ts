@@ -5,7 +5,7 @@ import { execFileSync } from "node:child_process";
 import { mkdirSync, mkdtempSync, rmSync, symlinkSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
-import { openShakespeare } from "../coordinator/shakespeare.ts";
+import { openShakespeare } from "../coordinator/data/shakespeare.ts";
 import { fairEnvironment } from "./child.ts";
 import { settings, tokensOf } from "./settings.ts";
 import { median, type Peers } from "./training.ts";

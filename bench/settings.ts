@@ -1,5 +1,5 @@
 // The three models of the bench and how much arithmetic a token of each costs.
-import { layoutOf } from "../shared/layout.ts";
+import { layoutOf } from "../shared/family/layout.ts";
 import type { ModelConfig } from "../shared/model.ts";
 
 export interface Setting {

@@ -1,7 +1,7 @@
-// How fast the vector arithmetic of shared/vector.ts streams over the 124 million parameters of setting c, native and in
+// How fast the vector arithmetic of shared/arithmetic/vector.ts streams over the 124 million parameters of setting c, native and in
 // JavaScript, in bytes that must move: 12 a float for the sum, 28 for AdamW, 4 for norm and digest, 6 for bf16.
-import { type Addon, nativeOps } from "../shared/native.ts";
-import { scalarOps, type VectorOps } from "../shared/vector.ts";
+import { type Addon, nativeOps } from "../shared/arithmetic/native.ts";
+import { scalarOps, type VectorOps } from "../shared/arithmetic/vector.ts";
 import { parametersOf, settings } from "./settings.ts";
 import { median } from "./training.ts";
 

@@ -2,7 +2,7 @@
 // all alike; medians and ratios of the same run.
 import { join } from "node:path";
 import { inSoftware, webgpu } from "../worker/engine/tfjs/webgpu.ts";
-import { findAddon } from "../worker/tensorflow/build.ts";
+import { findAddon } from "../worker/install/build.ts";
 import { Child } from "./child.ts";
 import type { Contest } from "./contestant.ts";
 import { flopsPerToken, type Setting, tokensOf } from "./settings.ts";

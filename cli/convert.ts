@@ -3,13 +3,13 @@
 import { mkdir, readdir, readFile, rename, rm } from "node:fs/promises";
 import { dirname, join, resolve } from "node:path";
 import { Command } from "commander";
+import { configOf, differencesInTransformers, tensorsOf } from "../shared/checkpoint/huggingface.ts";
+import { syncDirectory, writeProven } from "../shared/checkpoint/manifest.ts";
+import { releaseTokenizerFiles } from "../shared/checkpoint/openai-release.ts";
+import { type LoadedModel, loadModel } from "../shared/checkpoint/rundir.ts";
+import { encode } from "../shared/checkpoint/safetensors.ts";
 import { ConfigError } from "../shared/errors.ts";
-import { configOf, differencesInTransformers, tensorsOf } from "../shared/huggingface.ts";
 import { isAbsent } from "../shared/json.ts";
-import { syncDirectory, writeProven } from "../shared/manifest.ts";
-import { releaseTokenizerFiles } from "../shared/openai-release.ts";
-import { type LoadedModel, loadModel } from "../shared/rundir.ts";
-import { encode } from "../shared/safetensors.ts";
 import { ownFile } from "../shared/tokenizers/own-file.ts";
 
 /** Tokenizer files of a source by the name that they get in the copy. */

@@ -2,9 +2,9 @@
 
 import { hostname } from "node:os";
 import { Command } from "commander";
-import { accessWith, resolveToken, type Token } from "../coordinator/access.ts";
 import { TrainingRun } from "../coordinator/loop.ts";
-import { serve } from "../coordinator/server.ts";
+import { accessWith, resolveToken, type Token } from "../coordinator/serve/access.ts";
+import { serve } from "../coordinator/serve/server.ts";
 import { setUpRun } from "../coordinator/setup.ts";
 import { createLog } from "./log.ts";
 import { addOptions, optionsOf } from "./options.ts";

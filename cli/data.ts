@@ -2,11 +2,11 @@
 import { mkdir, writeFile } from "node:fs/promises";
 import { join } from "node:path";
 import { Command, InvalidArgumentError } from "commander";
-import { openDataset, openDocuments } from "../coordinator/dataset.ts";
-import { prepareData } from "../coordinator/prepare.ts";
-import { defaultValFraction } from "../coordinator/prepared.ts";
-import { withProgress } from "../coordinator/text-source.ts";
-import { tokenizerNamed } from "../shared/tokenizer.ts";
+import { openDataset, openDocuments } from "../coordinator/data/dataset.ts";
+import { prepareData } from "../coordinator/data/prepare.ts";
+import { defaultValFraction } from "../coordinator/data/prepared.ts";
+import { withProgress } from "../coordinator/data/text-source.ts";
+import { tokenizerNamed } from "../shared/tokenizers/open.ts";
 import { BpeTrainer } from "../shared/tokenizers/train-bpe.ts";
 import { progressOf } from "./progress.ts";
 

@@ -1,6 +1,6 @@
 // How good is the link to a coordinator, and how many tokens a second would this machine add to a run over it?
 import { z } from "zod";
-import { linkLimit } from "../coordinator/link.ts";
+import { linkLimit } from "../coordinator/serve/link.ts";
 import { statusSchema } from "../coordinator/status.ts";
 import { ConfigError } from "../shared/errors.ts";
 import { Interrupted, type Remote } from "./remote.ts";

@@ -2,14 +2,14 @@
 import { readFile, statfs } from "node:fs/promises";
 import { createServer } from "node:net";
 import { availableParallelism, cpus, freemem, totalmem } from "node:os";
+import { nativeStatus } from "../shared/arithmetic/native.ts";
 import { cacheDir } from "../shared/cache.ts";
 import { messageOf } from "../shared/errors.ts";
-import { nativeStatus } from "../shared/native.ts";
 import { findGpus, type Gpu } from "../worker/gpus.ts";
+import { addonOf, findBuild } from "../worker/install/build.ts";
+import { whyNoGpu } from "../worker/install/gpu.ts";
+import { findCompiler, run } from "../worker/install/tools.ts";
 import { isOnPath } from "../worker/machine.ts";
-import { addonOf, findBuild } from "../worker/tensorflow/build.ts";
-import { whyNoGpu } from "../worker/tensorflow/gpu.ts";
-import { findCompiler, run } from "../worker/tensorflow/tools.ts";
 
 export interface Finding {
   readonly what: string;

@@ -1,14 +1,14 @@
 // `weft doctor`: what this machine can do, what is missing and how to get it, in one screen; with a coordinator also
 // the link to it and what the two together would give.
 import { Command } from "commander";
-import { resolveToken } from "../coordinator/access.ts";
+import { resolveToken } from "../coordinator/serve/access.ts";
 import { didYouMean, modelOf, type Options, presets, resolveOptions, threadsEach } from "../shared/config.ts";
 import { ConfigError, EngineError } from "../shared/errors.ts";
-import { initialWeights } from "../shared/init.ts";
-import { layoutOf } from "../shared/layout.ts";
+import { initialWeights } from "../shared/family/init.ts";
+import { layoutOf } from "../shared/family/layout.ts";
 import type { ModelConfig } from "../shared/model.ts";
-import { protocolVersion } from "../shared/protocol.ts";
-import { openEngine } from "../worker/engines.ts";
+import { protocolVersion } from "../shared/wire/protocol.ts";
+import { openEngine } from "../worker/engine/choose.ts";
 import { type LinkReport, type Prediction, predict, testLink } from "./doctor-link.ts";
 import { examine, type Finding } from "./doctor-machine.ts";
 import { Remote } from "./remote.ts";

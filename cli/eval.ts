@@ -1,12 +1,12 @@
 // `weft eval`: how well a model predicts a text, over all consecutive windows, on this machine.
 import { Command } from "commander";
-import { openDataset } from "../coordinator/dataset.ts";
+import { openDataset } from "../coordinator/data/dataset.ts";
+import { loadModel } from "../shared/checkpoint/rundir.ts";
 import { optionTable, threadsEach } from "../shared/config.ts";
 import { ConfigError } from "../shared/errors.ts";
-import { loadModel } from "../shared/rundir.ts";
-import { openTokenizer } from "../shared/tokenizer.ts";
-import { engineOptionsOf } from "../worker/engine-options.ts";
-import { openEngine } from "../worker/engines.ts";
+import { openTokenizer } from "../shared/tokenizers/open.ts";
+import { openEngine } from "../worker/engine/choose.ts";
+import { engineOptionsOf } from "../worker/engine/options.ts";
 import { addOptions, optionsOf } from "./options.ts";
 
 /** Windows of one call of the engine. */

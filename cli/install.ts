@@ -1,9 +1,9 @@
 // `weft install tensorflow`: the CUDA road of the tfjs engine, which nobody gets unasked (0.8 GB, 6 GB with CUDA).
 import { Command } from "commander";
 import { cacheDir } from "../shared/cache.ts";
-import { addonOf, TENSORFLOW_VERSION } from "../worker/tensorflow/build.ts";
-import { whyNoGpu } from "../worker/tensorflow/gpu.ts";
-import { installTensorflow } from "../worker/tensorflow/install.ts";
+import { addonOf, TENSORFLOW_VERSION } from "../worker/install/build.ts";
+import { whyNoGpu } from "../worker/install/gpu.ts";
+import { installTensorflow } from "../worker/install/install.ts";
 
 export function installCommand(): Command {
   const command = new Command("install").description("build what only some machines need");

@@ -5,7 +5,6 @@ import { join } from "node:path";
 import { setTimeout as sleep } from "node:timers/promises";
 import { z } from "zod";
 import { type CheckpointStatus, checkpointSchema } from "../coordinator/status.ts";
-import { ConfigError, messageOf } from "../shared/errors.ts";
 import {
   type FileProof,
   hashFile,
@@ -15,7 +14,8 @@ import {
   proveFile,
   readManifest,
   syncDirectory,
-} from "../shared/manifest.ts";
+} from "../shared/checkpoint/manifest.ts";
+import { ConfigError, messageOf } from "../shared/errors.ts";
 import { Interrupted, Remote } from "./remote.ts";
 
 export interface PullOptions {

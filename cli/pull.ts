@@ -1,6 +1,6 @@
 // `weft pull`: fetch a checkpoint of a run from its coordinator.
 import { Command } from "commander";
-import { resolveToken } from "../coordinator/access.ts";
+import { resolveToken } from "../coordinator/serve/access.ts";
 import { megabytes, progressOf } from "./progress.ts";
 import { pullCheckpoint } from "./pull-checkpoint.ts";
 

@@ -1,7 +1,7 @@
 // `weft worker`: compute for a coordinator, in this process or in one for each GPU.
 import { hostname } from "node:os";
 import { Command } from "commander";
-import { resolveToken } from "../coordinator/access.ts";
+import { resolveToken } from "../coordinator/serve/access.ts";
 import { threadsEach } from "../shared/config.ts";
 import { ConfigError } from "../shared/errors.ts";
 import { chooseGpus, findGpus } from "../worker/gpus.ts";

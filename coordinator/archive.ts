@@ -1,8 +1,8 @@
 // Checkpoints beside training: a copy of the run's state is written while the next steps go on, one at a time, the
 // newest and the marked ones are kept.
 import type { Logger } from "pino";
-import { type Snapshot, writeCheckpoint } from "../shared/checkpoint.ts";
-import { mark, prune } from "../shared/rundir.ts";
+import { type Snapshot, writeCheckpoint } from "../shared/checkpoint/checkpoint.ts";
+import { mark, prune } from "../shared/checkpoint/rundir.ts";
 import { CheckpointShelf } from "./shelf.ts";
 
 export class Archive {

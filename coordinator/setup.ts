@@ -4,20 +4,21 @@ import { mkdir } from "node:fs/promises";
 import { basename, resolve } from "node:path";
 import { isDeepStrictEqual } from "node:util";
 import type { Logger } from "pino";
-import type { Checkpoint } from "../shared/checkpoint.ts";
+import { bestOps } from "../shared/arithmetic/native.ts";
+import type { Checkpoint } from "../shared/checkpoint/checkpoint.ts";
+import { cropPositions } from "../shared/checkpoint/crop.ts";
+import { checkpointSteps, loadModel, newestCheckpoint, readMarkers } from "../shared/checkpoint/rundir.ts";
 import { flagOf, modelOf, type OptionName, type Options, optionTable } from "../shared/config.ts";
-import { cropPositions } from "../shared/crop.ts";
 import { ConfigError } from "../shared/errors.ts";
-import { initialWeights } from "../shared/init.ts";
-import { layoutOf } from "../shared/layout.ts";
+import { initialWeights } from "../shared/family/init.ts";
+import { layoutOf } from "../shared/family/layout.ts";
 import type { ModelConfig } from "../shared/model.ts";
-import { bestOps } from "../shared/native.ts";
-import { checkpointSteps, loadModel, newestCheckpoint, readMarkers } from "../shared/rundir.ts";
-import { NoTokenizerError, openTokenizer, type Tokenizer, tokenizerNamed } from "../shared/tokenizer.ts";
-import { openDataset } from "./dataset.ts";
+import { NoTokenizerError, openTokenizer, tokenizerNamed } from "../shared/tokenizers/open.ts";
+import type { Tokenizer } from "../shared/tokenizers/tokenizer.ts";
+import { openDataset } from "./data/dataset.ts";
+import { fileSampler, randomSampler } from "./data/sampler.ts";
 import { Ledger, ledgerStart } from "./ledger.ts";
 import type { RunSetup } from "./loop.ts";
-import { fileSampler, randomSampler } from "./sampler.ts";
 
 /**
  * @param substitute where `shakespeare` cannot be had, train on another book instead of refusing

@@ -2,11 +2,11 @@
 // mark or prune, so that answering a request touches no directory, and no name from outside ever becomes a path.
 import { stat } from "node:fs/promises";
 import { join } from "node:path";
-import { checkpointName, stateSchema } from "../shared/checkpoint.ts";
+import { checkpointName, stateSchema } from "../shared/checkpoint/checkpoint.ts";
+import { type Manifest, manifestName, proveSize, readManifest } from "../shared/checkpoint/manifest.ts";
+import { checkpointSteps, type Markers, readMarkers } from "../shared/checkpoint/rundir.ts";
 import { ConfigError } from "../shared/errors.ts";
 import { readJson } from "../shared/json.ts";
-import { type Manifest, manifestName, proveSize, readManifest } from "../shared/manifest.ts";
-import { checkpointSteps, type Markers, readMarkers } from "../shared/rundir.ts";
 import type { CheckpointStatus } from "./status.ts";
 
 export interface ShelvedCheckpoint {

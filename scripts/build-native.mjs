@@ -1,4 +1,4 @@
-// Builds worker/native/build/weft.node from worker/native/sources.txt with a C++17 compiler and nothing else: no CMake,
+// Builds worker/engine/native/core/build/weft.node from worker/engine/native/core/sources.txt with a C++17 compiler and nothing else: no CMake,
 // no downloaded headers. `npm run build:native` fails loudly; after `npm ci` it runs with --optional, which says in one
 // line what is missing and never fails. Plain JavaScript, because it runs before anything is compiled.
 //
@@ -10,7 +10,7 @@ import { availableParallelism } from "node:os";
 import { join, relative } from "node:path";
 
 const root = join(import.meta.dirname, "..");
-const source = join(root, "worker/native");
+const source = join(root, "worker/engine/native/core");
 const build = join(source, "build");
 const target = join(build, "weft.node");
 const log = join(build, "build.log");

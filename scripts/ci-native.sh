@@ -12,7 +12,7 @@ step() { printf -- '--> %s\n' "$*"; "$@"; }
 # Code of one set that another could be linked to would crash on CPUs without it: nothing outside namespace weft::SET.
 sets_share_nothing() {
   local object isa leaks
-  for object in worker/native/build/*.o; do
+  for object in worker/engine/native/core/build/*.o; do
     isa=$(basename "$object" .o)
     isa=${isa##*.}
     case $isa in once | addon | program) continue ;; esac
@@ -25,8 +25,8 @@ sets_share_nothing() {
 }
 
 pool_under_thread_sanitizer() {
-  "${CXX:-c++}" -std=c++17 -O1 -g -fsanitize=thread -pthread -Iworker/native -o "$work/pool_test" \
-    worker/native/{pool,isa}.cpp test/worker/native/pool_test.cpp
+  "${CXX:-c++}" -std=c++17 -O1 -g -fsanitize=thread -pthread -Iworker/engine/native/core -o "$work/pool_test" \
+    worker/engine/native/core/{pool,isa}.cpp test/worker/engine/native/pool_test.cpp
   "$work/pool_test"
 }
 
@@ -34,7 +34,7 @@ pool_under_thread_sanitizer() {
 ctest_with() {
   local name=$1
   shift
-  cmake -S worker/native -B "$work/$name" "$@" >/dev/null
+  cmake -S worker/engine/native/core -B "$work/$name" "$@" >/dev/null
   cmake --build "$work/$name" --parallel "$(nproc)" >"$work/$name.log" 2>&1 || { cat "$work/$name.log"; return 1; }
   ctest --test-dir "$work/$name" --output-on-failure --no-tests=error
 }
@@ -66,7 +66,7 @@ works_without_compiler() (
     --eval-windows 4 --workers 1 --port 0 --sample-tokens 8 --out "$work/run" >"$work/auto.log" 2>&1 ||
     { cat "$work/auto.log"; return 1; }
   grep -o 'tfjs wasm float32' "$work/auto.log" | head -1
-  if timeout 60 node -e 'import("./dist/worker/engines.js").then(({ openEngine }) =>
+  if timeout 60 node -e 'import("./dist/worker/engine/choose.js").then(({ openEngine }) =>
       openEngine("native", { model: {}, maxRows: 1, precision: "float32", threads: 1, device: "auto" }))' 2>"$work/native.log"; then
     echo "--engine native did not refuse"
     return 1

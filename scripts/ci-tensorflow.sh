@@ -16,4 +16,4 @@ again="$(node dist/cli/weft.js install tensorflow)"
 echo "$again"
 [[ "$again" == *"nothing to do"* ]] || { echo "the second install did something" >&2; exit 1; }
 
-npx vitest run test/worker/engine.tensorflow.test.ts test/system/nanogpt.test.ts -t TensorFlow
+npx vitest run test/worker/engine/engine.tensorflow.test.ts test/system/nanogpt.test.ts -t TensorFlow

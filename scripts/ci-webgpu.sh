@@ -18,4 +18,4 @@ npm install --no-save --no-audit --no-fund webgpu@0.6.2 @tensorflow/tfjs-backend
 )
 export LD_LIBRARY_PATH="$folder" VK_DRIVER_FILES="$folder/vk_swiftshader_icd.json" WEFT_REQUIRE_WEBGPU=1
 
-npx vitest run test/worker/engine.webgpu.test.ts
+npx vitest run test/worker/engine/engine.webgpu.test.ts

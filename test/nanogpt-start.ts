@@ -1,7 +1,7 @@
 // The weights that nanoGPT starts from after torch.manual_seed(1337), drawn in the order of its GPT.__init__. The oracle
 // nanogpt-char-cpu holds the true start values of its matrices only: its embeddings and norms were written down after
 // the training. The matrices prove that the derivation is right, all 786,432 of their numbers.
-import { type Layout, layoutOf } from "../shared/layout.ts";
+import { type Layout, layoutOf } from "../shared/family/layout.ts";
 import type { Oracle } from "./oracle.ts";
 import { TorchRandom } from "./torch-random.ts";
 

@@ -1,10 +1,10 @@
 // The reference numbers from PyTorch: shared/oracles beside the checkout, or WEFT_ORACLES_DIR.
 import { existsSync } from "node:fs";
 import { join } from "node:path";
-import { layoutOf } from "../shared/layout.ts";
+import { readBytes, readFloats, readHeader } from "../shared/checkpoint/safetensors.ts";
+import { layoutOf } from "../shared/family/layout.ts";
 import type { ModelConfig } from "../shared/model.ts";
 import { modelSchema } from "../shared/model.ts";
-import { readBytes, readFloats, readHeader } from "../shared/safetensors.ts";
 
 export const oraclesDir = process.env.WEFT_ORACLES_DIR ?? join(import.meta.dirname, "../../shared/oracles");
 export const oraclesPresent = existsSync(oraclesDir);

@@ -1,7 +1,8 @@
 // A model without weights, for tests of decoding: its logits are random but fixed numbers that depend on every token
 // it sees and on their order. It refuses what the contract of Generation forbids.
-import type { Decodable, GrowingRows } from "../shared/decode.ts";
-import { PhiloxStream } from "../shared/philox.ts";
+
+import { PhiloxStream } from "../shared/arithmetic/philox.ts";
+import type { Decodable, GrowingRows } from "../shared/decoding/decode.ts";
 
 export class ToyModel implements Decodable {
   readonly model: { blockSize: number; vocabSize: number };

@@ -1,9 +1,10 @@
 // What a worker does with a lease: gradients of its shards, summed along the tree up to the lease's node, or the losses
 // of its windows.
-import type { FromCoordinator } from "../shared/protocol.ts";
-import { TreeSum, type VectorPool } from "../shared/tree.ts";
-import type { VectorOps } from "../shared/vector.ts";
-import type { Engine } from "./engine.ts";
+
+import { TreeSum, type VectorPool } from "../shared/arithmetic/tree.ts";
+import type { VectorOps } from "../shared/arithmetic/vector.ts";
+import type { FromCoordinator } from "../shared/wire/protocol.ts";
+import type { Engine } from "./engine/contract.ts";
 
 export type LeaseOrder = Extract<FromCoordinator, { type: "lease" }>;
 

@@ -3,10 +3,12 @@
 import { hostname } from "node:os";
 import { performance } from "node:perf_hooks";
 import { type ClientOptions, type RawData, WebSocket } from "ws";
+import { VectorPool } from "../shared/arithmetic/tree.ts";
+import type { VectorOps } from "../shared/arithmetic/vector.ts";
 import { ConfigError, EngineError, messageOf, ProtocolError } from "../shared/errors.ts";
-import { Arrival, bytesOf, chunkBytes, type Frame, framesOf, headerBytes, parseFrame } from "../shared/frame.ts";
-import { layoutOf } from "../shared/layout.ts";
-import { Outbox } from "../shared/outbox.ts";
+import { layoutOf } from "../shared/family/layout.ts";
+import { Arrival, bytesOf, chunkBytes, type Frame, framesOf, headerBytes, parseFrame } from "../shared/wire/frame.ts";
+import { Outbox } from "../shared/wire/outbox.ts";
 import {
   controlLimit,
   decodeFromCoordinator,
@@ -17,12 +19,10 @@ import {
   protocolVersion,
   subprotocol,
   timesOf,
-} from "../shared/protocol.ts";
-import { openSharedVector } from "../shared/shared-memory.ts";
-import { VectorPool } from "../shared/tree.ts";
-import type { VectorOps } from "../shared/vector.ts";
+} from "../shared/wire/protocol.ts";
+import { openSharedVector } from "../shared/wire/shared-memory.ts";
 import { computeGradient, computeLosses, type LeaseOrder } from "./compute.ts";
-import type { Engine } from "./engine.ts";
+import type { Engine } from "./engine/contract.ts";
 
 export type Welcome = Extract<FromCoordinator, { type: "welcome" }>;
 

@@ -3,13 +3,13 @@
 import { performance } from "node:perf_hooks";
 import { setTimeout as sleep } from "node:timers/promises";
 import type { Logger } from "pino";
+import { bestOps } from "../shared/arithmetic/native.ts";
 import type { Options } from "../shared/config.ts";
 import { ConfigError } from "../shared/errors.ts";
-import { bestOps } from "../shared/native.ts";
-import { timesOf } from "../shared/protocol.ts";
-import type { Engine } from "./engine.ts";
-import { engineOptionsOf } from "./engine-options.ts";
-import { openEngine } from "./engines.ts";
+import { timesOf } from "../shared/wire/protocol.ts";
+import { openEngine } from "./engine/choose.ts";
+import type { Engine } from "./engine/contract.ts";
+import { engineOptionsOf } from "./engine/options.ts";
 import { runSession, type Welcome } from "./session.ts";
 
 export interface WorkerSettings {

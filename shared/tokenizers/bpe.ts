@@ -1,10 +1,10 @@
 // Byte-level byte-pair encoding: any text is words of bytes, merged as far as the vocabulary's merges go. GPT-2's
 // tokenizer and those trained here are both this, saved as Hugging Face's tokenizer.json.
 import { ConfigError } from "../errors.ts";
-import type { StreamDecoder, Tokenizer } from "../tokenizer.ts";
 import { bytesOf, lastWordBoundary, letterOfByte, wordsOf } from "./bytes.ts";
 import { type BpeVocabulary, endOfTextToken, writeTokenizerJson } from "./hugging-face.ts";
 import { Merges } from "./merges.ts";
+import type { StreamDecoder, Tokenizer } from "./tokenizer.ts";
 
 /** Words whose tokens are remembered; the memory is emptied when it is full. */
 const rememberedWords = 100_000;

@@ -1,7 +1,7 @@
 // One token a character: the sorted set of a text's Unicode code points, as in Karpathy's lecture and nanoGPT.
 import { ConfigError } from "../errors.ts";
-import type { StreamDecoder, Tokenizer } from "../tokenizer.ts";
 import { writeOwnFile } from "./own-file.ts";
+import type { StreamDecoder, Tokenizer } from "./tokenizer.ts";
 
 /** A character as a message shows it: quoted, control characters escaped, with its code point. */
 function shown(character: string): string {

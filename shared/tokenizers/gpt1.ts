@@ -2,10 +2,10 @@
 // from its characters, the last of which carries "</w>". The vocabulary (40,478 tokens in OpenAI's release) and merges
 // come from files that the user has. Cleaning follows BERT's basic tokenizer, as transformers' OpenAIGPTTokenizer does.
 import { ConfigError } from "../errors.ts";
-import type { StreamDecoder, Tokenizer } from "../tokenizer.ts";
 import { lastWordBoundary } from "./bytes.ts";
 import { type BpeVocabulary, writeVocabularyPair } from "./hugging-face.ts";
 import { Merges } from "./merges.ts";
+import type { StreamDecoder, Tokenizer } from "./tokenizer.ts";
 
 const wordEnd = "</w>";
 

@@ -1,8 +1,8 @@
 // One token a word of a given vocabulary; text is words with single spaces between them (the tokenizer of "GPT in 60
 // lines of NumPy", whose bare KeyError is a named error here).
 import { ConfigError } from "../errors.ts";
-import type { StreamDecoder, Tokenizer } from "../tokenizer.ts";
 import { writeOwnFile } from "./own-file.ts";
+import type { StreamDecoder, Tokenizer } from "./tokenizer.ts";
 
 export class WordTokenizer implements Tokenizer {
   readonly name = "word";

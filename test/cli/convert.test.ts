@@ -3,7 +3,7 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { afterEach, beforeEach, expect, test } from "vitest";
 import { convertModel } from "../../cli/convert.ts";
-import { loadModel } from "../../shared/rundir.ts";
+import { loadModel } from "../../shared/checkpoint/rundir.ts";
 
 const release = join(import.meta.dirname, "../fixtures/openai-release");
 

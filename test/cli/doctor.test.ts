@@ -7,7 +7,7 @@ import { diagnose, printed, type Report } from "../../cli/doctor.ts";
 import { megabytesPerSecond, predict, testLink } from "../../cli/doctor-link.ts";
 import { examine, featuresOf, nodeFinding } from "../../cli/doctor-machine.ts";
 import { Remote } from "../../cli/remote.ts";
-import { linkLimit } from "../../coordinator/link.ts";
+import { linkLimit } from "../../coordinator/serve/link.ts";
 import { type ServedRun, serveRun } from "../coordinator/served-run.ts";
 
 const token = "0123456789abcdef";

@@ -5,8 +5,8 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { afterAll, beforeAll, beforeEach, expect, test } from "vitest";
 import { type PullOptions, pullCheckpoint } from "../../cli/pull-checkpoint.ts";
-import { readCheckpoint } from "../../shared/checkpoint.ts";
-import { loadModel } from "../../shared/rundir.ts";
+import { readCheckpoint } from "../../shared/checkpoint/checkpoint.ts";
+import { loadModel } from "../../shared/checkpoint/rundir.ts";
 import { type ServedRun, serveRun } from "../coordinator/served-run.ts";
 
 let run: ServedRun;

@@ -3,13 +3,13 @@ import { join } from "node:path";
 import { Readable } from "node:stream";
 import { afterAll, beforeAll, expect, test, vi } from "vitest";
 import { sampleCommand } from "../../cli/sample.ts";
-import { writeCheckpoint } from "../../shared/checkpoint.ts";
-import { initialWeights } from "../../shared/init.ts";
-import { layoutOf } from "../../shared/layout.ts";
+import { PhiloxStream } from "../../shared/arithmetic/philox.ts";
+import { digestOf } from "../../shared/arithmetic/vector.ts";
+import { writeCheckpoint } from "../../shared/checkpoint/checkpoint.ts";
+import { initialWeights } from "../../shared/family/init.ts";
+import { layoutOf } from "../../shared/family/layout.ts";
 import type { ModelConfig } from "../../shared/model.ts";
-import { PhiloxStream } from "../../shared/philox.ts";
 import { CharTokenizer } from "../../shared/tokenizers/char.ts";
-import { digestOf } from "../../shared/vector.ts";
 import { type ServedRun, serveRun } from "../coordinator/served-run.ts";
 
 const tokenizer = CharTokenizer.of("abcdefghijklmnopqrstuvwxyz \n");

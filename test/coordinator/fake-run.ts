@@ -1,6 +1,6 @@
 // A run that never computes: the status of one in the middle of its work, to be changed by the test that needs it.
 import type { RunStatus, WorkerStatus } from "../../coordinator/status.ts";
-import { protocolVersion } from "../../shared/protocol.ts";
+import { protocolVersion } from "../../shared/wire/protocol.ts";
 
 export function fakeWorker(id: string, changes: Partial<WorkerStatus> = {}): WorkerStatus {
   return {

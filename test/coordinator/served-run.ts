@@ -4,15 +4,15 @@ import { mkdtempSync, rmSync } from "node:fs";
 import type { AddressInfo } from "node:net";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
-import { accessWith } from "../../coordinator/access.ts";
 import { History } from "../../coordinator/history.ts";
-import { createHttpServer } from "../../coordinator/http.ts";
 import { Metrics } from "../../coordinator/metrics.ts";
+import { accessWith } from "../../coordinator/serve/access.ts";
+import { createHttpServer } from "../../coordinator/serve/http.ts";
 import { CheckpointShelf } from "../../coordinator/shelf.ts";
 import type { RunStatus } from "../../coordinator/status.ts";
-import { writeCheckpoint } from "../../shared/checkpoint.ts";
+import { writeCheckpoint } from "../../shared/checkpoint/checkpoint.ts";
+import { mark } from "../../shared/checkpoint/rundir.ts";
 import type { ModelConfig } from "../../shared/model.ts";
-import { mark } from "../../shared/rundir.ts";
 import { fakeStatus } from "./fake-run.ts";
 
 /** 262,144 weights: 1 MiB of them, 2 MiB of moments. */

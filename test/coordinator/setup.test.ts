@@ -4,12 +4,12 @@ import { join } from "node:path";
 import { pino } from "pino";
 import { afterEach, beforeEach, expect, test } from "vitest";
 import { setUpRun } from "../../coordinator/setup.ts";
+import { configOf, tensorsOf } from "../../shared/checkpoint/huggingface.ts";
+import { loadModel } from "../../shared/checkpoint/rundir.ts";
+import { encode } from "../../shared/checkpoint/safetensors.ts";
 import { modelOf, resolveOptions } from "../../shared/config.ts";
-import { configOf, tensorsOf } from "../../shared/huggingface.ts";
-import { initialWeights } from "../../shared/init.ts";
-import { layoutOf } from "../../shared/layout.ts";
-import { loadModel } from "../../shared/rundir.ts";
-import { encode } from "../../shared/safetensors.ts";
+import { initialWeights } from "../../shared/family/init.ts";
+import { layoutOf } from "../../shared/family/layout.ts";
 import { CharTokenizer } from "../../shared/tokenizers/char.ts";
 
 let folder: string;

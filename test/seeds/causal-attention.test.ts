@@ -3,10 +3,11 @@
 import * as tf from "@tensorflow/tfjs-core";
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
 import type { ModelConfig } from "../../shared/model.ts";
-import { type Backend, openBackend } from "../../worker/engine/tfjs/backend.ts";
-import { type Ops, portableOps } from "../../worker/engine/tfjs/ops.ts";
+import { type Ops, portableOps } from "../../worker/engine/model/ops.ts";
+import type { Backend } from "../../worker/engine/tfjs/backend.ts";
+import { openBackend } from "../../worker/engine/tfjs/choose.ts";
 import { TorchRandom } from "../torch-random.ts";
-import { expectClose } from "../worker/compare.ts";
+import { expectClose } from "../worker/engine/compare.ts";
 
 const [B, T, C] = [4, 8, 2];
 /** (B, T, C) */

@@ -1,11 +1,11 @@
 // From characters to batches, as the character GPT after Karpathy's lecture begins: vocabulary, encoding, windows, and
 // the loss of a model that has learned nothing.
 import { describe, expect, test } from "vitest";
-import { type Dataset, openDataset } from "../../coordinator/dataset.ts";
-import { layoutOf } from "../../shared/layout.ts";
+import { type Dataset, openDataset } from "../../coordinator/data/dataset.ts";
+import { layoutOf } from "../../shared/family/layout.ts";
 import { CharTokenizer } from "../../shared/tokenizers/char.ts";
 import { gpt2Tokenizer } from "../../shared/tokenizers/gpt2.ts";
-import { openEngine } from "../../worker/engines.ts";
+import { openEngine } from "../../worker/engine/choose.ts";
 import { shakespearePath, testWithShakespeare } from "../text.ts";
 import { TorchRandom } from "../torch-random.ts";
 import { bigram } from "./bigram.ts";

@@ -1,10 +1,10 @@
 // The GPT-1 of the tutorial "GPT-1 in PyTorch": post-norm blocks, learned positions, the head tied to the embedding.
 import { expect, test } from "vitest";
+import { nativeStatus } from "../../shared/arithmetic/native.ts";
 import { presets, resolveOptions } from "../../shared/config.ts";
-import { layoutOf } from "../../shared/layout.ts";
+import { layoutOf } from "../../shared/family/layout.ts";
 import type { ModelConfig } from "../../shared/model.ts";
-import { nativeStatus } from "../../shared/native.ts";
-import { type EngineName, openEngine } from "../../worker/engines.ts";
+import { type EngineName, openEngine } from "../../worker/engine/choose.ts";
 
 const document: ModelConfig = {
   family: "gpt1",

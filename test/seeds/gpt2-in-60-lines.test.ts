@@ -1,13 +1,13 @@
 // What picoGPT's tutorial shows: tokens as words, tokens as byte pairs, and OpenAI's own GPT-2 124M on a folder that
 // WEFT_GPT2_DIR names: the release (hparams.json and its TensorFlow checkpoint) or Hugging Face's.
 import { describe, expect, test } from "vitest";
-import { argmax } from "../../shared/decode.ts";
-import { loadModel } from "../../shared/rundir.ts";
-import { continueText } from "../../shared/text.ts";
-import { openTokenizer } from "../../shared/tokenizer.ts";
+import { loadModel } from "../../shared/checkpoint/rundir.ts";
+import { argmax } from "../../shared/decoding/decode.ts";
+import { continueText } from "../../shared/decoding/text.ts";
 import { gpt2Tokenizer } from "../../shared/tokenizers/gpt2.ts";
+import { openTokenizer } from "../../shared/tokenizers/open.ts";
 import { WordTokenizer } from "../../shared/tokenizers/word.ts";
-import { openEngine } from "../../worker/engines.ts";
+import { openEngine } from "../../worker/engine/choose.ts";
 
 describe("a tokenizer of words", () => {
   const tokenizer = new WordTokenizer("all not heroes the wear . capes".split(" "));

@@ -1,14 +1,14 @@
 // The first training of the lecture: a bigram on tiny Shakespeare, batch 32, block 8, PyTorch's start and batches,
 // through the engine and the optimizer of real runs.
 import { afterAll, beforeAll, expect } from "vitest";
-import { type Dataset, openDataset } from "../../coordinator/dataset.ts";
-import { Optimizer } from "../../coordinator/optimizer.ts";
-import { layoutOf } from "../../shared/layout.ts";
-import { scalarOps } from "../../shared/vector.ts";
-import { native } from "../../worker/engine/native.ts";
+import { type Dataset, openDataset } from "../../coordinator/data/dataset.ts";
+import { Optimizer } from "../../coordinator/optimizer/adamw.ts";
+import { scalarOps } from "../../shared/arithmetic/vector.ts";
+import { layoutOf } from "../../shared/family/layout.ts";
+import { openEngine } from "../../worker/engine/choose.ts";
+import type { Engine } from "../../worker/engine/contract.ts";
+import { native } from "../../worker/engine/native/engine.ts";
 import { tfjs } from "../../worker/engine/tfjs/engine.ts";
-import type { Engine } from "../../worker/engine.ts";
-import { openEngine } from "../../worker/engines.ts";
 import { shakespearePath, testWithShakespeare } from "../text.ts";
 import { TorchRandom } from "../torch-random.ts";
 import { bigram } from "./bigram.ts";

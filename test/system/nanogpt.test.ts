@@ -3,9 +3,9 @@
 import { mkdir, writeFile } from "node:fs/promises";
 import { join } from "node:path";
 import { afterEach, expect, test } from "vitest";
-import { configOf, tensorsOf } from "../../shared/huggingface.ts";
-import { encode } from "../../shared/safetensors.ts";
-import { findAddon } from "../../worker/tensorflow/build.ts";
+import { configOf, tensorsOf } from "../../shared/checkpoint/huggingface.ts";
+import { encode } from "../../shared/checkpoint/safetensors.ts";
+import { findAddon } from "../../worker/install/build.ts";
 import { nanogptStart } from "../nanogpt-start.ts";
 import { openOracle, oraclesPresent } from "../oracle.ts";
 import { coordinator, killAll, ledgerOf, temporary, weft } from "./weft.ts";

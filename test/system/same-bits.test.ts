@@ -1,7 +1,7 @@
 // The promise of the project with real processes: the weights after the last step have the same bits for any number of
 // workers, when workers die and join, and when the coordinator is stopped or killed and resumed.
 import { afterEach, beforeAll, expect, test } from "vitest";
-import { nativeAddon } from "../../shared/native.ts";
+import { nativeAddon } from "../../shared/arithmetic/native.ts";
 import { atStep, coordinator, digestOf, killAll, ledgerOf, temporary, text, weft } from "./weft.ts";
 
 afterEach(killAll);

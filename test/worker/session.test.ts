@@ -3,8 +3,9 @@ import { once } from "node:events";
 import type { AddressInfo } from "node:net";
 import { afterEach, expect, test } from "vitest";
 import { type WebSocket, WebSocketServer } from "ws";
-import { bytesOf, framesOf } from "../../shared/frame.ts";
-import { layoutOf } from "../../shared/layout.ts";
+import { scalarOps } from "../../shared/arithmetic/vector.ts";
+import { layoutOf } from "../../shared/family/layout.ts";
+import { bytesOf, framesOf } from "../../shared/wire/frame.ts";
 import {
   decodeFromWorker,
   encodeMessage,
@@ -13,9 +14,8 @@ import {
   isControl,
   protocolVersion,
   subprotocol,
-} from "../../shared/protocol.ts";
-import { SharedVector } from "../../shared/shared-memory.ts";
-import { scalarOps } from "../../shared/vector.ts";
+} from "../../shared/wire/protocol.ts";
+import { SharedVector } from "../../shared/wire/shared-memory.ts";
 import { tfjs } from "../../worker/engine/tfjs/engine.ts";
 import { runSession } from "../../worker/session.ts";
 import { bigram } from "../seeds/bigram.ts";

@@ -1,7 +1,7 @@
 // The thread's side of threaded.ts: a tfjs engine that answers calls one after another.
 import { parentPort, workerData } from "node:worker_threads";
 import { EngineError, messageOf } from "../../shared/errors.ts";
-import type { Engine, EngineOptions, Generation } from "../engine.ts";
+import type { Engine, EngineOptions, Generation } from "./contract.ts";
 import { tfjs } from "./tfjs/engine.ts";
 
 /** A call: a method of the engine, or with `generation` of that generation. */

@@ -3,8 +3,8 @@
 // gradients pass through shared memory; whoever gives arrays on a SharedArrayBuffer saves the copy.
 import { SHARE_ENV, Worker } from "node:worker_threads";
 import { EngineError } from "../../shared/errors.ts";
-import { layoutOf } from "../../shared/layout.ts";
-import type { Engine, EngineKind, EngineOptions, Generation, ShardPosition } from "../engine.ts";
+import { layoutOf } from "../../shared/family/layout.ts";
+import type { Engine, EngineKind, EngineOptions, Generation, ShardPosition } from "./contract.ts";
 import { tfjs } from "./tfjs/engine.ts";
 import type { Answer, Call, Facts } from "./thread.ts";
 

@@ -1,11 +1,7 @@
-// Which tfjs backend computes, and what the engine asks of it. The model is written once, in ops.ts; a backend is its
-// way to start, to move numbers in and out, and those operations that it does better than the portable ones.
-import { EngineError } from "../../../shared/errors.ts";
-import type { EngineOptions } from "../../engine.ts";
-import type { Ops, Tensor } from "./ops.ts";
-import { tensorflow, tensorflowGpu } from "./tensorflow.ts";
-import { wasm } from "./wasm.ts";
-import { webgpu } from "./webgpu.ts";
+// What the tfjs engine asks of a backend. The model is written once, in engine/model/; a backend is its way to start,
+// to move numbers in and out, and those operations that it does better than the portable ones.
+import type { EngineOptions } from "../contract.ts";
+import type { Ops, Tensor } from "../model/ops.ts";
 
 export type BackendName = Exclude<NonNullable<EngineOptions["backend"]>, "auto">;
 
@@ -40,32 +36,4 @@ export interface BackendKind {
   /** `why` is a full sentence either way, with the cure when it cannot. */
   probe(options: EngineOptions): Promise<{ usable: boolean; why: string }>;
   open(options: EngineOptions): Promise<Backend>;
-}
-
-/** The fastest first. */
-const kinds: readonly BackendKind[] = [tensorflowGpu, webgpu, tensorflow, wasm];
-
-/** The first usable backend that the options allow. `why` names what was passed over and the reason. */
-export async function chooseBackend(options: EngineOptions): Promise<{ kind?: BackendKind; why: string }> {
-  const asked = options.backend ?? "auto";
-  const allowed = kinds.filter(
-    (kind) =>
-      (asked === "auto" ? !kind.byNameOnly : kind.name === asked) &&
-      (options.device === "auto" || (options.device === "gpu") === kind.gpu),
-  );
-  const reasons: string[] = [];
-  for (const kind of allowed) {
-    const { usable, why } = await kind.probe(options);
-    reasons.push(why);
-    if (usable) return { kind, why: reasons.join("; ") };
-  }
-  const known = kinds.map((kind) => `${kind.name} (${kind.gpu ? "gpu" : "cpu"})`).join(", ");
-  return { why: reasons.join("; ") || `no tfjs backend ${asked} for device ${options.device}; there are ${known}` };
-}
-
-/** @throws EngineError where none that the options allow is usable */
-export async function openBackend(options: EngineOptions): Promise<Backend> {
-  const { kind, why } = await chooseBackend(options);
-  if (!kind) throw new EngineError(`engine tfjs: ${why}`);
-  return await kind.open(options);
 }

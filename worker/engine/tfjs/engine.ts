@@ -1,19 +1,20 @@
-// The tfjs engine: the contract of worker/engine.ts over a backend. Everything between the ids and the gradients is one
+// The tfjs engine: the contract of worker/engine/contract.ts over a backend. Everything between the ids and the gradients is one
 // synchronous tf.tidy, so that an error leaves nothing behind on the device.
+
+import { dropoutMask } from "../../../shared/arithmetic/philox.ts";
 import { EngineError } from "../../../shared/errors.ts";
-import type { Layout } from "../../../shared/layout.ts";
-import { layoutOf } from "../../../shared/layout.ts";
+import type { Layout } from "../../../shared/family/layout.ts";
+import { layoutOf } from "../../../shared/family/layout.ts";
 import type { ModelConfig } from "../../../shared/model.ts";
-import { dropoutMask } from "../../../shared/philox.ts";
-import type { Engine, EngineKind, EngineOptions, Generation, ShardPosition } from "../../engine.ts";
 import { checkLength, checkTargets, checkTokens } from "../check.ts";
+import type { Engine, EngineKind, EngineOptions, Generation, ShardPosition } from "../contract.ts";
+import * as network from "../model/model.ts";
+import type { Net, Pass } from "../model/net.ts";
+import type { Tensor } from "../model/ops.ts";
+import { scope } from "../model/ops.ts";
 import type { Backend } from "./backend.ts";
-import { chooseBackend, openBackend } from "./backend.ts";
+import { chooseBackend, openBackend } from "./choose.ts";
 import { TfjsGeneration } from "./generation.ts";
-import * as network from "./model.ts";
-import type { Net, Pass } from "./net.ts";
-import type { Tensor } from "./ops.ts";
-import { scope } from "./ops.ts";
 import { plannedBytes } from "./plan.ts";
 
 export const tfjs: EngineKind = {

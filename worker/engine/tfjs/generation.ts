@@ -2,13 +2,13 @@
 // over the weights and one look at its row's past, whatever the length of the other rows.
 import * as tf from "@tensorflow/tfjs-core";
 import { EngineError } from "../../../shared/errors.ts";
-import type { Generation } from "../../engine.ts";
 import { checkIds } from "../check.ts";
+import type { Generation } from "../contract.ts";
+import { embedAt, headLogits, hiddenOf } from "../model/model.ts";
+import type { Net } from "../model/net.ts";
+import type { Tensor } from "../model/ops.ts";
+import { causalBias, free, mergeHeads, scope, splitHeads } from "../model/ops.ts";
 import type { Backend } from "./backend.ts";
-import { embedAt, headLogits, hiddenOf } from "./model.ts";
-import type { Net } from "./net.ts";
-import type { Tensor } from "./ops.ts";
-import { causalBias, free, mergeHeads, scope, splitHeads } from "./ops.ts";
 
 /** Keys and values (H, S, D) of one row in one block. */
 interface Past {

@@ -1,12 +1,12 @@
 // How much memory a model takes in training, before the first tensor exists: the wasm heap ends at 4 GB, and a full
 // heap or card in the middle of a run is a lost run.
-import { layoutOf } from "../../../shared/layout.ts";
+import { layoutOf } from "../../../shared/family/layout.ts";
 import type { ModelConfig } from "../../../shared/model.ts";
-import { headSlice } from "./model.ts";
+import { headSlice } from "../model/model.ts";
 
 /**
  * Bytes at the worst moment of gradient() over `rows` sequences of blockSize tokens: a block's backward pass, or the
- * head's. An estimate from above; test/worker/plan.test.ts holds it against the heap.
+ * head's. An estimate from above; test/worker/engine/plan.test.ts holds it against the heap.
  * @param productBytes see Backend
  */
 export function plannedBytes(

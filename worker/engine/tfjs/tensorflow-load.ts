@@ -4,7 +4,7 @@ import { createRequire } from "node:module";
 import { join } from "node:path";
 import * as tf from "@tensorflow/tfjs-core";
 import { EngineError, messageOf } from "../../../shared/errors.ts";
-import type { Addon } from "../../tensorflow/build.ts";
+import type { Addon } from "../../install/build.ts";
 
 /** What is used of the addon. Its C++ functions take and give tensors by id. */
 export interface Binding {

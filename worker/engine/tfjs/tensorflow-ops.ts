@@ -1,8 +1,8 @@
 // Operations for which TensorFlow has a kernel that tfjs does not show, called by name through tfjs-node's addon.
 import * as tf from "@tensorflow/tfjs-core";
-import type { EngineOptions } from "../../engine.ts";
-import type { Ops, Tensor } from "./ops.ts";
-import { portableOps } from "./ops.ts";
+import type { EngineOptions } from "../contract.ts";
+import type { Ops, Tensor } from "../model/ops.ts";
+import { portableOps } from "../model/ops.ts";
 import type { Attribute, NodeBackend } from "./tensorflow-load.ts";
 
 /** TensorFlow's number for bfloat16 (types.proto); tfjs has no such type. */

@@ -4,10 +4,10 @@
 import { availableParallelism, cpus } from "node:os";
 import * as tf from "@tensorflow/tfjs-core";
 import { EngineError } from "../../../shared/errors.ts";
-import type { EngineOptions } from "../../engine.ts";
 import { chooseGpus, findGpus } from "../../gpus.ts";
-import { findAddon } from "../../tensorflow/build.ts";
-import { whyNoGpu } from "../../tensorflow/gpu.ts";
+import { findAddon } from "../../install/build.ts";
+import { whyNoGpu } from "../../install/gpu.ts";
+import type { EngineOptions } from "../contract.ts";
 import type { Backend, BackendKind } from "./backend.ts";
 import { loadTensorflow } from "./tensorflow-load.ts";
 import { tensorflowOps } from "./tensorflow-ops.ts";

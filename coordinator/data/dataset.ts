@@ -1,0 +1,196 @@
+// The data of a run: token ids of a training and a validation split, read by offset, with the tokenizer that made them
+// and a fingerprint by which a resumed run knows that they are the same.
+import { createHash } from "node:crypto";
+import { ConfigError } from "../../shared/errors.ts";
+import { addCodePoints, CharTokenizer } from "../../shared/tokenizers/char.ts";
+import { StreamEncoder, type Tokenizer } from "../../shared/tokenizers/tokenizer.ts";
+import { isTokenSource, openTokenFiles, splitTokens } from "./prepared.ts";
+import { openShakespeare } from "./shakespeare.ts";
+import { findDocuments, type TextDocument } from "./text-source.ts";
+import { MemoryTokens, type Tokens, tokenArray } from "./tokens.ts";
+
+export type Split = "train" | "val";
+
+export interface DatasetOptions {
+  /** `shakespeare`, a text file, a folder of .txt files, a glob, a .bin file, or a prepared folder. */
+  readonly source: string;
+  /** T: no split may be shorter than a window of T tokens and its last target. */
+  readonly blockSize: number;
+  /** What encodes the text; without it the characters of the text, or what lies beside the token files. */
+  readonly tokenizer?: Tokenizer;
+  /** The last part of the tokens, for validation, where the source has no val.bin; 0: none. Default: 0.1. */
+  readonly valFraction?: number;
+  /** For `shakespeare`: train on another book where there is no network, instead of refusing. */
+  readonly substitute?: boolean;
+  /** Read all of the token files and compare their digest, however large they are. */
+  readonly verify?: boolean;
+  /** One line for people. */
+  readonly notify?: (line: string) => void;
+}
+
+/** Windows of B sequences: targets are the tokens one place further on. */
+export interface Windows {
+  /** (B, T) */
+  readonly tokens: Int32Array;
+  /** (B, T) */
+  readonly targets: Int32Array;
+}
+
+export class Dataset {
+  /** For people: where the text came from. */
+  readonly name: string;
+  readonly tokenizer: Tokenizer;
+  /** sha256 of all ids in order. */
+  readonly fingerprint: string;
+  readonly blockSize: number;
+  readonly train: { readonly length: number };
+  readonly val: { readonly length: number };
+  readonly #splits: Readonly<Record<Split, Tokens>>;
+  readonly #close: () => Promise<void>;
+
+  constructor(parts: {
+    name: string;
+    tokenizer: Tokenizer;
+    fingerprint: string;
+    blockSize: number;
+    train: Tokens;
+    val: Tokens;
+    close?: () => Promise<void>;
+  }) {
+    this.name = parts.name;
+    this.tokenizer = parts.tokenizer;
+    this.fingerprint = parts.fingerprint;
+    this.blockSize = parts.blockSize;
+    this.train = parts.train;
+    this.val = parts.val;
+    this.#splits = { train: parts.train, val: parts.val };
+    this.#close = parts.close ?? (async () => {});
+  }
+
+  /** Fill out[0 .. length) with the ids of a split from `offset` on. */
+  async read(split: Split, offset: number, length: number, out: Int32Array): Promise<void> {
+    const tokens = this.#splits[split];
+    if (offset < 0 || offset + length > tokens.length)
+      throw new RangeError(`${split} split has ${tokens.length} tokens, asked for ${offset} to ${offset + length}`);
+    await tokens.read(offset, out.subarray(0, length));
+  }
+
+  /**
+   * The windows that start at these offsets, each in [0, length - blockSize).
+   * @returns (B, T) tokens and targets, B = starts.length
+   */
+  async windows(split: Split, starts: ArrayLike<number>): Promise<Windows> {
+    const T = this.blockSize;
+    const tokens = new Int32Array(starts.length * T);
+    const targets = new Int32Array(starts.length * T);
+    const row = new Int32Array(T + 1);
+    for (let b = 0; b < starts.length; b++) {
+      await this.read(split, starts[b]!, T + 1, row);
+      tokens.set(row.subarray(0, T), b * T);
+      targets.set(row.subarray(1), b * T);
+    }
+    return { tokens, targets };
+  }
+
+  /** Starts of all windows that follow each other without overlap: 0, T, 2T, ... */
+  consecutive(split: Split): Int32Array {
+    const count = Math.max(0, Math.floor((this.#splits[split].length - 1) / this.blockSize));
+    return Int32Array.from({ length: count }, (_, i) => i * this.blockSize);
+  }
+
+  /** Close the files. Nothing may be read afterwards. */
+  async close(): Promise<void> {
+    await this.#close();
+  }
+}
+
+/** A text of more bytes than this is not held in memory: it has to be prepared first. */
+const largestTextBytes = 2 ** 30;
+
+/** @throws ConfigError where the data is missing, empty, foreign, or shorter than a block */
+export async function openDataset(options: DatasetOptions): Promise<Dataset> {
+  const { source, blockSize } = options;
+  const dataset = (await isTokenSource(source))
+    ? new Dataset({ name: source, blockSize, ...(await openTokenFiles(source, options)) })
+    : await encodeText(options);
+  for (const split of ["train", "val"] as const)
+    if ((split === "train" || options.valFraction !== 0) && dataset[split].length < blockSize + 1) {
+      await dataset.close();
+      throw new ConfigError(
+        `data ${dataset.name}: too short: its ${split} split has ${dataset[split].length} tokens, a window of block size ` +
+          `${blockSize} needs ${blockSize + 1}; use more text or a smaller --block-size`,
+      );
+    }
+  return dataset;
+}
+
+/** The text documents of a source. */
+export async function openDocuments(options: Omit<DatasetOptions, "blockSize">): Promise<TextDocument[]> {
+  const documents =
+    options.source === "shakespeare"
+      ? [await openShakespeare({ substitute: options.substitute ?? false, notify: options.notify ?? (() => {}) })]
+      : await findDocuments(options.source);
+  if (documents.every(({ bytes }) => bytes === 0))
+    throw new ConfigError(`data ${options.source}: there is no text in it; expected some UTF-8 text`);
+  return documents;
+}
+
+/** The sorted characters of all documents. */
+export async function vocabularyOf(documents: readonly TextDocument[]): Promise<CharTokenizer> {
+  const codes = new Set<number>();
+  for (const document of documents) for await (const piece of document.pieces()) addCodePoints(piece, codes);
+  return CharTokenizer.fromCodePoints(codes);
+}
+
+/**
+ * Ids of all documents in order. Where there are several and the vocabulary has a token that ends a document, it
+ * follows each of them.
+ */
+export async function* encodeDocuments(
+  documents: readonly TextDocument[],
+  tokenizer: Tokenizer,
+): AsyncGenerator<Int32Array> {
+  for (const document of documents) {
+    const encoder = new StreamEncoder(tokenizer);
+    try {
+      for await (const piece of document.pieces()) yield encoder.push(piece);
+      yield encoder.end();
+    } catch (error) {
+      if (error instanceof ConfigError)
+        throw new ConfigError(`data ${document.name}: ${error.message}`, { cause: error });
+      throw error;
+    }
+    if (documents.length > 1 && tokenizer.endOfText !== undefined) yield Int32Array.of(tokenizer.endOfText);
+  }
+}
+
+async function encodeText(options: DatasetOptions): Promise<Dataset> {
+  const documents = await openDocuments(options);
+  const bytes = documents.reduce((sum, document) => sum + document.bytes, 0);
+  if (bytes > largestTextBytes)
+    throw new ConfigError(
+      `data ${options.source}: ${bytes} bytes of text are more than the ${largestTextBytes} that are encoded in memory; ` +
+        `run "weft data prepare" once and train from its folder`,
+    );
+  const tokenizer = options.tokenizer ?? (await vocabularyOf(documents));
+  const pieces: Int32Array[] = [];
+  for await (const ids of encodeDocuments(documents, tokenizer)) pieces.push(ids);
+  const all = tokenArray(
+    tokenizer.vocabSize,
+    pieces.reduce((sum, piece) => sum + piece.length, 0),
+  );
+  let offset = 0;
+  for (const piece of pieces) {
+    all.set(piece, offset);
+    offset += piece.length;
+  }
+  const [train, val] = splitTokens(new MemoryTokens(all), options.valFraction);
+  return new Dataset({
+    name: documents.length === 1 ? documents[0]!.name : `${options.source} (${documents.length} files)`,
+    tokenizer,
+    fingerprint: createHash("sha256").update(all).digest("hex"),
+    blockSize: options.blockSize,
+    train,
+    val,
+  });
+}

@@ -1,0 +1,171 @@
+// A prepared data set: a folder with train.bin and val.bin, as nanoGPT writes them, data.json, and the tokenizer's
+// files. data.json is what makes the two .bin files trustworthy; folders without it (nanoGPT's own) open too, when the
+// tokenizer is named.
+import { createHash } from "node:crypto";
+import { stat } from "node:fs/promises";
+import { basename, dirname, extname, join } from "node:path";
+import { isDeepStrictEqual } from "node:util";
+import { z } from "zod";
+import { ConfigError } from "../../shared/errors.ts";
+import { isAbsent, readJson } from "../../shared/json.ts";
+import { NoTokenizerError, openTokenizer } from "../../shared/tokenizers/open.ts";
+import type { Tokenizer } from "../../shared/tokenizers/tokenizer.ts";
+import { slice, TokenFile, type Tokens } from "./tokens.ts";
+
+export const descriptionFile = "data.json";
+
+export const descriptionSchema = z.strictObject({
+  format: z.literal("weft-tokens"),
+  version: z.literal(1),
+  /** What it was made from. */
+  source: z.string(),
+  tokenizer: z.string(),
+  vocabSize: z.int().min(1),
+  dtype: z.enum(["uint16", "uint32"]),
+  trainTokens: z.int().min(0),
+  valTokens: z.int().min(0),
+  /** sha256 of all ids in order, train and then val. */
+  sha256: z.hash("sha256"),
+});
+
+export type Description = z.infer<typeof descriptionSchema>;
+
+export interface TokenFolder {
+  readonly tokenizer: Tokenizer;
+  readonly train: Tokens;
+  readonly val: Tokens;
+  /** sha256 of all ids in order, train and then val. */
+  readonly fingerprint: string;
+  close(): Promise<void>;
+}
+
+/** Files beyond this size are trusted by their length; `weft data info` reads them whole. */
+const hashedAtOpenBytes = 256 * 2 ** 20;
+
+/** Is this source made of token files? */
+export async function isTokenSource(source: string): Promise<boolean> {
+  return extname(source) === ".bin" || (await isFile(join(source, "train.bin")));
+}
+
+/**
+ * Open a folder with train.bin and val.bin, or one .bin file, whose last part is the validation split.
+ * @param options.tokenizer what made the tokens; must be the one that lies beside them, where one does
+ * @param options.verify read all of every file and compare its digest, however large it is
+ * @throws ConfigError where files are missing, were changed, or the tokenizer is unknown
+ */
+export async function openTokenFiles(
+  source: string,
+  options: { tokenizer?: Tokenizer | undefined; valFraction?: number | undefined; verify?: boolean } = {},
+): Promise<TokenFolder> {
+  const single = await isFile(source);
+  if (!single && extname(source) === ".bin") throw new ConfigError(`data ${source}: no such file`);
+  const folder = single ? dirname(source) : source;
+  const pair = !single || (/^(train|val)\.bin$/.test(basename(source)) && (await hasPair(folder)));
+  const description = pair ? await readDescription(folder) : undefined;
+  const tokenizer = await tokenizerOf(source, folder, options.tokenizer, description);
+
+  const files: TokenFile[] = [];
+  const close = async (): Promise<void> => void (await Promise.all(files.map((file) => file.close())));
+  try {
+    for (const path of pair ? [join(folder, "train.bin"), join(folder, "val.bin")] : [source])
+      files.push(await TokenFile.open(path, tokenizer.vocabSize));
+    const fingerprint = await fingerprintOf(files, description, options.verify ?? false);
+    const [first, second] = files as [TokenFile, TokenFile?];
+    const [train, val] = second ? [first, second] : splitTokens(first, options.valFraction);
+    return { tokenizer, train, val, fingerprint, close };
+  } catch (error) {
+    await close();
+    throw error;
+  }
+}
+
+/** The part of a text that is kept for validation where nothing else is said: nanoGPT's last tenth. */
+export const defaultValFraction = 0.1;
+
+/** The first part for training and the last for validation. */
+export function splitTokens(tokens: Tokens, valFraction?: number): [train: Tokens, val: Tokens] {
+  const cut = trainLength(tokens.length, valFraction);
+  return [slice(tokens, 0, cut), slice(tokens, cut, tokens.length - cut)];
+}
+
+/** Tokens of the training split: int(length * 0.9), as nanoGPT cuts. */
+export function trainLength(length: number, valFraction = defaultValFraction): number {
+  return Math.floor(length * (1 - valFraction));
+}
+
+async function isFile(path: string): Promise<boolean> {
+  return (await stat(path).catch(() => undefined))?.isFile() ?? false;
+}
+
+async function hasPair(folder: string): Promise<boolean> {
+  return (await isFile(join(folder, "train.bin"))) && (await isFile(join(folder, "val.bin")));
+}
+
+async function readDescription(folder: string): Promise<Description | undefined> {
+  const path = join(folder, descriptionFile);
+  const value = await readJson(path).catch((error) => {
+    if (isAbsent(error)) return undefined;
+    throw error;
+  });
+  if (value === undefined) return undefined;
+  const parsed = descriptionSchema.safeParse(value);
+  if (!parsed.success) throw new ConfigError(`${path}: ${z.prettifyError(parsed.error)}; prepare the data again`);
+  return parsed.data;
+}
+
+/** The tokenizer that lies in the folder, or the one that was named where none does. */
+async function tokenizerOf(
+  source: string,
+  folder: string,
+  named: Tokenizer | undefined,
+  description: Description | undefined,
+): Promise<Tokenizer> {
+  const beside = await openTokenizer(folder).catch((error) => {
+    if (error instanceof NoTokenizerError) return undefined;
+    throw error;
+  });
+  const tokenizer = beside ?? named;
+  if (!tokenizer)
+    throw new ConfigError(
+      `data ${source}: which tokenizer made it? Name it with --tokenizer, or make the data with "weft data prepare"`,
+    );
+  if (named && beside && !isDeepStrictEqual(named.toFiles(), beside.toFiles()))
+    throw new ConfigError(
+      `data ${source}: made with the tokenizer ${beside.name} of ${beside.vocabSize} tokens that lies beside it, not ` +
+        `with the ${named.name} of ${named.vocabSize} that was named; prepare the data again with that one`,
+    );
+  if (description && description.vocabSize !== tokenizer.vocabSize)
+    throw new ConfigError(
+      `data ${source}: ${descriptionFile} says ${description.vocabSize} tokens, its tokenizer has ` +
+        `${tokenizer.vocabSize}; prepare the data again`,
+    );
+  return tokenizer;
+}
+
+async function fingerprintOf(
+  files: readonly TokenFile[],
+  description: Description | undefined,
+  verify: boolean,
+): Promise<string> {
+  if (description)
+    files.forEach((file, i) => {
+      const expected = i === 0 ? description.trainTokens : description.valTokens;
+      if (file.length !== expected)
+        throw new ConfigError(
+          `${file.path}: holds ${file.length} tokens, its ${descriptionFile} says ${expected}; ` +
+            "the file was changed or cut short: prepare the data again",
+        );
+    });
+  const total = files.reduce((sum, file) => sum + file.length, 0);
+  if (description && !verify && total * 4 > hashedAtOpenBytes) return description.sha256;
+
+  const digest = createHash("sha256");
+  for (const file of files) await file.addTo(digest);
+  const found = digest.digest("hex");
+  if (description && found !== description.sha256)
+    throw new ConfigError(
+      `${files.map(({ path }) => path).join(", ")}: sha256 of the tokens is ${found}, ${descriptionFile} says ` +
+        `${description.sha256}; the files were changed: prepare the data again`,
+    );
+  return found;
+}

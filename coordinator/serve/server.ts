@@ -1,0 +1,107 @@
+// One port for workers (WebSocket) and people (HTTP). What comes in is bounded in size, number and time before anything
+// else looks at it.
+import type { IncomingMessage } from "node:http";
+import type { AddressInfo } from "node:net";
+import type { Duplex } from "node:stream";
+import type { Logger } from "pino";
+import { WebSocketServer } from "ws";
+import { ConfigError } from "../../shared/errors.ts";
+import { chunkBytes, headerBytes } from "../../shared/wire/frame.ts";
+import { controlLimit, subprotocol } from "../../shared/wire/protocol.ts";
+import type { TrainingRun } from "../loop.ts";
+import { type Access, isLoopback } from "./access.ts";
+import { createHttpServer } from "./http.ts";
+
+export interface RunServer {
+  /** Where programs on this machine reach it: "127.0.0.1:7070", "[::1]:7070". */
+  readonly address: string;
+  readonly port: number;
+  close(): Promise<void>;
+}
+
+/** Viewers beside the workers. */
+const httpConnections = 64;
+
+/** @throws ConfigError when the address cannot be listened on */
+export async function serve(
+  run: TrainingRun,
+  options: { host: string; port: number; maxWorkers: number; access: Access; log: Logger },
+): Promise<RunServer> {
+  const { host, port, maxWorkers, access, log } = options;
+  const http = createHttpServer({
+    run,
+    access,
+    maxConnections: maxWorkers + httpConnections,
+    onError: (error) => log.error(error),
+  });
+  const sockets = new WebSocketServer({
+    noServer: true,
+    perMessageDeflate: false,
+    maxPayload: Math.max(controlLimit, headerBytes + chunkBytes),
+    handleProtocols: (offered) => (offered.has(subprotocol) ? subprotocol : false),
+  });
+  http.on("upgrade", (request: IncomingMessage, socket: Duplex, head: Buffer) => {
+    const refusal = reasonToRefuse(request, access, sockets.clients.size < maxWorkers);
+    if (refusal) {
+      log.warn({ peer: request.socket.remoteAddress }, `connection refused: ${refusal.reason}`);
+      const { status, reason } = refusal;
+      // Nobody else listens to this socket any more, and nobody waits for its other end.
+      socket.on("error", () => socket.destroy());
+      setTimeout(() => socket.destroy(), 2000).unref();
+      socket.end(
+        `HTTP/1.1 ${status}\r\nContent-Type: text/plain\r\nContent-Length: ${Buffer.byteLength(reason)}\r\nConnection: close\r\n\r\n${reason}`,
+      );
+      return;
+    }
+    const isLocal = isLoopback(request.socket.remoteAddress?.replace(/^::ffff:/, "") ?? "");
+    sockets.handleUpgrade(request, socket, head, (webSocket) => run.admit(webSocket, isLocal));
+  });
+
+  await new Promise<void>((resolve, reject) => {
+    http.once("error", (error: NodeJS.ErrnoException) => reject(listenError(error, host, port)));
+    http.listen(port, host, resolve);
+  });
+  const { address, port: actualPort, family } = http.address() as AddressInfo;
+  // The address that means all of them is none to connect to.
+  const reachable = address === "0.0.0.0" ? "127.0.0.1" : address === "::" ? "::1" : address;
+  return {
+    address: family === "IPv6" ? `[${reachable}]:${actualPort}` : `${reachable}:${actualPort}`,
+    port: actualPort,
+    close: async () => {
+      for (const client of sockets.clients) client.close(1001, "the coordinator stops");
+      const closed = new Promise<void>((resolve) => {
+        http.close(() => resolve());
+      });
+      http.closeIdleConnections();
+      const deadline = setTimeout(() => {
+        for (const client of sockets.clients) client.terminate();
+        http.closeAllConnections();
+      }, 3000);
+      await closed;
+      clearTimeout(deadline);
+    },
+  };
+}
+
+function reasonToRefuse(request: IncomingMessage, access: Access, room: boolean) {
+  if (!access.authorised(request))
+    return access.tokenRequired
+      ? { status: "401 Unauthorized", reason: "the token is missing or wrong; set WEFT_TOKEN or --token-file" }
+      : { status: "403 Forbidden", reason: "this coordinator takes workers of its own machine only" };
+  if (!room) return { status: "503 Service Unavailable", reason: "as many workers as --max-workers are connected" };
+  const offered = request.headers["sec-websocket-protocol"]?.split(/, */) ?? [];
+  if (!offered.includes(subprotocol))
+    return { status: "400 Bad Request", reason: `this is a ${subprotocol} coordinator; connect with "weft worker"` };
+  return undefined;
+}
+
+function listenError(error: NodeJS.ErrnoException, host: string, port: number): Error {
+  const cures: Record<string, string> = {
+    EADDRINUSE: `port ${port} on ${host} is in use; choose another with --port, or 0 for any free one`,
+    EACCES: `port ${port} on ${host} needs more rights; choose one above 1023 with --port`,
+    EADDRNOTAVAIL: `${host} is no address of this machine; see --host`,
+    ENOTFOUND: `${host} is not a known address; see --host`,
+  };
+  const cure = cures[error.code ?? ""];
+  return cure ? new ConfigError(`config: ${cure}`, { cause: error }) : error;
+}

@@ -1,0 +1,93 @@
+// The folder in which OpenAI released GPT-2: hparams.json, encoder.json, vocab.bpe and a TensorFlow checkpoint whose
+// variables are model/wte, model/h0/attn/c_attn/w and so on. https://github.com/openai/gpt-2
+import { readFile } from "node:fs/promises";
+import { join } from "node:path";
+import { z } from "zod";
+import { ConfigError } from "../errors.ts";
+import { layoutOf } from "../family/layout.ts";
+import { isAbsent, readJson } from "../json.ts";
+import { modelSchema } from "../model.ts";
+import type { Pretrained } from "./pretrained.ts";
+import { readBundle, readBundleFloats } from "./tensorflow-bundle.ts";
+
+export const hyperparametersName = "hparams.json";
+
+const hyperparametersSchema = z.object({
+  n_vocab: z.int(),
+  n_ctx: z.int(),
+  n_embd: z.int(),
+  n_head: z.int(),
+  n_layer: z.int(),
+});
+
+/** Tokenizer files of the release, and the names that Hugging Face gives the same contents. */
+export const releaseTokenizerFiles: ReadonlyMap<string, string> = new Map([
+  ["encoder.json", "vocab.json"],
+  ["vocab.bpe", "merges.txt"],
+]);
+
+/** @throws ConfigError naming the file, the tensor and both shapes where they do not fit */
+export async function readRelease(directory: string): Promise<Pretrained> {
+  const path = join(directory, hyperparametersName);
+  const parsed = hyperparametersSchema.safeParse(await readJson(path));
+  if (!parsed.success) throw new ConfigError(`${path}: not GPT-2's: ${z.prettifyError(parsed.error)}`);
+  const { n_vocab, n_ctx, n_embd, n_head, n_layer } = parsed.data;
+  const checked = modelSchema.safeParse({
+    family: "gpt2",
+    vocabSize: n_vocab,
+    blockSize: n_ctx,
+    nLayer: n_layer,
+    nHead: n_head,
+    nEmbd: n_embd,
+    bias: true,
+    dropout: 0.1,
+    activation: "gelu_tanh",
+    tiedHead: true,
+    layerNormEps: 1e-5,
+  });
+  if (!checked.success) throw new ConfigError(`${path}: ${z.prettifyError(checked.error)}`);
+  const model = checked.data;
+  const layout = layoutOf(model);
+  const prefix = join(directory, await checkpointName(directory));
+  const entries = await readBundle(prefix);
+  const wanted = layout.parameters.map(({ name, shape, offset, size }) => {
+    const variable = variableOf(name);
+    const entry = entries.get(variable);
+    entries.delete(variable);
+    if (!entry) throw new ConfigError(`${prefix}: variable ${variable} is missing; hparams.json asks for [${shape}]`);
+    // Matrices are stored as the kernels of convolutions of width 1: [1, in, out].
+    const stored = entry.shape.length === 3 && entry.shape[0] === 1 ? entry.shape.slice(1) : entry.shape;
+    if (stored.join() !== shape.join())
+      throw new ConfigError(`${prefix}: variable ${variable} is [${stored}], hparams.json asks for [${shape}]`);
+    return { entry, offset, size };
+  });
+  for (const { name, shape } of entries.values())
+    throw new ConfigError(`${prefix}: surplus variable ${name} [${shape}]: the model of hparams.json has none`);
+  const weights = new Float32Array(layout.size);
+  for (const { entry, offset, size } of wanted) await readBundleFloats(entry, weights.subarray(offset, offset + size));
+  return { model, layout, weights };
+}
+
+/** transformer.h.0.ln_1.weight is model/h0/ln_1/g; of matrices the weight is w, and the embeddings have no suffix. */
+function variableOf(name: string): string {
+  return name
+    .replace(/^transformer\./, "model/")
+    .replace(/\bh\.(\d+)\./, "h$1/")
+    .replace(/(wte|wpe)\.weight$/, "$1")
+    .replace(/(ln_\w)\.weight$/, "$1.g")
+    .replace(/\.weight$/, ".w")
+    .replace(/\.bias$/, ".b")
+    .replaceAll(".", "/");
+}
+
+/** The newest checkpoint's name, from the text that TensorFlow writes beside it. */
+async function checkpointName(directory: string): Promise<string> {
+  const path = join(directory, "checkpoint");
+  const text = await readFile(path, "utf8").catch((error) => {
+    if (isAbsent(error)) return 'model_checkpoint_path: "model.ckpt"';
+    throw new ConfigError(`${path}: cannot be read`, { cause: error });
+  });
+  const named = /^model_checkpoint_path:\s*"(?:[^"]*[/\\])?([^"/\\]+)"/m.exec(text)?.[1];
+  if (!named) throw new ConfigError(`${path}: names no model_checkpoint_path`);
+  return named;
+}

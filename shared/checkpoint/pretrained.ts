@@ -1,0 +1,138 @@
+// Reading the weights of a directory in Hugging Face's form, by name, with whatever transformers and its ancestors leave
+// beside them.
+import { readdir } from "node:fs/promises";
+import { join } from "node:path";
+import { z } from "zod";
+import { ConfigError } from "../errors.ts";
+import { type Layout, layoutOf } from "../family/layout.ts";
+import { isAbsent, readJson } from "../json.ts";
+import type { ModelConfig } from "../model.ts";
+import { bare, modelOf } from "./huggingface.ts";
+import { readFloats, readHeader, type TensorEntry } from "./safetensors.ts";
+
+export interface Pretrained {
+  readonly model: ModelConfig;
+  readonly layout: Layout;
+  /** (P) in the layout's order */
+  readonly weights: Float32Array;
+}
+
+/**
+ * Read a model's directory: config.json with model.safetensors, or its shards and their index. Every name and shape is
+ * checked before memory is taken and the first weight is read.
+ * @throws ConfigError naming the file, the tensor and both shapes where they do not fit
+ */
+export async function readPretrained(directory: string): Promise<Pretrained> {
+  const configPath = join(directory, "config.json");
+  const model = modelOf(await readJson(configPath), configPath);
+  const layout = layoutOf(model);
+  const found = await findTensors(directory);
+  const wanted = layoutOf({ ...model, bias: true }).parameters.map((parameter) => {
+    const tensor = found.get(bare(parameter.name));
+    found.delete(bare(parameter.name));
+    if (tensor) checkShape(tensor, parameter.shape);
+    else if (layout.byName.has(parameter.name))
+      throw new ConfigError(
+        `${directory}: tensor ${bare(parameter.name)} is missing; config.json asks for [${parameter.shape}]`,
+      );
+    return { ...parameter, tensor };
+  });
+  const headCopy = takeCopies(found, model, layout);
+  for (const { path, entry } of found.values())
+    throw new ConfigError(
+      `${path}: surplus tensor ${entry.name} [${entry.shape}]: the ${model.family} of config.json has none of that name`,
+    );
+
+  const weights = new Float32Array(layout.size);
+  for (const { name, size, tensor } of wanted) {
+    const own = layout.byName.get(name);
+    if (own && tensor) await readFloats(tensor.path, tensor.entry, weights.subarray(own.offset, own.offset + size));
+    else if (tensor) await checkZeros(tensor, size);
+  }
+  if (headCopy) await checkTied(headCopy, weights);
+  return { model, layout, weights };
+}
+
+interface FoundTensor {
+  readonly path: string;
+  readonly entry: TensorEntry;
+}
+
+const indexSchema = z.object({ weight_map: z.record(z.string(), z.string().regex(/^[^/\\]+$/)) });
+
+/** Every tensor of the directory by its bare name. */
+async function findTensors(directory: string): Promise<Map<string, FoundTensor>> {
+  const single = join(directory, "model.safetensors");
+  const indexPath = `${single}.index.json`;
+  const found = new Map<string, FoundTensor>();
+  const indexJson = await readJson(indexPath).catch((error) => {
+    if (isAbsent(error)) return undefined;
+    throw error;
+  });
+  const index = indexJson === undefined ? undefined : indexSchema.safeParse(indexJson);
+  if (index && !index.success) throw new ConfigError(`${indexPath}: ${z.prettifyError(index.error)}`);
+  if (!index) await refuseOtherFormats(directory);
+  const files = index ? [...new Set(Object.values(index.data.weight_map))] : ["model.safetensors"];
+  for (const file of files) {
+    const path = join(directory, file);
+    for (const entry of (await readHeader(path)).tensors.values()) {
+      const twin = found.get(bare(entry.name));
+      if (twin) throw new ConfigError(`${path}: tensor ${entry.name} is also in ${twin.path} as ${twin.entry.name}`);
+      found.set(bare(entry.name), { path, entry });
+    }
+  }
+  for (const [name, file] of Object.entries(index?.data.weight_map ?? {}))
+    if (!found.has(bare(name))) throw new ConfigError(`${join(directory, file)}: its index announces ${name}, absent`);
+  return found;
+}
+
+/** Say what to do where the weights are there, but only in a format that can hold code. */
+async function refuseOtherFormats(directory: string): Promise<void> {
+  const names = await readdir(directory);
+  const pickle = names.find((name) => /^pytorch_model.*\.bin$/.test(name));
+  if (pickle && !names.includes("model.safetensors"))
+    throw new ConfigError(
+      `${directory}: ${pickle} can hold code and is not opened; save the model again with transformers, as model.safetensors`,
+    );
+}
+
+/**
+ * Take out what is no parameter: causal masks that old versions saved, and the second copy of a tied head.
+ * @returns that copy
+ */
+function takeCopies(found: Map<string, FoundTensor>, model: ModelConfig, layout: Layout): FoundTensor | undefined {
+  for (const name of [...found.keys()])
+    if (/^h\.\d+\.attn\.(bias|masked_bias)$|^position_ids$/.test(name)) found.delete(name);
+  const head = found.get("lm_head.weight");
+  if (model.family === "bigram" || !model.tiedHead || !head) return undefined;
+  checkShape(head, layout.parameters[0]!.shape);
+  found.delete("lm_head.weight");
+  return head;
+}
+
+function checkShape({ path, entry }: FoundTensor, shape: readonly number[]): void {
+  if (entry.shape.join() !== shape.join())
+    throw new ConfigError(`${path}: tensor ${entry.name} is [${entry.shape}], config.json asks for [${shape}]`);
+}
+
+/** A bias that transformers' models have and this one does not. */
+async function checkZeros({ path, entry }: FoundTensor, size: number): Promise<void> {
+  const bias = new Float32Array(size);
+  await readFloats(path, entry, bias);
+  const nonzero = bias.findIndex((x) => x !== 0);
+  if (nonzero >= 0)
+    throw new ConfigError(
+      `${path}: tensor ${entry.name}[${nonzero}] is ${bias[nonzero]}, but config.json says that the model has no biases`,
+    );
+}
+
+/** @param weights (P) which begin with the embedding */
+async function checkTied({ path, entry }: FoundTensor, weights: Float32Array): Promise<void> {
+  const copy = new Float32Array(entry.shape.reduce((product, dimension) => product * dimension, 1));
+  await readFloats(path, entry, copy);
+  const differs = copy.findIndex((x, i) => !Object.is(x, weights[i]));
+  if (differs >= 0)
+    throw new ConfigError(
+      `${path}: ${entry.name}[${differs}] is ${copy[differs]}, the embedding has ${weights[differs]}, but config.json says that they are tied; set "tie_word_embeddings": false`,
+    );
+}

@@ -1,0 +1,150 @@
+// A run's directory of checkpoints: which there are, the newest whole one, which are marked best and final, and which
+// may go. Also the way from any path that a person names to a model.
+import { access, readdir, rename, rm } from "node:fs/promises";
+import { join } from "node:path";
+import { z } from "zod";
+import { ConfigError } from "../errors.ts";
+import { isAbsent, readJson } from "../json.ts";
+import {
+  type Checkpoint,
+  checkpointName,
+  checkpointStep,
+  moveAway,
+  readCheckpoint,
+  unfinishedPrefix,
+} from "./checkpoint.ts";
+import { manifestName, syncDirectory, writeProven } from "./manifest.ts";
+import { hyperparametersName, readRelease } from "./openai-release.ts";
+import { type Pretrained, readPretrained } from "./pretrained.ts";
+
+/** Steps of the checkpoints in a run's directory, newest first; an absent directory has none. */
+export async function checkpointSteps(runDirectory: string): Promise<number[]> {
+  const names = await readdir(runDirectory).catch((error) => {
+    if (isAbsent(error)) return [];
+    throw error;
+  });
+  return names
+    .map(checkpointStep)
+    .filter((step) => step !== undefined)
+    .sort((a, b) => b - a);
+}
+
+interface ReadOptions {
+  readonly optimizer: boolean;
+  /** Hears why a checkpoint was not taken. */
+  readonly onSkip: (why: string) => void;
+}
+
+/**
+ * The newest checkpoint that its manifest proves.
+ * @returns undefined where the run has none at all
+ * @throws ConfigError where there are some and none is whole
+ */
+export async function newestCheckpoint(runDirectory: string, options: ReadOptions): Promise<Checkpoint | undefined> {
+  return await firstWhole(runDirectory, await checkpointSteps(runDirectory), options);
+}
+
+async function firstWhole(
+  runDirectory: string,
+  steps: readonly number[],
+  { optimizer, onSkip }: ReadOptions,
+): Promise<Checkpoint | undefined> {
+  for (const step of steps)
+    try {
+      return await readCheckpoint(join(runDirectory, checkpointName(step)), { optimizer });
+    } catch (error) {
+      if (!(error instanceof ConfigError)) throw error;
+      onSkip(error.message);
+    }
+  if (steps.length === 0) return undefined;
+  throw new ConfigError(
+    `${runDirectory}: none of its ${steps.length} checkpoints is whole; start anew with another directory`,
+  );
+}
+
+const markersSchema = z.strictObject({
+  best: z.strictObject({ step: z.int().min(0), valLossNats: z.number() }).optional(),
+  final: z.strictObject({ step: z.int().min(0) }).optional(),
+});
+
+/** Which checkpoints are more than the newest. */
+export type Markers = z.infer<typeof markersSchema>;
+
+const markersName = "markers.json";
+
+export async function readMarkers(runDirectory: string): Promise<Markers> {
+  const path = join(runDirectory, markersName);
+  const raw = await readJson(path).catch((error) => {
+    if (isAbsent(error)) return {};
+    throw error;
+  });
+  const parsed = markersSchema.safeParse(raw);
+  if (!parsed.success) throw new ConfigError(`${path}: ${z.prettifyError(parsed.error)}`);
+  return parsed.data;
+}
+
+/** Add or move markers; the others stay. */
+export async function mark(runDirectory: string, markers: Markers): Promise<void> {
+  const all = { ...(await readMarkers(runDirectory)), ...markers };
+  const temporary = join(runDirectory, `${unfinishedPrefix}${markersName}`);
+  await rm(temporary, { force: true });
+  await writeProven(temporary, [Buffer.from(`${JSON.stringify(all)}\n`)]);
+  await rename(temporary, join(runDirectory, markersName));
+  await syncDirectory(runDirectory);
+}
+
+/**
+ * Remove what interrupted writes left, and all checkpoints but the newest `keep` and the marked ones.
+ * Not while one is being written.
+ */
+export async function prune(runDirectory: string, keep: number): Promise<void> {
+  for (const name of await readdir(runDirectory))
+    if (name.startsWith(unfinishedPrefix)) await rm(join(runDirectory, name), { recursive: true });
+  const { best, final } = await readMarkers(runDirectory);
+  for (const step of (await checkpointSteps(runDirectory)).slice(keep))
+    if (step !== best?.step && step !== final?.step) await moveAway(join(runDirectory, checkpointName(step)));
+}
+
+export interface LoadedModel extends Pretrained {
+  /** Where the files, the tokenizer's too, lie. */
+  readonly directory: string;
+  /** What was taken, for people: "checkpoint runs/a/step-000400 (best, validation loss 1.88)". */
+  readonly what: string;
+}
+
+/**
+ * Load the model that a path names: a checkpoint, a run's directory (its best checkpoint, else its final or newest
+ * one), or a directory of Hugging Face's or OpenAI's GPT-2 release, which have no manifest to prove them.
+ */
+export async function loadModel(path: string, onSkip: (why: string) => void): Promise<LoadedModel> {
+  const has = (name: string): Promise<boolean> =>
+    access(join(path, name)).then(
+      () => true,
+      () => false,
+    );
+  if (await has(manifestName)) return describe(await readCheckpoint(path, { optimizer: false }), "");
+  if (await has("config.json"))
+    return { ...(await readPretrained(path)), directory: path, what: `Hugging Face model ${path}` };
+  if (await has(hyperparametersName))
+    return { ...(await readRelease(path)), directory: path, what: `GPT-2 release ${path}` };
+  if (!(await has("."))) throw new ConfigError(`${path}: no such directory; name a checkpoint, a run or a model`);
+  const { best, final } = await readMarkers(path);
+  const marked = [best, final].flatMap((marker) => (marker ? [marker.step] : []));
+  const steps = new Set([...marked, ...(await checkpointSteps(path))]);
+  const found = await firstWhole(path, [...steps], { optimizer: false, onSkip });
+  if (!found)
+    throw new ConfigError(
+      `${path}: neither a checkpoint (manifest.json), a run (step-...) nor a model (config.json, hparams.json)`,
+    );
+  const { step } = found.state;
+  return describe(found, step === best?.step ? "best" : step === final?.step ? "final" : "newest whole");
+}
+
+function describe(checkpoint: Checkpoint, why: string): LoadedModel {
+  const loss = checkpoint.state.valLossNats;
+  const notes = [why, loss === undefined ? "" : `validation loss ${loss.toFixed(4)}`].filter((note) => note !== "");
+  return {
+    ...checkpoint,
+    what: `checkpoint ${checkpoint.directory}${notes.length > 0 ? ` (${notes.join(", ")})` : ""}`,
+  };
+}

@@ -1,0 +1,75 @@
+// Finds and opens the tokenizer that a directory holds or a command line names.
+import { readFile } from "node:fs/promises";
+import { join } from "node:path";
+import { ConfigError } from "../errors.ts";
+import { BpeTokenizer } from "./bpe.ts";
+import { CharTokenizer } from "./char.ts";
+import { Gpt1Tokenizer } from "./gpt1.ts";
+import { gpt2Tokenizer, isGpt2 } from "./gpt2.ts";
+import {
+  parseTokenizerJson,
+  parseVocabularyPair,
+  type ReadVocabulary,
+  tokenizerJson,
+  vocabularyPairs,
+} from "./hugging-face.ts";
+import { ownFile, parseOwnFile } from "./own-file.ts";
+import type { Tokenizer } from "./tokenizer.ts";
+import { WordTokenizer } from "./word.ts";
+
+/** The text of a file, or undefined where there is none. */
+async function textOf(path: string): Promise<string | undefined> {
+  try {
+    return await readFile(path, "utf8");
+  } catch (error) {
+    const { code } = error as NodeJS.ErrnoException;
+    if (code === "ENOENT" || code === "ENOTDIR") return undefined;
+    throw new ConfigError(`${path}: cannot be read (${code})`, { cause: error });
+  }
+}
+
+/** A directory holds none of the files of a tokenizer. */
+export class NoTokenizerError extends ConfigError {}
+
+/**
+ * The tokenizer whose files lie in a directory: a checkpoint, a prepared data set or a Hugging Face model.
+ * @throws NoTokenizerError where there is none, ConfigError where its files are not what they should be
+ */
+export async function openTokenizer(directory: string): Promise<Tokenizer> {
+  const at = (name: string): string => join(directory, name);
+  const own = await textOf(at(ownFile));
+  if (own !== undefined) {
+    const { kind, tokens } = parseOwnFile(own, at(ownFile));
+    return kind === "char" ? new CharTokenizer(tokens) : new WordTokenizer(tokens);
+  }
+  const whole = await textOf(at(tokenizerJson));
+  if (whole !== undefined) return tokenizerOf(parseTokenizerJson(whole, at(tokenizerJson)));
+  for (const [vocabName, mergesName] of vocabularyPairs) {
+    const vocab = await textOf(at(vocabName));
+    const merges = await textOf(at(mergesName));
+    if (vocab !== undefined && merges !== undefined)
+      return tokenizerOf(parseVocabularyPair(vocab, at(vocabName), merges, at(mergesName)));
+  }
+  const names = [ownFile, tokenizerJson, ...vocabularyPairs.map((pair) => pair.join(" + "))];
+  throw new NoTokenizerError(`${directory}: holds no tokenizer; looked for ${names.join(", ")}`);
+}
+
+function tokenizerOf({ kind, ...vocabulary }: ReadVocabulary): Tokenizer {
+  if (kind === "gpt1") return new Gpt1Tokenizer(vocabulary);
+  return new BpeTokenizer(isGpt2(vocabulary) ? "gpt2" : "bpe", vocabulary);
+}
+
+/**
+ * The tokenizer that a command line names: `gpt2`, `word:FILE` with a word a line, or a directory that holds one.
+ * `char` has no vocabulary before it has seen a text: undefined.
+ * @throws ConfigError
+ */
+export async function tokenizerNamed(name: string): Promise<Tokenizer | undefined> {
+  if (name === "char") return undefined;
+  if (name === "gpt2") return gpt2Tokenizer();
+  if (!name.startsWith("word:")) return openTokenizer(name);
+  const path = name.slice("word:".length);
+  const words = await textOf(path);
+  if (words === undefined) throw new ConfigError(`--tokenizer ${name}: there is no file ${path} with a word a line`);
+  return new WordTokenizer(words.split(/\r?\n/).filter((word) => word !== ""));
+}

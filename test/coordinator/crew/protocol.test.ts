@@ -1,0 +1,316 @@
+// A coordinator among strangers: whatever a peer says, it gets a reason, and the run goes on and ends well. The peers
+// here are real WebSockets that speak the protocol by hand.
+import { join } from "node:path";
+import pino from "pino";
+import { afterEach, beforeEach, expect, test } from "vitest";
+import { WebSocket } from "ws";
+import { TrainingRun } from "../../../coordinator/loop.ts";
+import { accessWith } from "../../../coordinator/serve/access.ts";
+import { type RunServer, serve } from "../../../coordinator/serve/server.ts";
+import { setUpRun } from "../../../coordinator/setup.ts";
+import { type OptionName, resolveOptions } from "../../../shared/config.ts";
+import { bytesOf, framesOf } from "../../../shared/wire/frame.ts";
+import {
+  decodeFromCoordinator,
+  encodeMessage,
+  type FromCoordinator,
+  isControl,
+  protocolVersion,
+} from "../../../shared/wire/protocol.ts";
+import { openSharedVector, SharedVector } from "../../../shared/wire/shared-memory.ts";
+import { temporary, text } from "../../system/weft.ts";
+
+const token = "a token of sufficient length".replaceAll(" ", "-");
+const parameters = 1688;
+let run: TrainingRun;
+let server: RunServer;
+let trained: Promise<unknown>;
+let peers: Peer[] = [];
+
+async function start(flags: Partial<Record<OptionName, unknown>> = {}): Promise<void> {
+  const options = resolveOptions({
+    flags: {
+      ...{ data: text, blockSize: 8, nLayer: 1, nHead: 1, nEmbd: 8, batchSize: 4, shards: 4, steps: 2 },
+      ...{ evalWindows: 4, out: join(temporary(), "run"), port: 0, timeout: 2, maxWorkers: 3, ...flags },
+    },
+  });
+  const log = pino({ level: "silent" });
+  run = new TrainingRun(await setUpRun(options, log, false));
+  server = await serve(run, { ...options, access: accessWith(token), log });
+  trained = run.train().catch((error: Error) => error);
+}
+
+beforeEach(() => {
+  peers = [];
+});
+afterEach(async () => {
+  run.stop("the test is over");
+  for (const peer of peers) peer.socket.terminate();
+  await trained;
+  await server.close();
+});
+
+class Peer {
+  readonly socket: WebSocket;
+  readonly heard: FromCoordinator[] = [];
+  readonly closed: Promise<{ code: number; reason: string }>;
+  #look: () => void = () => {};
+
+  constructor(headers: Record<string, string> = { authorization: `Bearer ${token}` }, subprotocol = "weft.v1") {
+    this.socket = new WebSocket(`ws://${server.address}`, subprotocol, { headers });
+    peers.push(this);
+    // Connections end in every way here; what matters is looked at elsewhere.
+    this.socket.on("error", () => {});
+    this.closed = new Promise((resolve) => {
+      this.socket.on("close", (code, reason) => resolve({ code, reason: reason.toString() }));
+    });
+    this.socket.on("message", (data: Buffer) => {
+      if (isControl(data)) this.heard.push(decodeFromCoordinator(data));
+      this.#look();
+    });
+  }
+
+  async opened(): Promise<this> {
+    await new Promise((resolve, reject) => this.socket.once("open", resolve).once("error", reject));
+    return this;
+  }
+
+  /** The HTTP status and body of a refused upgrade. */
+  refused(): Promise<string> {
+    return new Promise((resolve, reject) => {
+      this.socket.once("open", () => reject(new Error("it was let in")));
+      this.socket.once("unexpected-response", (_request, response) => {
+        let body = "";
+        response.on("data", (chunk: Buffer) => {
+          body += chunk.toString();
+        });
+        response.on("end", () => resolve(`${response.statusCode} ${body}`));
+      });
+    });
+  }
+
+  async hear<T extends FromCoordinator["type"]>(type: T, after = 0): Promise<Extract<FromCoordinator, { type: T }>> {
+    for (;;) {
+      const found = this.heard.slice(after).find((message) => message.type === type);
+      if (found) return found as Extract<FromCoordinator, { type: T }>;
+      await new Promise<void>((resolve) => {
+        this.#look = resolve;
+      });
+    }
+  }
+
+  /** Greet, get ready, and wait for a lease. */
+  async join(name: string, arithmetic = "by hand", sharesMemory = false) {
+    await this.opened();
+    this.socket.send(encodeMessage({ type: "hello", version: protocolVersion, name, host: "here", processId: 1 }));
+    const { sharedMemory } = await this.hear("welcome");
+    const ready = { type: "ready" as const, arithmetic, device: "none", plannedBytes: 0 };
+    this.socket.send(encodeMessage(sharesMemory ? { ...ready, sharesMemory } : ready));
+    return sharedMemory;
+  }
+
+  answer(lease: number, count: number, value: number, loss = 1): void {
+    for (const frame of framesOf("gradient", lease, bytesOf(new Float32Array(parameters).fill(value))))
+      this.socket.send(frame);
+    this.socket.send(encodeMessage({ type: "answer", lease, losses: new Array(count).fill(loss) }));
+  }
+
+  /** Answer every lease to the end of the run. */
+  async workOn(): Promise<void> {
+    for (let seen = 0; ; seen++) {
+      while (this.heard.length <= seen)
+        await new Promise<void>((resolve) => {
+          this.#look = resolve;
+        });
+      const message = this.heard[seen]!;
+      if (message.type === "finish") return;
+      if (message.type !== "lease") continue;
+      const { lease, count, purpose, rows } = message;
+      if (purpose === "train") this.answer(lease, count, 0.01);
+      else this.socket.send(encodeMessage({ type: "answer", lease, losses: new Array(count * rows).fill(1) }));
+    }
+  }
+}
+
+test("who shows no token, or speaks something else, is not let in and hears why", async () => {
+  await start();
+  expect(await new Peer({}).refused()).toBe("401 the token is missing or wrong; set WEFT_TOKEN or --token-file");
+  expect(await new Peer({ authorization: "Bearer wrong-token-of-some-length" }).refused()).toMatch(/^401/);
+  expect(await new Peer(undefined, "chat").refused()).toBe(
+    '400 this is a weft.v1 coordinator; connect with "weft worker"',
+  );
+  await Promise.all([1, 2, 3].map(() => new Peer().opened()));
+  expect(await new Peer().refused()).toBe("503 as many workers as --max-workers are connected");
+});
+
+test.each<[string, (peer: Peer) => void, RegExp]>([
+  ["noise", (p) => p.socket.send(Buffer.from("noise")), /shorter than the header of 40/],
+  ["a map without sense", (p) => p.socket.send(Buffer.from([0x81, 0xa1, 0x61, 1])), /is malformed/],
+  [
+    "a lease nobody gave",
+    (p) => p.socket.send(encodeMessage({ type: "handback", lease: 7, reason: "" })),
+    /does not hold lease 7/,
+  ],
+  [
+    "a second hello",
+    (p) =>
+      p.socket.send(encodeMessage({ type: "hello", version: protocolVersion, name: "x", host: "x", processId: 1 })),
+    /a second hello/,
+  ],
+  ["weights", (p) => p.socket.send([...framesOf("weights", 0, new Uint8Array(8))][0]!), /a worker sends no weights/],
+  [
+    "a damaged frame",
+    (p) => {
+      const [frame] = [...framesOf("gradient", 1, new Uint8Array(8))];
+      frame![44]! ^= 1;
+      p.socket.send(frame!);
+    },
+    /arrived damaged/,
+  ],
+])("%s closes the socket with the reason", async (_what, say, reason) => {
+  await start();
+  const peer = new Peer();
+  await peer.join("odd");
+  say(peer);
+  const closed = await peer.closed;
+  expect(closed.code).toBe(4000);
+  expect(closed.reason).toMatch(reason);
+});
+
+test("a message beyond every bound is cut off", async () => {
+  await start();
+  const peer = await new Peer().opened();
+  peer.socket.send(Buffer.alloc(3 * 2 ** 20));
+  expect((await peer.closed).code).toBe(1009);
+});
+
+test("another protocol version, and another arithmetic, are refused by name", async () => {
+  await start();
+  const old = await new Peer().opened();
+  old.socket.send(encodeMessage({ type: "hello", version: 0, name: "old", host: "x", processId: 1 }));
+  expect((await old.hear("refuse")).reason).toMatch(/worker old speaks version 0 of the protocol, this coordinator 2/);
+  const first = new Peer();
+  await first.join("first");
+  await first.hear("lease");
+  const other = new Peer();
+  await other.join("other", "by foot");
+  expect((await other.hear("refuse")).reason).toMatch(/computes with "by hand", worker other with "by foot"/);
+});
+
+test("a gradient of another length, or cut short, costs its sender the connection and the run nothing", async () => {
+  await start();
+  const short = new Peer();
+  await short.join("short");
+  const { lease } = await short.hear("lease");
+  short.socket.send([...framesOf("gradient", lease, new Uint8Array(512))][0]!);
+  expect((await short.closed).reason).toMatch(/512 bytes, expected 6,752; the model differs/);
+  const hasty = new Peer();
+  await hasty.join("hasty");
+  const granted = await hasty.hear("lease");
+  hasty.socket.send(encodeMessage({ type: "answer", lease: granted.lease, losses: new Array(granted.count).fill(1) }));
+  expect((await hasty.closed).reason).toMatch(/came before its whole gradient/);
+  const good = new Peer();
+  await good.join("good");
+  await good.workOn();
+  expect(await trained).toMatchObject({ step: 2, finished: true });
+});
+
+const share = SharedVector.create(1) ? test : (test.skip as typeof test);
+share("a worker that shares memory beside one that does not: weights and gradients go both ways", async () => {
+  await start();
+  const near = new Peer();
+  const memory = await near.join("near", "by hand", true);
+  const weights = openSharedVector(memory!.weights, parameters, false)!;
+  const gradient = openSharedVector(memory!.gradient, parameters, true)!;
+  expect((await near.hear("weights")).step).toBe(0);
+  const before = weights.slice();
+  expect(before.some((weight) => weight !== 0)).toBe(true);
+  const { lease, count } = await near.hear("lease");
+  gradient.fill(0.25);
+  near.socket.send(encodeMessage({ type: "answer", lease, losses: new Array(count).fill(1) }));
+  expect((await near.hear("taken")).lease).toBe(lease);
+  gradient.fill(Number.NaN); // ours again: what was taken is safe from it
+  const far = new Peer();
+  await far.join("far");
+  await far.workOn();
+  expect(await trained).toMatchObject({ step: 2, finished: true });
+  expect(weights).not.toEqual(before);
+  expect(weights.every(Number.isFinite)).toBe(true);
+});
+
+share("a worker of another machine is offered no memory, and none that was not offered is believed", async () => {
+  await start({ sharedMemory: false });
+  const liar = new Peer();
+  expect(await liar.join("liar", "by hand", true)).toBeUndefined();
+  expect((await liar.closed).reason).toMatch(/shared memory that was not offered/);
+});
+
+share("a worker that shares memory sends no gradients", async () => {
+  await start();
+  const peer = new Peer();
+  await peer.join("both", "by hand", true);
+  const { lease } = await peer.hear("lease");
+  peer.socket.send([...framesOf("gradient", lease, new Uint8Array(4 * parameters))][0]!);
+  expect((await peer.closed).reason).toMatch(/sends a gradient that it said it would share/);
+});
+
+test("what is not finite never reaches the sum; twice the same part, and the run says that it diverged", async () => {
+  await start();
+  const peer = new Peer();
+  await peer.join("nan");
+  const first = await peer.hear("lease");
+  const seen = peer.heard.length;
+  peer.answer(first.lease, first.count, Number.NaN);
+  const second = await peer.hear("lease", seen);
+  expect(second.first).toBe(first.first);
+  expect(run.status().leases).toMatchObject({ refused: 1, counted: 0 });
+  peer.answer(second.lease, second.count, Number.POSITIVE_INFINITY);
+  expect(await trained).toMatchObject({
+    message: expect.stringMatching(/the run diverged: .* start again from a checkpoint with --init-from/),
+  });
+});
+
+test("a loss that is no number is an answer too, and ends the run as diverged", async () => {
+  await start();
+  const peer = new Peer();
+  await peer.join("nan");
+  const first = await peer.hear("lease");
+  const seen = peer.heard.length;
+  peer.answer(first.lease, first.count, 0, Number.NaN);
+  const second = await peer.hear("lease", seen);
+  peer.answer(second.lease, second.count, 0, Number.NaN);
+  expect(await trained).toMatchObject({ message: expect.stringMatching(/the run diverged/) });
+});
+
+test("a run stopped before its first step leaves no checkpoint behind", async () => {
+  await start();
+  run.stop("no reason");
+  expect(await trained).toMatchObject({ step: 0, finished: false, checkpoint: null });
+  expect(run.status().checkpoints).toEqual([]);
+});
+
+test("leases handed back go to others; a worker that only hands back is sent away", async () => {
+  await start();
+  const lazy = new Peer();
+  await lazy.join("lazy");
+  let seen = 0;
+  for (let i = 0; i < 3; i++) {
+    const { lease } = await lazy.hear("lease", seen);
+    seen = lazy.heard.length;
+    lazy.socket.send(encodeMessage({ type: "handback", lease, reason: "tired" }));
+  }
+  expect((await lazy.hear("refuse")).reason).toMatch(/handed back 3 leases in a row, the last because tired/);
+  const good = new Peer();
+  await good.join("good");
+  await good.workOn();
+  expect(await trained).toMatchObject({ finished: true });
+  const metrics = await run.metrics.render();
+  for (const phase of ["eval", "checkpoint"])
+    expect(metrics).toContain(`weft_step_phase_duration_seconds_count{phase="${phase}"} 1`);
+});
+
+test("a peer that connects and says nothing is closed after the handshake's time", async () => {
+  await start({ timeout: 1 });
+  const peer = await new Peer().opened();
+  expect((await peer.closed).reason).toMatch(/not ready to work after 1.0 s/);
+});

@@ -1,0 +1,58 @@
+// Which engine computes here: the one asked for by name, or the fastest that is usable, and why.
+import { EngineError } from "../../shared/errors.ts";
+import type { Engine, EngineKind, EngineOptions } from "./contract.ts";
+import { native } from "./native/engine.ts";
+import { threadedTfjs } from "./threaded.ts";
+
+export const engineNames = ["auto", "native", "tfjs"] as const;
+export type EngineName = (typeof engineNames)[number];
+
+/** Every kind of engine, the fastest on a CPU first. */
+const kinds: readonly EngineKind[] = [native, threadedTfjs];
+
+/**
+ * Open an engine.
+ * `auto` takes a usable GPU first and then the fastest CPU engine; a backend or instruction set asked for by name
+ * restricts it to the engine that has it.
+ * @returns the engine, and a sentence that says which it is and why
+ * @throws EngineError with the cure where nothing that was asked for is usable
+ */
+export async function openEngine(
+  name: EngineName,
+  options: EngineOptions,
+  from: readonly EngineKind[] = kinds,
+): Promise<{ engine: Engine; why: string }> {
+  const reasons: { device: EngineOptions["device"]; why: string }[] = [];
+  for (const { kind, device } of candidates(name, options, from)) {
+    const asked = { ...options, device };
+    const { usable, why } = await kind.probe(asked);
+    if (usable) {
+      const engine = await kind.create(asked);
+      // What else this device could have run is news; that a machine has no GPU when none was asked for is not.
+      const passedOver = reasons.filter((reason) => reason.device === device).map((reason) => `not ${reason.why}`);
+      return { engine, why: [...passedOver, why].join("; ") };
+    }
+    reasons.push({ device, why });
+  }
+  throw new EngineError(
+    `no usable engine${name === "auto" ? "" : ` "${name}"`} for device ${options.device}: ` +
+      ([...new Set(reasons.map(({ why }) => why))].join("; ") ||
+        "--backend belongs to the tfjs engine, --isa to native: neither goes with the other, nor with the other engine"),
+  );
+}
+
+/** Which kinds to try, in order, and on which device. */
+function candidates(
+  name: EngineName,
+  { device, backend = "auto", isa = "auto" }: EngineOptions,
+  from: readonly EngineKind[],
+): { kind: EngineKind; device: EngineOptions["device"] }[] {
+  const allowed = from.filter(
+    (kind) =>
+      (name === "auto" || kind.name === name) &&
+      (backend === "auto" || kind.name === "tfjs") &&
+      (isa === "auto" || kind.name === "native"),
+  );
+  const devices = device === "auto" && name === "auto" && backend === "auto" ? (["gpu", "cpu"] as const) : [device];
+  return devices.flatMap((each) => allowed.map((kind) => ({ kind, device: each })));
+}

@@ -1,0 +1,108 @@
+// The contract of an engine: the whole forward and backward pass of one model on one device. Implementations live in
+// engine/; one suite of tests runs over all of them (test/worker/engine/engine.contract.test.ts).
+import type { ModelConfig } from "../../shared/model.ts";
+
+export interface EngineOptions {
+  readonly model: ModelConfig;
+  /** Most sequences of blockSize tokens in one call: memory is planned for this before the first step. */
+  readonly maxRows: number;
+  /** `bf16`: matrix products take bf16 inputs and accumulate in float32; weights and gradients stay float32. */
+  readonly precision: "float32" | "bf16";
+  /** CPU threads this engine may use; 0 lets it take its share of the machine. */
+  readonly threads: number;
+  /** `gpu` refuses to start where no GPU is usable; `auto` takes the best there is. */
+  readonly device: "auto" | "cpu" | "gpu";
+  /** tfjs only: the backend asked for by name. */
+  readonly backend?: "auto" | "tensorflow-gpu" | "tensorflow" | "webgpu" | "wasm";
+  /** native only: instruction set asked for by name. */
+  readonly isa?: "auto" | "avx512" | "avx512bf16" | "avx2" | "neon" | "plain";
+  /** The engine refuses to start when it would need more than this; default: what is free on the machine. */
+  readonly memoryLimitBytes?: number;
+  /** Keep one block's activations and recompute the others in the backward pass. */
+  readonly checkpointActivations?: boolean;
+}
+
+/** Where a shard stands in the run: with the seed it determines every random number of its gradient. */
+export interface ShardPosition {
+  readonly seed: number;
+  readonly step: number;
+  readonly shard: number;
+}
+
+/** One model on one device. Calls are not reentrant: await one before the next. */
+export interface Engine {
+  readonly name: "native" | "tfjs";
+  /**
+   * What decides the last bits of a result, such as "native avx512 float32" or "tfjs wasm float32". Two engines with
+   * equal strings give equal bits, whatever their thread counts. A run holds all its workers to one.
+   */
+  readonly arithmetic: string;
+  /** For people: device and threads, such as "AVX-512, 2 threads" or "NVIDIA H100 (CUDA 12.4)". */
+  readonly device: string;
+  readonly model: ModelConfig;
+  /** Bytes planned for weights, gradients and activations of maxRows rows. */
+  readonly plannedBytes: number;
+
+  /**
+   * Compute with these weights from now on, (P) in the layout's order. They are lent until the next setWeights or
+   * dispose: an engine may read them at every call, or keep a copy; change them in between, then set them again.
+   */
+  setWeights(weights: Float32Array): Promise<void>;
+
+  /**
+   * Mean loss in nats over the N = rows * T targets of one shard, and its gradient.
+   * @param tokens  (B, T) ids, B <= maxRows, 1 <= T <= blockSize
+   * @param targets (B, T) ids
+   * @param out     (P) overwritten with the gradient of the mean loss
+   * @throws EngineError on a wrong length, an id outside the vocabulary, or a failing device
+   */
+  gradient(
+    tokens: Int32Array,
+    targets: Int32Array,
+    rows: number,
+    at: ShardPosition,
+    out: Float32Array,
+  ): Promise<number>;
+
+  /** Mean loss in nats of each row, without dropout. tokens, targets: (B, T). @returns (B) */
+  losses(tokens: Int32Array, targets: Int32Array, rows: number): Promise<Float32Array>;
+
+  /** Logits of every position, without dropout. tokens: (B, T). @returns (B, T, V), owned by the caller */
+  logits(tokens: Int32Array, rows: number): Promise<Float32Array>;
+
+  /** What enters the head: (B, T, C), after the final norm where the family has one. Bigram: throws EngineError. */
+  hidden(tokens: Int32Array, rows: number): Promise<Float32Array>;
+
+  /** Begin generating for `rows` sequences at once with the current weights; a later setWeights ends its validity. */
+  generation(rows: number): Promise<Generation>;
+
+  /** Release device memory and threads. Nothing may be called afterwards. */
+  dispose(): Promise<void>;
+}
+
+/** Sequences that grow token by token, with keys and values cached where the engine can. */
+export interface Generation {
+  readonly rows: number;
+  /** Tokens each row holds. */
+  readonly lengths: readonly number[];
+  /**
+   * Append tokens[row] to each row (none, one or many; lengths[row] + added <= blockSize).
+   * @returns (rows, V) logits after the last token of each row, valid until the next call; a row that has never been
+   *          fed is all zero
+   */
+  feed(tokens: readonly Int32Array[]): Promise<Float32Array>;
+  /** Row i goes on from what row from[i] held: beams. */
+  reorder(from: readonly number[]): Promise<void>;
+  /** Forget what `row` held (its window slides). */
+  clear(row: number): void;
+  dispose(): void;
+}
+
+/** An engine that may or may not run here. */
+export interface EngineKind {
+  readonly name: Engine["name"];
+  /** Can it run here with these options? `why` is a full sentence either way, with the cure when it cannot. */
+  probe(options: EngineOptions): Promise<{ usable: boolean; why: string }>;
+  /** @throws EngineError when it cannot start: never another device or precision than asked for. */
+  create(options: EngineOptions): Promise<Engine>;
+}

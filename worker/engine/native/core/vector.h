@@ -1,0 +1,54 @@
+// Vectorised, threaded twins of the arithmetic in shared/arithmetic/vector.ts, bit for bit: one IEEE operation per operation there,
+// denormals kept, any number of threads. (Which NaN comes out where one goes in is not part of the promise.)
+// Pointers need no alignment; arrays must not overlap unless they are the same.
+#pragma once
+#include <cstddef>
+#include <cstdint>
+
+#include "isa.h"
+#include "pool.h"
+
+namespace weft {
+
+// One instruction set's loops over a stretch; vector_kernels.cpp.
+struct VectorKernels {
+  void (*add)(float* left, const float* right, size_t n);
+  double (*sum_of_squares)(const float* x, size_t n);  // one chunk, n <= 65,536
+  void (*adamw)(float* w, const float* g, float* m, float* v, size_t n, const float* scalars);
+  void (*digest)(uint32_t* lanes, const uint32_t* words, size_t n);
+  void (*to_bf16)(uint16_t* out, const float* x, size_t n);
+  void (*from_bf16)(float* out, const uint16_t* x, size_t n);
+};
+
+#define X(name)                           \
+  namespace name {                        \
+  extern const VectorKernels vector_kernels; \
+  }
+WEFT_EACH_ISA(X)
+#undef X
+
+class VectorOps {
+ public:
+  VectorOps(int threads, Isa isa);
+
+  // left[i] += right[i]
+  void add(float* left, const float* right, size_t n);
+  // Chunks of 65,536 in order, eight float64 lanes each: see sumOfSquares in shared/arithmetic/vector.ts.
+  double sum_of_squares(const float* x, size_t n);
+  // scalars: the nine of adamwScalars in shared/arithmetic/vector.ts. w, m, v in place.
+  void adamw(float* w, const float* g, float* m, float* v, size_t n, const float* scalars);
+  // lanes (16): the xxHash32 rounds of digestOf in shared/arithmetic/vector.ts; lanes are set, not continued.
+  void digest(uint32_t* lanes, const uint32_t* words, size_t n);
+  // Round to nearest, ties to even; a NaN stays one (quiet, its sign and upper bits kept).
+  void to_bf16(uint16_t* out, const float* x, size_t n);
+  void from_bf16(float* out, const uint16_t* x, size_t n);
+
+  Isa isa() const { return isa_; }
+
+ private:
+  Isa isa_;
+  const VectorKernels& kernels_;
+  Pool pool_;
+};
+
+}  // namespace weft
