@@ -1,7 +1,7 @@
 // Fetching a checkpoint of a run from its coordinator: goes on where an earlier try stopped, trusts only what the
 // manifest proves, and puts the checkpoint in place whole or not at all.
-import { mkdir, open, rename, stat } from "node:fs/promises";
-import { join } from "node:path";
+import { mkdir, open, rename, stat, statfs } from "node:fs/promises";
+import { dirname, join, resolve } from "node:path";
 import { setTimeout as sleep } from "node:timers/promises";
 import { z } from "zod";
 import { type CheckpointStatus, checkpointSchema } from "../coordinator/status.ts";
@@ -16,6 +16,7 @@ import {
   syncDirectory,
 } from "../shared/checkpoint/manifest.ts";
 import { ConfigError, messageOf } from "../shared/errors.ts";
+import { megabytes } from "./progress.ts";
 import { Interrupted, Remote } from "./remote.ts";
 
 export interface PullOptions {
@@ -63,6 +64,8 @@ export async function pullCheckpoint(options: PullOptions): Promise<Pulled> {
   const manifest = await persist(options, () =>
     remote.json(`/checkpoints/${checkpoint.name}/${manifestName}`, manifestSchema),
   );
+  if (manifest.step !== checkpoint.step)
+    throw new ConfigError(`${remote.url}: the manifest of ${checkpoint.name} is of step ${manifest.step}`);
   const model = options.parts === "model";
   const wanted = Object.entries(manifest.files).filter(([name]) => !model || !forTrainingOnly.includes(name));
   const name = model ? checkpoint.name.replace("step-", "model-") : checkpoint.name;
@@ -70,8 +73,9 @@ export async function pullCheckpoint(options: PullOptions): Promise<Pulled> {
   if (await isThere(directory, manifest, model)) return { directory, checkpoint, bytesReceived: 0 };
 
   const temporary = join(options.out, `.pulling-${name}`);
-  await mkdir(temporary, { recursive: true });
   const total = wanted.reduce((sum, [, proof]) => sum + proof.bytes, 0);
+  await checkRoom(options.out, temporary, wanted, `${remote.url}: ${checkpoint.name}`);
+  await mkdir(temporary, { recursive: true });
   let bytesReceived = 0;
   let before = 0;
   for (const [file, proof] of wanted) {
@@ -114,6 +118,33 @@ async function isThere(directory: string, manifest: Manifest, model: boolean): P
         throw new ConfigError(`${other} (${messageOf(error)})`, { cause: error });
       });
   return true;
+}
+
+/**
+ * A manifest may speak of any size: what is still to come must fit the disk before a byte of it is written.
+ * @throws ConfigError with both sizes
+ */
+async function checkRoom(out: string, temporary: string, files: [string, FileProof][], what: string): Promise<void> {
+  let missing = 0;
+  for (const [name, { bytes }] of files) {
+    const here = await stat(join(temporary, name)).catch(() => undefined);
+    missing += Math.max(0, bytes - (here?.size ?? 0));
+  }
+  const { bavail, bsize } = await statfs(await firstExisting(resolve(out)));
+  const free = bavail * bsize;
+  if (missing > free)
+    throw new ConfigError(
+      `${what} needs ${megabytes(missing)} MB more, ${out} has ${megabytes(free)} MB free; make room or choose another --out`,
+    );
+}
+
+/** The folder itself, or the nearest one above it that exists. */
+async function firstExisting(path: string): Promise<string> {
+  const exists = await stat(path).then(
+    () => true,
+    () => false,
+  );
+  return exists || dirname(path) === path ? path : firstExisting(dirname(path));
 }
 
 /** @returns bytes received; those of an earlier try that were kept do not count */

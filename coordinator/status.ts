@@ -1,6 +1,8 @@
 // What anyone may see of a run: the answer of GET /status, and the one source of the metrics, the health check and the
 // dashboard. Plain data with units in the names; a number that does not exist yet is null, never NaN.
 import { z } from "zod";
+import { checkpointName } from "../shared/checkpoint/checkpoint.ts";
+import { checkpointNameSchema, titleSchema } from "../shared/wire/names.ts";
 
 /** Where the seconds of a step go, in the order in which a step meets them. */
 export const phases = ["compute", "sum", "apply", "broadcast", "eval", "checkpoint"] as const;
@@ -12,7 +14,7 @@ const bytes = z.int().min(0);
 const measured = z.number().nullable();
 
 const workerSchema = z.object({
-  id: z.string(),
+  id: titleSchema,
   host: z.string(),
   /** Such as "AVX-512, 2 threads" or "NVIDIA H100 (CUDA 12.4)". */
   device: z.string(),
@@ -31,22 +33,24 @@ const workerSchema = z.object({
   connectedSeconds: seconds,
 });
 
-export const checkpointSchema = z.object({
-  /** Folder name, such as "step-000400". */
-  name: z.string(),
-  step: count,
-  valLossNats: measured,
-  /** Of all its files together. */
-  bytes,
-  /** Of model.safetensors: what the weights are known by outside. */
-  sha256: z.string(),
-  best: z.boolean(),
-  final: z.boolean(),
-  ageSeconds: seconds,
-});
+export const checkpointSchema = z
+  .object({
+    /** Folder name, such as "step-000400". */
+    name: checkpointNameSchema,
+    step: count,
+    valLossNats: measured,
+    /** Of all its files together. */
+    bytes,
+    /** Of model.safetensors: what the weights are known by outside. */
+    sha256: z.string(),
+    best: z.boolean(),
+    final: z.boolean(),
+    ageSeconds: seconds,
+  })
+  .refine(({ name, step }) => name === checkpointName(step), "the name is not the one of this step");
 
 export const statusSchema = z.object({
-  run: z.object({ name: z.string(), id: z.string(), startedAt: z.iso.datetime() }),
+  run: z.object({ name: titleSchema, id: z.string(), startedAt: z.iso.datetime() }),
   versions: z.object({ weft: z.string(), protocol: z.string(), node: z.string() }),
   model: z.object({ summary: z.string(), parameters: count, blockSize: count }),
   /** What decides the last bits of the weights; null until the first worker has come. */

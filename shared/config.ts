@@ -5,6 +5,7 @@ import { closest, distance } from "fastest-levenshtein";
 import { z } from "zod";
 import { ConfigError } from "./errors.ts";
 import { type ModelConfig, modelSchema } from "./model.ts";
+import { titleSchema } from "./wire/names.ts";
 
 export type OptionGroup = "model" | "data" | "training" | "run" | "engine" | "network" | "serving" | "local" | "worker";
 
@@ -154,7 +155,10 @@ export const optionTable = {
     ...text("worker", "URL", "ws://127.0.0.1:7070", "coordinator to work for, ws:// or wss://"),
     schema: z.string().refine(isWebSocketAddress, "must be an address such as ws://127.0.0.1:7070"),
   },
-  name: text("worker", "NAME", "", "name of this worker in status and ledger", "host name and process id"),
+  name: {
+    ...text("worker", "NAME", "", "name of this worker in status and ledger", "host name and process id"),
+    schema: z.union([z.literal(""), titleSchema]),
+  },
   patience: number("worker", 60, { min: 0 }, "give up when the coordinator cannot be reached for so long", {
     unit: "seconds",
   }),

@@ -6,17 +6,19 @@ import { join } from "node:path";
 import { z } from "zod";
 import { ConfigError } from "../errors.ts";
 import { readJson } from "../json.ts";
+import { fileNameSchema } from "../wire/names.ts";
 
 export const manifestName = "manifest.json";
+const mostFiles = 256;
 
 export const manifestSchema = z.strictObject({
   format: z.literal("weft-checkpoint"),
   version: z.literal(1),
   step: z.int().min(0),
-  files: z.record(
-    z.string().regex(/^[A-Za-z0-9_][A-Za-z0-9._-]*$/),
-    z.strictObject({ bytes: z.int().min(0), sha256: z.string().regex(/^[0-9a-f]{64}$/) }),
-  ),
+  files: z
+    .record(fileNameSchema, z.strictObject({ bytes: z.int().min(0), sha256: z.string().regex(/^[0-9a-f]{64}$/) }))
+    .refine((files) => Object.keys(files).length <= mostFiles, `more than ${mostFiles} files`)
+    .refine((files) => !Object.hasOwn(files, manifestName), "lists itself"),
 });
 
 export type Manifest = z.infer<typeof manifestSchema>;

@@ -4,6 +4,7 @@ import { Packr } from "msgpackr";
 import { z } from "zod";
 import { ProtocolError } from "../errors.ts";
 import { modelSchema } from "../model.ts";
+import { titleSchema } from "./names.ts";
 
 export const protocolVersion = 2;
 export const subprotocol = "weft.v1";
@@ -13,7 +14,7 @@ export const controlLimit = 2 ** 20;
 /** Largest number of units (shards, or groups of windows) in one lease. */
 export const largestLease = 65_536;
 
-const name = z.string().min(1).max(128);
+const name = titleSchema;
 const sentence = z.string().max(2000);
 const id = z.int().min(0);
 const sharedVector = z.strictObject({ path: z.string().max(64), key: z.string().max(256) });

@@ -159,15 +159,66 @@ test("a file that was damaged on the way is refused, and not kept", async () => 
   expect((await pull()).checkpoint.step).toBe(200);
 });
 
-test("a manifest with a path in it is refused before anything is written", async () => {
-  await using proxy = await proxied((request, response) => {
-    if (!request.url?.endsWith("manifest.json")) return false;
-    const files = { "../../evil": { bytes: 1, sha256: "0".repeat(64) } };
-    response.end(JSON.stringify({ format: "weft-checkpoint", version: 1, step: 200, files }));
+/** The list of checkpoints, or a manifest. */
+interface Honest {
+  readonly files: Record<string, unknown>;
+  readonly [index: number]: object;
+}
+
+/** A server that means harm: the coordinator's own answers, one of them changed. */
+const lying = (path: RegExp, change: (honest: Honest) => unknown) =>
+  proxied((request, response) => {
+    if (!path.test(request.url ?? "")) return false;
+    void fetch(run.url + request.url)
+      .then((answer) => answer.json())
+      .then((honest) => response.end(JSON.stringify(change(honest as Honest))));
     return true;
   });
-  await expect(pull({ from: proxy.url })).rejects.toThrow(/not the answer of a coordinator of this version/);
+const proof = { bytes: 1, sha256: "0".repeat(64) };
+
+test.each([
+  "../../../.ssh",
+  "step-000200/../../evil",
+  "/../../../.ssh",
+  "..",
+  "",
+  "step-000200\u0000",
+  "step-000100",
+  ".x",
+])("a checkpoint that the server calls %j is refused before anything is written", async (name) => {
+  await using server = await lying(/checkpoints$/, (list) => [{ ...list[0], name }]);
+  for (const parts of ["all", "model"] as const)
+    await expect(pull({ from: server.url, parts })).rejects.toThrow(/not the answer of a coordinator of this version/);
   expect(readdirSync(out)).toEqual([]);
+});
+
+test.each(["../../evil", "a/b", "/etc/evil", "..", ".hidden", "", "a\u001b]0;x", "x".repeat(300), "manifest.json"])(
+  "a manifest that lists the file %j is refused before anything is written",
+  async (file) => {
+    await using server = await lying(/manifest.json$/, (manifest) => ({ ...manifest, files: { [file]: proof } }));
+    await expect(pull({ from: server.url })).rejects.toThrow(/not the answer of a coordinator of this version/);
+    expect(readdirSync(out)).toEqual([]);
+  },
+);
+
+test("a manifest of 2^50 bytes, of another step or of 100,000 files is refused before anything is written", async () => {
+  const file = "model.safetensors";
+  const cases: Array<[(honest: Honest) => unknown, RegExp]> = [
+    [
+      (m) => ({ ...m, files: { ...m.files, [file]: { ...proof, bytes: 2 ** 50 } } }),
+      /needs 112589\d+\.\d MB more, .* free/,
+    ],
+    [(m) => ({ ...m, step: 100 }), /the manifest of step-000200 is of step 100/],
+    [
+      (m) => ({ ...m, files: Object.fromEntries(Array.from({ length: 100_000 }, (_, i) => [`f${i}`, proof])) }),
+      /more than 256 files/,
+    ],
+  ];
+  for (const [change, message] of cases) {
+    await using server = await lying(/manifest.json$/, change);
+    await expect(pull({ from: server.url })).rejects.toThrow(message);
+    expect(readdirSync(out)).toEqual([]);
+  }
 });
 
 test("each way of not getting through has its own sentence", async () => {
