@@ -1,10 +1,11 @@
 // `weft eval`: how well a model predicts a text, over all consecutive windows, on this machine.
 import { Command } from "commander";
 import { openDataset } from "../coordinator/data/dataset.ts";
+import { firstNonFinite } from "../shared/arithmetic/finite.ts";
 import { loadModel } from "../shared/checkpoint/rundir.ts";
 import { optionTable, threadsEach } from "../shared/config.ts";
 import { ConfigError } from "../shared/errors.ts";
-import { openTokenizer } from "../shared/tokenizers/open.ts";
+import { openTokenizerOf } from "../shared/tokenizers/open.ts";
 import { openEngine } from "../worker/engine/choose.ts";
 import { engineOptionsOf } from "../worker/engine/options.ts";
 import { addOptions, optionsOf } from "./options.ts";
@@ -24,12 +25,9 @@ export function evalCommand(): Command {
       throw new ConfigError(`eval: --split must be val, train or all, got "${split}"`);
     const options = await optionsOf(command);
     const notify = (line: string) => void process.stderr.write(`${line}\n`);
-    const { model, weights, what, directory } = await loadModel(checkpoint, notify);
-    const tokenizer = await openTokenizer(directory);
-    if (tokenizer.vocabSize !== model.vocabSize)
-      throw new ConfigError(
-        `eval: ${checkpoint}: its tokenizer has ${tokenizer.vocabSize} tokens, its model ${model.vocabSize}`,
-      );
+    const loaded = await loadModel(checkpoint, notify);
+    const { model, weights, what } = loaded;
+    const tokenizer = await openTokenizerOf(loaded);
     const dataset = await openDataset({ source: data, blockSize: model.blockSize, tokenizer, notify });
     const { engine, why } = await openEngine(
       options.engine,
@@ -45,7 +43,13 @@ export function evalCommand(): Command {
         for (let first = 0; first < starts.length; first += rows) {
           const chosen = starts.subarray(first, first + rows);
           const { tokens, targets } = await dataset.windows(part, chosen);
-          for (const loss of await engine.losses(tokens, targets, chosen.length)) sum += loss;
+          const losses = await engine.losses(tokens, targets, chosen.length);
+          const bad = firstNonFinite(losses);
+          if (bad >= 0)
+            throw new ConfigError(
+              `eval: ${checkpoint}: the loss of window ${count + bad} is ${losses[bad]}: its weights are too large for float32`,
+            );
+          for (const loss of losses) sum += loss;
           count += chosen.length;
           characters += [...tokenizer.decode(targets)].length;
         }

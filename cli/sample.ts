@@ -11,7 +11,7 @@ import { flagOf, type Options, optionTable } from "../shared/config.ts";
 import { beamSearch } from "../shared/decoding/beam.ts";
 import { continueText, stopsAt, textBefore } from "../shared/decoding/text.ts";
 import { ConfigError } from "../shared/errors.ts";
-import { openTokenizer } from "../shared/tokenizers/open.ts";
+import { openTokenizerOf } from "../shared/tokenizers/open.ts";
 import type { Tokenizer } from "../shared/tokenizers/tokenizer.ts";
 import { openEngine } from "../worker/engine/choose.ts";
 import { engineOptionsOf } from "../worker/engine/options.ts";
@@ -126,7 +126,8 @@ async function sampleFrom(flags: SampleFlags, options: Options): Promise<void> {
     await engine.setWeights(model.weights);
     if (beams === 1) await print(prompt, continueText(engine, tokenizer, prompt, { ...flags, stop }), samples);
     else {
-      const found = await beamSearch(engine, ids, { ...flags, finished: stopsAt(tokenizer, stop) });
+      const has = (id: number): boolean => tokenizer.has(id);
+      const found = await beamSearch(engine, ids, { ...flags, finished: stopsAt(tokenizer, stop), has });
       const texts = found.slice(0, samples).map(({ tokens }) => prompt + textBefore(tokenizer, tokens, stop));
       process.stdout.write(`${texts.join(separator)}\n`);
     }
@@ -170,12 +171,7 @@ async function load(flags: SampleFlags): Promise<{ model: LoadedModel; tokenizer
 
 async function open(path: string): Promise<{ model: LoadedModel; tokenizer: Tokenizer }> {
   const model = await loadModel(path, say);
-  const tokenizer = await openTokenizer(model.directory);
-  if (tokenizer.vocabSize > model.model.vocabSize)
-    throw new ConfigError(
-      `${path}: its tokenizer has ${tokenizer.vocabSize} tokens, its model ${model.model.vocabSize}`,
-    );
-  return { model, tokenizer };
+  return { model, tokenizer: await openTokenizerOf(model) };
 }
 
 const say = (line: string): void => console.error(line);

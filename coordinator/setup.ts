@@ -13,7 +13,7 @@ import { ConfigError } from "../shared/errors.ts";
 import { initialWeights } from "../shared/family/init.ts";
 import { layoutOf } from "../shared/family/layout.ts";
 import type { ModelConfig } from "../shared/model.ts";
-import { NoTokenizerError, openTokenizer, tokenizerNamed } from "../shared/tokenizers/open.ts";
+import { NoTokenizerError, openTokenizerOf, tokenizerNamed } from "../shared/tokenizers/open.ts";
 import type { Tokenizer } from "../shared/tokenizers/tokenizer.ts";
 import { openDataset } from "./data/dataset.ts";
 import { fileSampler, randomSampler } from "./data/sampler.ts";
@@ -29,7 +29,7 @@ export async function setUpRun(given: Options, log: Logger, substitute: boolean)
   const initial = resumed ? undefined : await initialModel(given, log);
   const start = resumed ?? initial;
   const options = given.initFrom && start ? withModelOf(start.model, given) : given;
-  const tokenizer = await tokenizerOf(options, start?.directory);
+  const tokenizer = await tokenizerOf(options, start);
   const dataset = await openDataset({
     source: options.data,
     blockSize: options.blockSize,
@@ -37,7 +37,9 @@ export async function setUpRun(given: Options, log: Logger, substitute: boolean)
     notify: (line) => log.info(line),
     ...(tokenizer && { tokenizer }),
   });
-  const model = modelOf(options, dataset.tokenizer.vocabSize);
+  // Models pad their vocabulary; that it is only padding is known where the tokenizer is known to be theirs.
+  const padded = tokenizer || resumed ? start?.model.vocabSize : undefined;
+  const model = modelOf(options, Math.max(padded ?? 0, dataset.tokenizer.vocabSize));
   const layout = layoutOf(model);
   if (resumed) checkSameRun(resumed, options, dataset.fingerprint);
   if (start) checkSameModel(start.model, model, resumed ? "--resume" : "--init-from");
@@ -105,17 +107,20 @@ function withModelOf(model: ModelConfig, given: Options): Options {
  * mean what their embedding has learned.
  * @returns undefined for the characters of the text
  */
-async function tokenizerOf(options: Options, directory: string | undefined): Promise<Tokenizer | undefined> {
+async function tokenizerOf(
+  options: Options,
+  start: { directory: string; model: ModelConfig } | undefined,
+): Promise<Tokenizer | undefined> {
   const named = await tokenizerNamed(options.tokenizer);
-  if (!options.initFrom || !directory) return named;
-  const own = await openTokenizer(directory).catch((error) => {
+  if (!options.initFrom || !start) return named;
+  const own = await openTokenizerOf(start).catch((error) => {
     if (error instanceof NoTokenizerError) return undefined;
     throw error;
   });
   if (own && named && !isDeepStrictEqual(own.toFiles(), named.toFiles()))
     throw new ConfigError(
       `config: --tokenizer ${options.tokenizer} is not the one that lies beside the weights of --init-from ` +
-        `${options.initFrom} (${own.name}, ${own.vocabSize} tokens); pass --tokenizer ${directory}`,
+        `${options.initFrom} (${own.name}, ${own.vocabSize} tokens); pass --tokenizer ${start.directory}`,
     );
   return own ?? named;
 }

@@ -11,6 +11,8 @@ export interface BeamOptions {
   readonly repetitionPenalty: number;
   /** Is this continuation (prompt excluded) complete, whatever its length? */
   readonly finished: (continuation: readonly number[]) => boolean;
+  /** Is there a token of this id? Others are never taken. Default: all. */
+  readonly has?: (id: number) => boolean;
 }
 
 export interface Hypothesis {
@@ -36,7 +38,7 @@ export async function beamSearch(engine: Decodable, prompt: Int32Array, options:
   const { beams, tokens, finished } = options;
   const done: Hypothesis[] = [];
   let live = [0];
-  const rows = await Continuations.start(engine, prompt, beams);
+  const rows = await Continuations.start(engine, prompt, beams, options.has);
   try {
     for (let count = 0; count < tokens && live.length > 0; count++) {
       if (count > 0) await rows.compute(live.keys());
@@ -75,7 +77,8 @@ function best(rows: Continuations, live: readonly number[], penalty: number, cou
     // No beam can give more than `count` of the best.
     const least = largest(logits.slice(), Math.min(count, logits.length)).at(-1)!;
     for (const [token, logit] of logits.entries())
-      if (logit >= least) all.push({ from, token, logProb: sum + logit - normaliser });
+      if (logit >= least && logit !== Number.NEGATIVE_INFINITY)
+        all.push({ from, token, logProb: sum + logit - normaliser });
   }
   return all.sort((a, b) => b.logProb - a.logProb || a.from - b.from || a.token - b.token).slice(0, count);
 }

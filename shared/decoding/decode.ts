@@ -1,6 +1,7 @@
 // Text from a model, token by token: greedy, or drawn with temperature, top-k (Fan et al. 2018), top-p (Holtzman et al.
 // 2020, arXiv:1904.09751) and a repetition penalty (Keskar et al. 2019, arXiv:1909.05858). Beams are in beam.ts.
 
+import { firstNonFinite } from "../arithmetic/finite.ts";
 import { PhiloxStream, stream } from "../arithmetic/philox.ts";
 import { ConfigError } from "../errors.ts";
 
@@ -34,6 +35,8 @@ export interface SampleOptions {
   readonly seed: number;
   /** Is this continuation (prompt excluded) complete, whatever its length? */
   readonly finished: (continuation: readonly number[]) => boolean;
+  /** Is there a token of this id? Others are never drawn: models pad their vocabulary. Default: all. */
+  readonly has?: ((id: number) => boolean) | undefined;
 }
 
 /** The next token of one sample. */
@@ -56,7 +59,7 @@ export async function* sample(
   const random = Array.from({ length: samples }, (_, i) => new PhiloxStream(seed, stream.decode, i));
   const scratch = new Float32Array(engine.model.vocabSize);
   const open = new Set(random.keys());
-  const rows = await Continuations.start(engine, prompt, samples);
+  const rows = await Continuations.start(engine, prompt, samples, options.has);
   try {
     for (let count = 0; count < tokens && open.size > 0; count++) {
       if (count > 0) await rows.compute(open);
@@ -83,11 +86,20 @@ export class Continuations {
   readonly #blockSize: number;
   readonly #vocabSize: number;
   readonly #promptLength: number;
+  /** Ids without a token. */
+  readonly #absent: readonly number[];
   #sequences: number[][];
   #logits: Float32Array;
 
-  private constructor(rows: GrowingRows, engine: Decodable, prompt: Int32Array, sequences: number[][]) {
+  private constructor(
+    rows: GrowingRows,
+    engine: Decodable,
+    prompt: Int32Array,
+    sequences: number[][],
+    absent: readonly number[],
+  ) {
     this.#rows = rows;
+    this.#absent = absent;
     this.#blockSize = engine.model.blockSize;
     this.#vocabSize = engine.model.vocabSize;
     this.#promptLength = prompt.length;
@@ -96,10 +108,18 @@ export class Continuations {
   }
 
   /** Feeds the prompt once, whatever the number of rows, and computes their logits. */
-  static async start(engine: Decodable, prompt: Int32Array, count: number): Promise<Continuations> {
+  static async start(
+    engine: Decodable,
+    prompt: Int32Array,
+    count: number,
+    has: (id: number) => boolean = () => true,
+  ): Promise<Continuations> {
+    const { vocabSize } = engine.model;
+    const absent = Array.from({ length: vocabSize }, (_, id) => id).filter((id) => !has(id));
+    if (absent.length === vocabSize) throw new ConfigError("the tokenizer has no token for any id of the model");
     if (prompt.length === 0) throw new ConfigError("the prompt is empty: a model continues at least one token");
     const sequences = Array.from({ length: count }, () => [...prompt]);
-    const all = new Continuations(await engine.generation(count), engine, prompt, sequences);
+    const all = new Continuations(await engine.generation(count), engine, prompt, sequences, absent);
     try {
       await all.compute([0]);
       if (count > 1) await all.#rows.reorder(sequences.map(() => 0));
@@ -124,12 +144,12 @@ export class Continuations {
     this.#sequences[i]!.push(token);
   }
 
-  /** (V) after the last token of row i, as of the last compute; the caller may change them. */
+  /** (V) after the last token of row i, -infinity for ids without a token; the caller may change them. */
   logits(i: number): Float32Array {
     return this.#logits.subarray(i * this.#vocabSize, (i + 1) * this.#vocabSize);
   }
 
-  /** Compute the logits of these rows with all that was appended. */
+  /** Compute the logits of these rows with all that was appended. @throws ConfigError where one is not finite */
   async compute(which: Iterable<number>): Promise<void> {
     const feed = this.#sequences.map(() => new Int32Array(0));
     const chosen = [...which];
@@ -141,7 +161,16 @@ export class Continuations {
       feed[i] = Int32Array.from(slides ? sequence.slice(-this.#blockSize) : sequence.slice(held));
     }
     const logits = await this.#rows.feed(feed);
-    for (const i of chosen) this.logits(i).set(logits.subarray(i * this.#vocabSize, (i + 1) * this.#vocabSize));
+    for (const i of chosen) {
+      const own = this.logits(i);
+      own.set(logits.subarray(i * this.#vocabSize, (i + 1) * this.#vocabSize));
+      const bad = firstNonFinite(own);
+      if (bad >= 0)
+        throw new ConfigError(
+          `the model's logit of id ${bad} after ${this.#sequences[i]!.length} tokens is ${own[bad]}: its weights are too large for float32; take another checkpoint`,
+        );
+      for (const id of this.#absent) own[id] = Number.NEGATIVE_INFINITY;
+    }
   }
 
   /** Row i goes on from what row from[i] held. */
@@ -186,7 +215,7 @@ export function draw(
   let left = random.uniform() * total;
   let last = best;
   for (let token = 0; token < logits.length; token++) {
-    if (logits[token]! < least) continue;
+    if (logits[token]! < least || logits[token] === Number.NEGATIVE_INFINITY) continue;
     last = token;
     left -= weight(logits[token]!);
     if (left < 0) break;

@@ -4,7 +4,7 @@
 import type { StreamDecoder, Tokenizer } from "../tokenizers/tokenizer.ts";
 import { type Decodable, type SampleOptions, sample } from "./decode.ts";
 
-export interface TextOptions extends Omit<SampleOptions, "finished"> {
+export interface TextOptions extends Omit<SampleOptions, "finished" | "has"> {
   /** Where a sample ends early. */
   readonly stop: readonly string[];
 }
@@ -19,7 +19,8 @@ export async function* continueText(
   const { stop, samples } = options;
   const texts = Array.from({ length: samples }, () => new StoppingText(tokenizer.decoder(), stop));
   const finished = stopsAt(tokenizer, stop);
-  for await (const drawn of sample(engine, tokenizer.encode(prompt), { ...options, finished }))
+  const has = (id: number): boolean => tokenizer.has(id);
+  for await (const drawn of sample(engine, tokenizer.encode(prompt), { ...options, finished, has }))
     yield { sample: drawn.sample, text: texts[drawn.sample]!.push(drawn.token) };
   for (const [i, text] of texts.entries()) yield { sample: i, text: text.end() };
 }

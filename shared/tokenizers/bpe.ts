@@ -12,6 +12,7 @@ const rememberedWords = 100_000;
 export class BpeTokenizer implements Tokenizer {
   readonly name: "gpt2" | "bpe";
   readonly vocabulary: BpeVocabulary;
+  readonly ordinarySize: number;
   readonly endOfText?: number;
   readonly #ids: ReadonlyMap<string, number>;
   readonly #bytes: readonly (Uint8Array | undefined)[];
@@ -36,6 +37,7 @@ export class BpeTokenizer implements Tokenizer {
       this.#merges.add(idOf(left, user), idOf(right, user), idOf(left + right, user));
     });
     const specialIds = new Set(special.map((token) => idOf(token, "its list of special tokens")));
+    this.ordinarySize = 1 + tokens.findLastIndex((token, id) => token !== undefined && !specialIds.has(id));
     this.#idOfByte = letterOfByte.map((letter) => this.#ids.get(letter));
     this.#bytes = tokens.map((token, id) => {
       if (token === undefined) return undefined;
@@ -65,6 +67,10 @@ export class BpeTokenizer implements Tokenizer {
       else for (const word of wordsOf(part)) for (const id of this.#encodeWord(word)) ids.push(id);
     });
     return Int32Array.from(ids);
+  }
+
+  has(id: number): boolean {
+    return this.#bytes[id] !== undefined;
   }
 
   cut(text: string): number {

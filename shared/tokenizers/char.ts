@@ -85,6 +85,10 @@ export class CharTokenizer implements Tokenizer {
     return ids.subarray(0, n);
   }
 
+  has(id: number): boolean {
+    return id in this.#tokens;
+  }
+
   cut(text: string): number {
     return cutBetweenCharacters(text);
   }

@@ -39,6 +39,10 @@ export class Gpt1Tokenizer implements Tokenizer {
     return Int32Array.from(wordsOf(text).flatMap((word) => this.#encodeWord(word)));
   }
 
+  has(id: number): boolean {
+    return this.#vocabulary.tokens[id] !== undefined;
+  }
+
   cut(text: string): number {
     return lastWordBoundary(text);
   }

@@ -4,6 +4,7 @@ import { join } from "node:path";
 import { ConfigError } from "../errors.ts";
 import { BpeTokenizer } from "./bpe.ts";
 import { CharTokenizer } from "./char.ts";
+import { fitted } from "./fitted.ts";
 import { Gpt1Tokenizer } from "./gpt1.ts";
 import { gpt2Tokenizer, isGpt2 } from "./gpt2.ts";
 import {
@@ -52,6 +53,14 @@ export async function openTokenizer(directory: string): Promise<Tokenizer> {
   }
   const names = [ownFile, tokenizerJson, ...vocabularyPairs.map((pair) => pair.join(" + "))];
   throw new NoTokenizerError(`${directory}: holds no tokenizer; looked for ${names.join(", ")}`);
+}
+
+/**
+ * The tokenizer of a model's directory, as a model of `vocabSize` ids can use it.
+ * @throws NoTokenizerError where there is none, ConfigError where it does not belong to the model
+ */
+export async function openTokenizerOf(model: { directory: string; model: { vocabSize: number } }): Promise<Tokenizer> {
+  return fitted(await openTokenizer(model.directory), model.model.vocabSize, model.directory);
 }
 
 function tokenizerOf({ kind, ...vocabulary }: ReadVocabulary): Tokenizer {

@@ -5,6 +5,8 @@ export interface Tokenizer {
   readonly name: "char" | "word" | "gpt2" | "gpt1" | "bpe";
   /** V: ids are 0 .. vocabSize - 1. */
   readonly vocabSize: number;
+  /** Ids from here on are special tokens, which a model may lack; default: vocabSize, none may be lacking. */
+  readonly ordinarySize?: number;
   /** Id that ends a document, where the vocabulary has one. */
   readonly endOfText?: number;
 
@@ -14,6 +16,9 @@ export interface Tokenizer {
    * @throws ConfigError naming what the vocabulary lacks and its position
    */
   encode(text: string, at?: number): Int32Array;
+
+  /** Is there a token of this id? Vocabularies may have gaps, and a model more ids than its tokenizer. */
+  has(id: number): boolean;
 
   /**
    * Where the beginning of a longer text may be cut off so that head and rest can be encoded apart; 0: not yet.

@@ -46,6 +46,10 @@ export class WordTokenizer implements Tokenizer {
     });
   }
 
+  has(id: number): boolean {
+    return id in this.#tokens;
+  }
+
   /** Nowhere: the space at a cut would belong to neither part. */
   cut(): number {
     return 0;

@@ -61,6 +61,32 @@ describe("greedy", () => {
   });
 });
 
+describe("ids without a token", () => {
+  const has = (id: number): boolean => id % 3 === 1;
+
+  test("are never drawn, greedy, hot, cut or penalised", async () => {
+    for (const changes of [{}, { temperature: 5 }, { temperature: 1, topK: 20 }, { temperature: 1, topP: 0.999 }]) {
+      const texts = await run(new ToyModel(8, 30), { ...changes, repetitionPenalty: 1.5, samples: 4, tokens: 60, has });
+      expect(texts.flat()).toHaveLength(240);
+      expect(texts.flat().filter((id) => !has(id))).toEqual([]);
+    }
+  });
+
+  test("are in no beam, however wide the search", async () => {
+    const options = { ...greedy, beams: 32, tokens: 3, lengthPenalty: 1, has };
+    const found = await beamSearch(new ToyModel(8, 9), prompt, options);
+    expect(found).toHaveLength(27); // 3 tokens in 3 places
+    expect(found.flatMap(({ tokens }) => tokens).filter((id) => !has(id))).toEqual([]);
+  });
+
+  test("a model whose logits are not finite is refused instead of drawn from", async () => {
+    const engine = new ToyModel(8, 11);
+    const plain = engine.logitsAfter.bind(engine);
+    engine.logitsAfter = (tokens) => plain(tokens).map((x, i) => (tokens.length === 5 && i === 7 ? Number.NaN : x));
+    await expect(run(engine, {})).rejects.toThrow("the model's logit of id 7 after 5 tokens is NaN");
+  });
+});
+
 describe("several samples", () => {
   const hot = { temperature: 1.5, samples: 3 };
 

@@ -1,0 +1,62 @@
+// A tokenizer and a model that differ in size. Models pad their vocabulary (50,304 rows for 50,257 tokens): decoding
+// leaves out the ids without a token, by Tokenizer.has. The other way round, a token was added and the embedding not
+// resized ([PAD]): that token cannot be used, all others can.
+import { ConfigError } from "../errors.ts";
+import type { StreamDecoder, Tokenizer } from "./tokenizer.ts";
+
+/**
+ * The tokenizer as a model of `vocabSize` ids can use it; the same one where it has no more tokens than that.
+ * @param where the model's path, for messages
+ * @throws ConfigError where the model lacks more than special tokens: the two do not belong together
+ */
+export function fitted(tokenizer: Tokenizer, vocabSize: number, where: string): Tokenizer {
+  if (tokenizer.vocabSize <= vocabSize) return tokenizer;
+  if ((tokenizer.ordinarySize ?? tokenizer.vocabSize) <= vocabSize) return new CutTokenizer(tokenizer, vocabSize);
+  throw new ConfigError(
+    `${where}: its tokenizer has ${tokenizer.vocabSize} tokens, its model ${vocabSize}; they do not belong together`,
+  );
+}
+
+class CutTokenizer implements Tokenizer {
+  readonly name: Tokenizer["name"];
+  readonly vocabSize: number;
+  readonly endOfText?: number;
+  readonly #whole: Tokenizer;
+
+  constructor(whole: Tokenizer, vocabSize: number) {
+    this.#whole = whole;
+    this.name = whole.name;
+    this.vocabSize = vocabSize;
+    if (whole.endOfText !== undefined && whole.endOfText < vocabSize) this.endOfText = whole.endOfText;
+  }
+
+  encode(text: string, at?: number): Int32Array {
+    const ids = this.#whole.encode(text, at);
+    const beyond = ids.find((id) => id >= this.vocabSize);
+    if (beyond === undefined) return ids;
+    throw new ConfigError(
+      `the text has ${JSON.stringify(this.#whole.decode([beyond]))}, token ${beyond}, which was added to the tokenizer ` +
+        `but not to the model, whose embedding has ${this.vocabSize} rows; leave it out, or resize the embedding`,
+    );
+  }
+
+  has(id: number): boolean {
+    return id < this.vocabSize && this.#whole.has(id);
+  }
+
+  cut(text: string): number {
+    return this.#whole.cut(text);
+  }
+
+  decode(ids: Iterable<number>): string {
+    return this.#whole.decode(ids);
+  }
+
+  decoder(): StreamDecoder {
+    return this.#whole.decoder();
+  }
+
+  toFiles(): ReadonlyMap<string, string> {
+    return this.#whole.toFiles();
+  }
+}
