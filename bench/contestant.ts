@@ -1,11 +1,13 @@
 // One engine under measurement, in a process of its own: `node contestant.js '{"setting":"a","engine":"native",...}'`.
 // It says when it is ready, then answers each line {"steps": n} with the seconds of n training steps: the weights to the
 // engine, forward, backward (until here: gradientSeconds), clipping to norm 1, AdamW. nanogpt.py speaks the same.
+
 import { createInterface } from "node:readline";
 import { nativeAddon, nativeOps } from "../shared/arithmetic/native.ts";
 import { scalarOps } from "../shared/arithmetic/vector.ts";
 import { layoutOf } from "../shared/family/layout.ts";
 import { openEngine } from "../worker/engine/choose.ts";
+import { shardGradient } from "../worker/engine/shards.ts";
 import { quickWeights, settings, tokensOf } from "./settings.ts";
 
 export interface Contest {
@@ -49,7 +51,7 @@ const gradientSeconds: number[] = [];
 async function step(): Promise<void> {
   const started = process.hrtime.bigint();
   await engine.setWeights(weights);
-  await engine.gradient(tokens, targets, rows, { seed: 1337, step: count, shard: 0 }, gradient);
+  await shardGradient(engine, tokens, targets, rows, { seed: 1337, step: count, shard: 0 }, gradient);
   const computed = process.hrtime.bigint();
   const norm = Math.sqrt(ops.sumOfSquares(gradient));
   count++;

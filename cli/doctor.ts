@@ -1,5 +1,6 @@
 // `weft doctor`: what this machine can do, what is missing and how to get it, in one screen; with a coordinator also
 // the link to it and what the two together would give.
+
 import { Command } from "commander";
 import { resolveToken } from "../coordinator/serve/access.ts";
 import { didYouMean, modelOf, type Options, presets, resolveOptions, threadsEach } from "../shared/config.ts";
@@ -9,6 +10,7 @@ import { layoutOf } from "../shared/family/layout.ts";
 import type { ModelConfig } from "../shared/model.ts";
 import { protocolVersion } from "../shared/wire/protocol.ts";
 import { openEngine } from "../worker/engine/choose.ts";
+import { shardGradient } from "../worker/engine/shards.ts";
 import { type LinkReport, type Prediction, predict, testLink } from "./doctor-link.ts";
 import { examine, type Finding } from "./doctor-machine.ts";
 import { Remote } from "./remote.ts";
@@ -54,7 +56,7 @@ async function measure(preset: string, options: Options, model: ModelConfig): Pr
     const out = new Float32Array(layout.size);
     const secondsOf = async (step: number): Promise<number> => {
       const start = performance.now();
-      await engine.gradient(tokens, tokens, rows, { seed: 1, step, shard: 0 }, out);
+      await shardGradient(engine, tokens, tokens, rows, { seed: 1, step, shard: 0 }, out);
       return (performance.now() - start) / 1000;
     };
     // The first call also compiles and allocates; it counts only where it leaves no time for another.

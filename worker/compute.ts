@@ -1,8 +1,7 @@
 // What a worker does with a lease: gradients of its shards, summed along the tree up to the lease's node, or the losses
 // of its windows.
 
-import { TreeSum, type VectorPool } from "../shared/arithmetic/tree.ts";
-import type { VectorOps } from "../shared/arithmetic/vector.ts";
+import type { VectorPool } from "../shared/arithmetic/tree.ts";
 import type { FromCoordinator } from "../shared/wire/protocol.ts";
 import type { Engine } from "./engine/contract.ts";
 
@@ -23,7 +22,7 @@ function split(windows: Uint16Array | Uint32Array, first: number, rows: number, 
 /**
  * Gradient of a training lease.
  * @param windows   (count * rows, T + 1)
- * @param cancelled asked between shards
+ * @param cancelled asked as often as the engine can stop
  * @returns mean loss of each shard and the tree sum of their gradients, (P) of the pool, the caller's from now on;
  *          undefined when cancelled
  */
@@ -33,23 +32,17 @@ export async function computeGradient(
   windows: Uint16Array | Uint32Array,
   seed: number,
   pool: VectorPool,
-  ops: VectorOps,
   cancelled: () => boolean,
 ): Promise<{ losses: number[]; gradient: Float32Array } | undefined> {
   const { first, count, rows, step } = order;
-  const sum = new TreeSum(order, pool, ops);
-  const losses: number[] = [];
+  const { tokens, targets } = split(windows, 0, count * rows, engine.model.blockSize);
+  const gradient = pool.take();
+  let losses: number[] | undefined;
   try {
-    for (let i = 0; i < count; i++) {
-      if (cancelled()) return undefined;
-      const { tokens, targets } = split(windows, i * rows, rows, engine.model.blockSize);
-      const gradient = pool.take();
-      losses.push(await engine.gradient(tokens, targets, rows, { seed, step, shard: first + i }, gradient));
-      sum.add({ first: first + i, count: 1 }, gradient);
-    }
-    return { losses, gradient: sum.take() };
+    losses = await engine.gradient(tokens, targets, rows, { seed, step, first, count }, gradient, cancelled);
+    return losses && { losses, gradient };
   } finally {
-    sum.clear();
+    if (!losses) pool.give(gradient);
   }
 }
 

@@ -4,7 +4,6 @@ import { hostname } from "node:os";
 import { performance } from "node:perf_hooks";
 import { type ClientOptions, type RawData, WebSocket } from "ws";
 import { VectorPool } from "../shared/arithmetic/tree.ts";
-import type { VectorOps } from "../shared/arithmetic/vector.ts";
 import { ConfigError, EngineError, messageOf, ProtocolError } from "../shared/errors.ts";
 import { layoutOf } from "../shared/family/layout.ts";
 import { Arrival, bytesOf, chunkBytes, type Frame, framesOf, headerBytes, parseFrame } from "../shared/wire/frame.ts";
@@ -33,7 +32,6 @@ export interface SessionOptions {
   readonly url: string;
   readonly token: string | undefined;
   readonly name: string;
-  readonly ops: VectorOps;
   /** An engine for the run; the session does not dispose of it. */
   readonly openEngine: (welcome: Welcome) => Promise<Engine>;
   /** Hears what people should know. */
@@ -339,15 +337,7 @@ class Session {
         return;
       }
       const { seed } = this.#welcome!;
-      const answer = await computeGradient(
-        this.#engine!,
-        order,
-        windows!,
-        seed,
-        this.#pool,
-        this.#options.ops,
-        cancelled,
-      );
+      const answer = await computeGradient(this.#engine!, order, windows!, seed, this.#pool, cancelled);
       if (!answer) return handBack("it was cancelled");
       const { gradient, losses } = answer;
       this.#outbox.add(async () => {

@@ -3,7 +3,6 @@
 import { performance } from "node:perf_hooks";
 import { setTimeout as sleep } from "node:timers/promises";
 import type { Logger } from "pino";
-import { bestOps } from "../shared/arithmetic/native.ts";
 import type { Options } from "../shared/config.ts";
 import { ConfigError } from "../shared/errors.ts";
 import { timesOf } from "../shared/wire/protocol.ts";
@@ -32,7 +31,7 @@ const longestWaitMs = 10_000;
  * @throws EngineError when the engine cannot start
  */
 export async function work(settings: WorkerSettings): Promise<void> {
-  const { options, threads, name, token, log, leave } = settings;
+  const { options, name, token, log, leave } = settings;
   const engines = new EngineKeeper(settings);
   const handshakeMs = timesOf(options.timeout * 1000).handshakeMs;
   let aloneSince = performance.now();
@@ -44,7 +43,6 @@ export async function work(settings: WorkerSettings): Promise<void> {
         token,
         name,
         handshakeMs,
-        ops: bestOps(threads),
         openEngine: (welcome) => engines.for(welcome),
         onEvent: (text) => log.warn(text),
         leave,

@@ -3,9 +3,9 @@
 import * as tf from "@tensorflow/tfjs-core";
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
 import type { ModelConfig } from "../../shared/model.ts";
-import { type Ops, portableOps } from "../../worker/engine/model/ops.ts";
 import type { Backend } from "../../worker/engine/tfjs/backend.ts";
 import { openBackend } from "../../worker/engine/tfjs/choose.ts";
+import { portableOps, type TfjsOps } from "../../worker/engine/tfjs/ops.ts";
 import { TorchRandom } from "../torch-random.ts";
 import { expectClose } from "../worker/engine/compare.ts";
 
@@ -48,7 +48,7 @@ function doubleLoop(): Float32Array {
 }
 
 /** Second way: the lower triangle of ones, its rows normalised, times x of each sequence. */
-function triangularProduct(ops: Ops): Float32Array {
+function triangularProduct(ops: TfjsOps): Float32Array {
   const triangle = Float32Array.from({ length: B * T * T }, (_, i) => {
     const t = Math.floor(i / T) % T;
     return i % T <= t ? 1 / (t + 1) : 0;
@@ -59,7 +59,7 @@ function triangularProduct(ops: Ops): Float32Array {
 
 /** Causal attention of q, k and v (N, C) with one head. @returns (N, C) and the probabilities (B, T, T) */
 function attend(
-  ops: Ops,
+  ops: TfjsOps,
   q: Float32Array,
   k: Float32Array,
   v: Float32Array,

@@ -1,5 +1,6 @@
 // The first training of the lecture: a bigram on tiny Shakespeare, batch 32, block 8, PyTorch's start and batches,
 // through the engine and the optimizer of real runs.
+
 import { afterAll, beforeAll, expect } from "vitest";
 import { type Dataset, openDataset } from "../../coordinator/data/dataset.ts";
 import { Optimizer } from "../../coordinator/optimizer/adamw.ts";
@@ -8,6 +9,7 @@ import { layoutOf } from "../../shared/family/layout.ts";
 import { openEngine } from "../../worker/engine/choose.ts";
 import type { Engine } from "../../worker/engine/contract.ts";
 import { native } from "../../worker/engine/native/engine.ts";
+import { shardGradient } from "../../worker/engine/shards.ts";
 import { tfjs } from "../../worker/engine/tfjs/engine.ts";
 import { shakespearePath, testWithShakespeare } from "../text.ts";
 import { TorchRandom } from "../torch-random.ts";
@@ -39,7 +41,7 @@ async function train(data: Dataset, steps: number, learningRate: number) {
     const starts = random.randint(0, data.train.length - model.blockSize, rows);
     const { tokens, targets } = await data.windows("train", starts);
     await engine.setWeights(weights);
-    const loss = await engine.gradient(tokens, targets, rows, { seed: 1337, step, shard: 0 }, gradient);
+    const loss = await shardGradient(engine, tokens, targets, rows, { seed: 1337, step, shard: 0 }, gradient);
     if (step >= steps - 100) last100 += loss / 100;
     optimizer.apply(weights, gradient, 1, learningRate, step + 1);
   }

@@ -3,7 +3,6 @@ import { once } from "node:events";
 import type { AddressInfo } from "node:net";
 import { afterEach, expect, test } from "vitest";
 import { type WebSocket, WebSocketServer } from "ws";
-import { scalarOps } from "../../shared/arithmetic/vector.ts";
 import { layoutOf } from "../../shared/family/layout.ts";
 import { bytesOf, framesOf } from "../../shared/wire/frame.ts";
 import {
@@ -38,7 +37,6 @@ async function meet() {
     url: `ws://127.0.0.1:${(server.address() as AddressInfo).port}`,
     token: undefined,
     name: "w",
-    ops: scalarOps,
     openEngine: () =>
       tfjs.create({ model, maxRows: 1, precision: "float32", threads: 1, device: "cpu", backend: "wasm" }),
     onEvent: () => {},

@@ -1,10 +1,11 @@
 // The contract of an engine: the whole forward and backward pass of one model on one device. Implementations live in
 // engine/; one suite of tests runs over all of them (test/worker/engine/engine.contract.test.ts).
+import type { TreeNode } from "../../shared/arithmetic/tree.ts";
 import type { ModelConfig } from "../../shared/model.ts";
 
 export interface EngineOptions {
   readonly model: ModelConfig;
-  /** Most sequences of blockSize tokens in one call: memory is planned for this before the first step. */
+  /** Most sequences of blockSize tokens in one shard or one other call: memory is planned for this before the first step. */
   readonly maxRows: number;
   /** `bf16`: matrix products take bf16 inputs and accumulate in float32; weights and gradients stay float32. */
   readonly precision: "float32" | "bf16";
@@ -22,11 +23,13 @@ export interface EngineOptions {
   readonly checkpointActivations?: boolean;
 }
 
-/** Where a shard stands in the run: with the seed it determines every random number of its gradient. */
-export interface ShardPosition {
+/**
+ * A node of the tree over a step's shards: what a lease asks for. Seed, step and shard determine every random number
+ * of a shard's gradient.
+ */
+export interface LeasePosition extends TreeNode {
   readonly seed: number;
   readonly step: number;
-  readonly shard: number;
 }
 
 /** One model on one device. Calls are not reentrant: await one before the next. */
@@ -50,19 +53,24 @@ export interface Engine {
   setWeights(weights: Float32Array): Promise<void>;
 
   /**
-   * Mean loss in nats over the N = rows * T targets of one shard, and its gradient.
-   * @param tokens  (B, T) ids, B <= maxRows, 1 <= T <= blockSize
-   * @param targets (B, T) ids
-   * @param out     (P) overwritten with the gradient of the mean loss
+   * Mean loss in nats over the rows * T targets of each shard of a lease, and their gradients added along the tree, left
+   * + right in float32 (shared/arithmetic/tree.ts): the bits do not depend on how a step is cut into leases.
+   * @param tokens    (count * rows, T) ids of shards first, first + 1, ...; 1 <= T <= blockSize
+   * @param targets   (count * rows, T) ids
+   * @param rows      of one shard, <= maxRows
+   * @param out       (P) overwritten with the sum; without meaning where the call is cancelled or fails
+   * @param cancelled asked as often as the engine can stop
+   * @returns (count) losses; undefined when cancelled
    * @throws EngineError on a wrong length, an id outside the vocabulary, or a failing device
    */
   gradient(
     tokens: Int32Array,
     targets: Int32Array,
     rows: number,
-    at: ShardPosition,
+    at: LeasePosition,
     out: Float32Array,
-  ): Promise<number>;
+    cancelled?: () => boolean,
+  ): Promise<number[] | undefined>;
 
   /** Mean loss in nats of each row, without dropout. tokens, targets: (B, T). @returns (B) */
   losses(tokens: Int32Array, targets: Int32Array, rows: number): Promise<Float32Array>;

@@ -4,7 +4,8 @@
 import { SHARE_ENV, Worker } from "node:worker_threads";
 import { EngineError } from "../../shared/errors.ts";
 import { layoutOf } from "../../shared/family/layout.ts";
-import type { Engine, EngineKind, EngineOptions, Generation, ShardPosition } from "./contract.ts";
+import type { Engine, EngineKind, EngineOptions, Generation } from "./contract.ts";
+import { type ShardGradient, shardByShard } from "./shards.ts";
 import { tfjs } from "./tfjs/engine.ts";
 import type { Answer, Call, Facts } from "./thread.ts";
 
@@ -15,7 +16,7 @@ export const threadedTfjs: EngineKind = {
   async create(options) {
     const thread = new Thread(options);
     try {
-      return new ThreadedEngine(thread, (await thread.call("create")) as Facts);
+      return new ThreadedEngine(thread, (await thread.call("create")) as Facts, options);
     } catch (error) {
       await thread.end();
       throw error;
@@ -83,12 +84,15 @@ class ThreadedEngine implements Engine {
   readonly device: string;
   readonly model: Engine["model"];
   readonly plannedBytes: number;
+  readonly gradient: Engine["gradient"];
   readonly #thread: Thread;
   /** (P) floats that both sides see, made when first needed: calls are not reentrant, so one is enough. */
   #shared: Float32Array | undefined;
 
-  constructor(thread: Thread, facts: Facts) {
+  constructor(thread: Thread, facts: Facts, options: EngineOptions) {
     this.#thread = thread;
+    // Between shards nothing is under way in the thread: here a lease can be cancelled.
+    this.gradient = shardByShard(options, (...shard) => this.#shard(...shard));
     this.arithmetic = facts.arithmetic;
     this.device = facts.device;
     this.model = facts.model;
@@ -101,15 +105,10 @@ class ThreadedEngine implements Engine {
     await this.#thread.call("setWeights", [shared]);
   }
 
-  async gradient(
-    tokens: Int32Array,
-    targets: Int32Array,
-    rows: number,
-    at: ShardPosition,
-    out: Float32Array,
-  ): Promise<number> {
+  async #shard(...[tokens, targets, rows, at, out]: Parameters<ShardGradient>): Promise<number> {
     const shared = this.#through(out);
-    const loss = (await this.#thread.call("gradient", [tokens, targets, rows, at, shared])) as number;
+    const args = [tokens, targets, rows, { ...at, first: at.shard, count: 1 }, shared];
+    const [loss] = (await this.#thread.call("gradient", args)) as [number];
     if (shared !== out) out.set(shared);
     return loss;
   }

@@ -1,5 +1,6 @@
 // What every engine must do, as tests that know only the contract (worker/engine/contract.ts). Reference numbers come from
 // PyTorch in float64 (test/oracle.ts) or are small enough to work out here.
+
 import { afterEach, describe, expect, test } from "vitest";
 import { PhiloxStream, stream } from "../../../shared/arithmetic/philox.ts";
 import { scalarOps } from "../../../shared/arithmetic/vector.ts";
@@ -8,6 +9,7 @@ import { initialWeights } from "../../../shared/family/init.ts";
 import { layoutOf } from "../../../shared/family/layout.ts";
 import type { ModelConfig } from "../../../shared/model.ts";
 import type { Engine, EngineOptions } from "../../../worker/engine/contract.ts";
+import { shardGradient } from "../../../worker/engine/shards.ts";
 import { openOracle, oraclesPresent } from "../../oracle.ts";
 import { expectClose, largest, worst } from "./compare.ts";
 import { referenceLoss } from "./reference.ts";
@@ -61,7 +63,7 @@ export function engineContract(name: string, create: (options: EngineOptions) =>
   }
   const gradientOf = async (engine: Engine, tokens: Int32Array, targets: Int32Array, rows: number, position = at) => {
     const gradient = new Float32Array(layoutOf(engine.model).size).fill(Number.NaN);
-    const loss = await engine.gradient(tokens, targets, rows, position, gradient);
+    const loss = await shardGradient(engine, tokens, targets, rows, position, gradient);
     return { loss, gradient };
   };
 
@@ -245,6 +247,43 @@ export function engineContract(name: string, create: (options: EngineOptions) =>
       }
     });
 
+    test("a lease is the tree sum of its shards, however it is cut", async () => {
+      const model = { ...tiny, dropout: 0.2 };
+      const engine = await opened(model);
+      const tokens = ids(model, 8 * 2 * 6);
+      const lease = async (first: number, count: number) => {
+        const part = tokens.subarray(first * 12, (first + count) * 12);
+        const sum = new Float32Array(layoutOf(model).size).fill(Number.NaN);
+        const losses = await engine.gradient(part, part, 2, { seed: 5, step: 9, first, count }, sum);
+        expect(losses).toHaveLength(count);
+        return { losses, sum };
+      };
+      const whole = await lease(0, 8);
+      for (const count of [4, 2, 1]) {
+        const leases = [];
+        for (let first = 0; first < 8; first += count) leases.push(await lease(first, count));
+        expect(leases.flatMap(({ losses }) => losses)).toEqual(whole.losses);
+        for (let sums = leases; sums.length > 1; sums = sums.filter((_, i) => i % 2 === 0))
+          for (let i = 0; i < sums.length; i += 2) scalarOps.add(sums[i]!.sum, sums[i + 1]!.sum);
+        expectClose(`leases of ${count}`, leases[0]!.sum, whole.sum, 0);
+      }
+      // Cancelled at once, and between its parts where the engine can: it says so, and goes on with the next.
+      const out = new Float32Array(whole.sum.length);
+      const at = { seed: 5, step: 9, first: 0, count: 8 };
+      expect(await engine.gradient(tokens, tokens, 2, at, out, () => true)).toBeUndefined();
+      expect(await engine.gradient(tokens, tokens, 2, at, out, () => false)).toEqual(whole.losses);
+      for (const node of [
+        { first: 0, count: 3 },
+        { first: 2, count: 4 },
+        { first: 0, count: 0 },
+        { first: -1, count: 1 },
+      ])
+        await expect(engine.gradient(tokens, tokens, 2, { ...at, ...node }, out), `${node.count}`).rejects.toThrow(
+          EngineError,
+        );
+      await expect(engine.gradient(tokens.subarray(1), tokens, 2, at, out)).rejects.toThrow("8 shards");
+    });
+
     test("the same call gives the same bits", async () => {
       const model = { ...tiny, dropout: 0.2 };
       const [first, second] = [await opened(model), await opened(model)];
@@ -412,23 +451,23 @@ export function engineContract(name: string, create: (options: EngineOptions) =>
         expect(error).toBeInstanceOf(EngineError);
         for (const part of parts) expect((error as Error).message).toContain(part);
       };
-      await refused(engine.gradient(tokens, tokens, 1, at, out), "setWeights");
+      await refused(shardGradient(engine, tokens, tokens, 1, at, out), "setWeights");
       await refused(engine.setWeights(out.subarray(1)), "values", "expected");
       await engine.setWeights(lively(tiny));
-      await refused(engine.gradient(tokens, tokens, 5, at, out), "5", "4");
-      await refused(engine.gradient(tokens, tokens, 0, at, out), "0", "4");
-      await refused(engine.gradient(tokens, tokens, 3, at, out), "8 ids", "3 rows");
-      await refused(engine.gradient(ids(tiny, 9), ids(tiny, 9), 1, at, out), "9 ids", "8");
-      await refused(engine.gradient(new Int32Array(0), new Int32Array(0), 1, at, out), "0 ids");
-      await refused(engine.gradient(tokens, tokens.slice(1), 1, at, out), "7", "8");
-      await refused(engine.gradient(tokens, tokens, 1, at, out.subarray(1)), "values", "expected");
-      await refused(engine.gradient(tokens.with(3, 11), tokens, 1, at, out), "11", "3");
-      await refused(engine.gradient(tokens, tokens.with(2, -1), 1, at, out), "-1", "2");
+      await refused(shardGradient(engine, tokens, tokens, 5, at, out), "5", "4");
+      await refused(shardGradient(engine, tokens, tokens, 0, at, out), "0", "4");
+      await refused(shardGradient(engine, tokens, tokens, 3, at, out), "8 ids", "3 rows");
+      await refused(shardGradient(engine, ids(tiny, 9), ids(tiny, 9), 1, at, out), "9 ids", "8");
+      await refused(shardGradient(engine, new Int32Array(0), new Int32Array(0), 1, at, out), "0 ids");
+      await refused(shardGradient(engine, tokens, tokens.slice(1), 1, at, out), "7", "8");
+      await refused(shardGradient(engine, tokens, tokens, 1, at, out.subarray(1)), "values", "expected");
+      await refused(shardGradient(engine, tokens.with(3, 11), tokens, 1, at, out), "11", "3");
+      await refused(shardGradient(engine, tokens, tokens.with(2, -1), 1, at, out), "-1", "2");
       await refused(engine.logits(tokens.with(3, 11), 1), "11", "3");
       await refused(engine.losses(tokens, tokens.with(0, 99), 1), "99", "0");
       await refused(engine.hidden(tokens, 3), "3");
       // And it still works.
-      expect(await engine.gradient(tokens, tokens, 1, at, out)).toBeGreaterThan(0);
+      expect(await shardGradient(engine, tokens, tokens, 1, at, out)).toBeGreaterThan(0);
     });
 
     test("a model that does not fit the memory is refused before it starts", async () => {

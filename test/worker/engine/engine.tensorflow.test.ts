@@ -1,5 +1,6 @@
 // The contract suite on TensorFlow itself, and what it cannot see: memory, bf16, and a GPU that is not there. All of it
 // needs `weft install tensorflow`; scripts/ci-tensorflow.sh runs it from a clean cache.
+
 import * as tf from "@tensorflow/tfjs-core";
 import { describe, expect, test } from "vitest";
 import { EngineError } from "../../../shared/errors.ts";
@@ -7,6 +8,7 @@ import { initialWeights } from "../../../shared/family/init.ts";
 import { layoutOf } from "../../../shared/family/layout.ts";
 import type { ModelConfig } from "../../../shared/model.ts";
 import type { EngineOptions } from "../../../worker/engine/contract.ts";
+import { shardGradient } from "../../../worker/engine/shards.ts";
 import { tfjs } from "../../../worker/engine/tfjs/engine.ts";
 import type { NodeBackend } from "../../../worker/engine/tfjs/tensorflow-load.ts";
 import { findAddon } from "../../../worker/install/build.ts";
@@ -43,7 +45,7 @@ async function gradient(change: Partial<EngineOptions>): Promise<{ arithmetic: s
   const engine = await tfjs.create({ ...options, ...change });
   await engine.setWeights(weights);
   const out = new Float32Array(size);
-  await engine.gradient(tokens, targets, 4, { seed: 1, step: 0, shard: 0 }, out);
+  await shardGradient(engine, tokens, targets, 4, { seed: 1, step: 0, shard: 0 }, out);
   await engine.dispose();
   return { arithmetic: engine.arithmetic, out };
 }
@@ -61,7 +63,7 @@ describe.skipIf(!addon)('TensorFlow (skipped where "weft install tensorflow" has
     let before = use();
     for (let step = 0; step < 500; step++) {
       await engine.setWeights(changed);
-      await engine.gradient(tokens.subarray(0, 32), targets.subarray(0, 32), 4, { seed: 1, step, shard: 0 }, out);
+      await shardGradient(engine, tokens.subarray(0, 32), targets.subarray(0, 32), 4, { seed: 1, step, shard: 0 }, out);
       for (let i = 0; i < layout.size; i++) changed[i]! -= 0.01 * out[i]!;
       if (step === 100) before = use();
     }

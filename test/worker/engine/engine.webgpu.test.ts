@@ -1,11 +1,13 @@
 // The contract suite on WebGPU, where its optional packages are installed; scripts/ci-webgpu.sh runs it with SwiftShader
 // as its GPU.
+
 import * as tf from "@tensorflow/tfjs-core";
 import { describe, expect, test } from "vitest";
 import { initialWeights } from "../../../shared/family/init.ts";
 import { layoutOf } from "../../../shared/family/layout.ts";
 import type { ModelConfig } from "../../../shared/model.ts";
 import type { EngineOptions } from "../../../worker/engine/contract.ts";
+import { shardGradient } from "../../../worker/engine/shards.ts";
 import { tfjs } from "../../../worker/engine/tfjs/engine.ts";
 import { inSoftware, webgpu } from "../../../worker/engine/tfjs/webgpu.ts";
 import { engineContract } from "./engine.contract.ts";
@@ -59,7 +61,7 @@ describe.skipIf(!usable)("WebGPU (skipped where no adapter is found)", () => {
     let before = use();
     for (let step = 0; step < 500; step++) {
       await engine.setWeights(weights);
-      await engine.gradient(tokens, tokens, 4, { seed: 1, step, shard: 0 }, out);
+      await shardGradient(engine, tokens, tokens, 4, { seed: 1, step, shard: 0 }, out);
       for (let i = 0; i < layout.size; i++) weights[i]! -= 0.01 * out[i]!;
       if (step === 100) before = use();
     }

@@ -1,5 +1,6 @@
 // What only the native engine promises, beyond the contract: the same bits for any number of threads, calls that are
 // refused while another is under way, and reasons with a cure where it cannot run.
+
 import * as zlib from "node:zlib";
 import { describe, expect, test } from "vitest";
 import { nativeAddon, nativeStatus } from "../../../shared/arithmetic/native.ts";
@@ -10,6 +11,7 @@ import { layoutOf } from "../../../shared/family/layout.ts";
 import type { ModelConfig } from "../../../shared/model.ts";
 import type { Engine, EngineOptions } from "../../../worker/engine/contract.ts";
 import { native } from "../../../worker/engine/native/engine.ts";
+import { shardGradient } from "../../../worker/engine/shards.ts";
 
 const model: ModelConfig = {
   family: "gpt2",
@@ -42,7 +44,7 @@ describe.skipIf(!built)(`engine native${built ? "" : ` (skipped: ${why})`}`, () 
     for (const threads of [1, 2, 5]) {
       const engine = await opened({ threads, precision });
       const gradient = new Float32Array(layout.size);
-      const loss = await engine.gradient(tokens, tokens, 4, at, gradient);
+      const loss = await shardGradient(engine, tokens, tokens, 4, at, gradient);
       results.push({ loss, gradient: scalarOps.digest(gradient), arithmetic: engine.arithmetic });
       await engine.dispose();
     }
@@ -63,7 +65,7 @@ describe.skipIf(!built)(`engine native${built ? "" : ` (skipped: ${why})`}`, () 
   test("calls that overlap are refused, and the first still answers", async () => {
     const engine = await opened();
     const out = new Float32Array(layout.size);
-    const first = engine.gradient(tokens, tokens, 4, at, out);
+    const first = shardGradient(engine, tokens, tokens, 4, at, out);
     await expect(engine.logits(tokens, 4)).rejects.toThrow("must not overlap");
     await expect(engine.dispose()).rejects.toThrow("must not overlap");
     expect(await first).toBeGreaterThan(0);
@@ -79,7 +81,7 @@ describe.skipIf(!built)(`engine native${built ? "" : ` (skipped: ${why})`}`, () 
     const bytes: number[] = [];
     for (let step = 0; step < 500; step++) {
       await engine.setWeights(weights);
-      await engine.gradient(row, row, 1, { ...at, step }, out);
+      await shardGradient(engine, row, row, 1, { ...at, step }, out);
       for (let i = 0; i < layout.size; i++) weights[i]! -= 0.01 * out[i]!;
       const generation = await engine.generation(2);
       await generation.feed([row, Int32Array.of(3)]);

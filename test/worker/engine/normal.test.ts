@@ -1,5 +1,5 @@
 import { expect, test } from "vitest";
-import { densityTable, geluExact, phiTable } from "../../../worker/engine/model/normal.ts";
+import { densityTable, geluExact, phiTable } from "../../../worker/engine/tfjs/wasm/normal.ts";
 
 // Published values of the distribution function (Abramowitz & Stegun, table 26.1, with more digits).
 test.each([

@@ -29,7 +29,7 @@ void (async () => {
   const weights = new Float32Array(layoutOf(model).size).fill(0.01);
   await engine.setWeights(weights);
   const tokens = new Int32Array(maxRows * model.blockSize);
-  await engine.gradient(tokens, tokens, maxRows, { seed: 1, step: 0, shard: 0 }, weights);
+  await engine.gradient(tokens, tokens, maxRows, { seed: 1, step: 0, first: 0, count: 1 }, weights);
   parentPort.postMessage({ planned: engine.plannedBytes, heap: tf.backend().wasm.HEAPU8.length });
 })();`;
 

@@ -4,7 +4,7 @@
 import { dropoutMask } from "../../../shared/arithmetic/philox.ts";
 import { layoutOf } from "../../../shared/family/layout.ts";
 import type { ModelConfig } from "../../../shared/model.ts";
-import type { ShardPosition } from "../../../worker/engine/contract.ts";
+import type { ShardPosition } from "../../../worker/engine/shards.ts";
 
 type Rows = Float64Array[];
 

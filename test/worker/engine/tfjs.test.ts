@@ -1,4 +1,5 @@
 // What the contract suite cannot see of the tfjs engine: its memory, and the traps of tfjs's wasm backend.
+
 import * as tf from "@tensorflow/tfjs-core";
 import { afterAll, beforeAll, expect, test } from "vitest";
 import { PhiloxStream, stream } from "../../../shared/arithmetic/philox.ts";
@@ -7,11 +8,11 @@ import { initialWeights } from "../../../shared/family/init.ts";
 import { layoutOf } from "../../../shared/family/layout.ts";
 import type { ModelConfig } from "../../../shared/model.ts";
 import type { EngineOptions } from "../../../worker/engine/contract.ts";
-import type { Ops, Tensor } from "../../../worker/engine/model/ops.ts";
-import { portableOps } from "../../../worker/engine/model/ops.ts";
+import { shardGradient } from "../../../worker/engine/shards.ts";
 import type { Backend } from "../../../worker/engine/tfjs/backend.ts";
 import { openBackend } from "../../../worker/engine/tfjs/choose.ts";
 import { TfjsEngine, tfjs } from "../../../worker/engine/tfjs/engine.ts";
+import { portableOps, type Tensor, type TfjsOps } from "../../../worker/engine/tfjs/ops.ts";
 import { WasmHeap } from "../../../worker/engine/tfjs/wasm/heap.ts";
 import { expectClose, largest } from "./compare.ts";
 
@@ -114,8 +115,8 @@ test("products see what is in memory now: no packed copy of an earlier content o
 });
 
 test("the heap's own loops agree with the portable operations", () => {
-  const ops: Ops = { ...portableOps, scatterAdd: backend.ops.scatterAdd };
-  const compare = (what: string, run: (ops: Ops) => Tensor[]) => {
+  const ops: TfjsOps = { ...portableOps, scatterAdd: backend.ops.scatterAdd };
+  const compare = (what: string, run: (ops: TfjsOps) => Tensor[]) => {
     const [got, expected] = [run(backend.ops), run(ops)];
     got.forEach((tensor, i) => {
       expect(tensor.shape).toEqual(expected[i]!.shape);
@@ -169,13 +170,13 @@ test("500 steps, refusals and generations leave no tensor and no heap behind", a
     const out = new Float32Array(weights.length);
     const step = async (i: number) => {
       await engine.setWeights(weights);
-      await engine.gradient(tokens, tokens, 4, { ...at, step: i }, out);
-      await engine.gradient(tokens.subarray(0, 6), tokens.subarray(0, 6), 2, { ...at, step: i }, out);
+      await shardGradient(engine, tokens, tokens, 4, { ...at, step: i }, out);
+      await shardGradient(engine, tokens.subarray(0, 6), tokens.subarray(0, 6), 2, { ...at, step: i }, out);
       if (i % 10 > 0) return;
       await engine.losses(tokens, tokens, 4);
       await engine.logits(tokens, 4);
       await engine.hidden(tokens, 4);
-      await expect(engine.gradient(tokens.with(1, 99), tokens, 4, at, out)).rejects.toThrow(EngineError);
+      await expect(shardGradient(engine, tokens.with(1, 99), tokens, 4, at, out)).rejects.toThrow(EngineError);
       const generation = await engine.generation(2);
       await generation.feed([Int32Array.of(1, 2), Int32Array.of(3)]);
       await generation.reorder([1, 1]);
@@ -203,7 +204,7 @@ test("a failure in the middle of a step leaves nothing behind", async () => {
   await engine.setWeights(initialWeights(model, layoutOf(model), 1));
   const tokens = Int32Array.from({ length: 32 }, (_, i) => i % 13);
   const out = new Float32Array(layoutOf(model).size);
-  await expect(engine.gradient(tokens, tokens, 4, at, out)).rejects.toThrow("the device failed");
+  await expect(shardGradient(engine, tokens, tokens, 4, at, out)).rejects.toThrow("the device failed");
   await engine.dispose();
   expect(tf.memory().numTensors).toBe(before);
 });

@@ -1,11 +1,13 @@
 // The tfjs engine in a thread, as built: the same bits as without one, an event loop that stays free, and errors that
 // keep their class.
+
 import { afterAll, beforeAll, expect, test } from "vitest";
 import { EngineError } from "../../../shared/errors.ts";
 import { initialWeights } from "../../../shared/family/init.ts";
 import { layoutOf } from "../../../shared/family/layout.ts";
 import type { ModelConfig } from "../../../shared/model.ts";
 import type { Engine, EngineOptions } from "../../../worker/engine/contract.ts";
+import { shardGradient } from "../../../worker/engine/shards.ts";
 import { tfjs } from "../../../worker/engine/tfjs/engine.ts";
 
 const model: ModelConfig = {
@@ -52,7 +54,7 @@ test("every answer is the same, through shared memory or not", async () => {
   expect({ ...inside }).toMatchObject({ name: "tfjs", arithmetic: "tfjs wasm float32", model });
   expect(inside.plannedBytes).toBe(outside.plannedBytes);
   const expected = new Float32Array(size);
-  const loss = await outside.gradient(tokens, tokens, 4, at, expected);
+  const loss = await shardGradient(outside, tokens, tokens, 4, at, expected);
   const shared = (): Float32Array => new Float32Array(new SharedArrayBuffer(4 * size));
   const sharedWeights = shared();
   sharedWeights.set(weights);
@@ -62,7 +64,7 @@ test("every answer is the same, through shared memory or not", async () => {
     [weights, shared().subarray(0)],
   ] as const) {
     await inside.setWeights(given);
-    expect(await inside.gradient(tokens, tokens, 4, at, out)).toBe(loss);
+    expect(await shardGradient(inside, tokens, tokens, 4, at, out)).toBe(loss);
     expect(out.every((value, i) => value === expected[i])).toBe(true);
   }
   expect(await inside.losses(tokens, tokens, 4)).toEqual(await outside.losses(tokens, tokens, 4));
@@ -100,7 +102,7 @@ test("the event loop turns while a step computes", async () => {
       turns++;
     }
   })();
-  await inside.gradient(tokens, tokens, 4, at, new Float32Array(size));
+  await shardGradient(inside, tokens, tokens, 4, at, new Float32Array(size));
   done = true;
   await turning;
   // On the calling thread the loop turns a handful of times during a step; here as often as it can.
@@ -108,7 +110,7 @@ test("the event loop turns while a step computes", async () => {
 });
 
 test("an error keeps its class and its words", async () => {
-  const refused = inside.gradient(tokens, tokens, 5, at, new Float32Array(size));
+  const refused = shardGradient(inside, tokens, tokens, 5, at, new Float32Array(size));
   await expect(refused).rejects.toMatchObject({ name: "EngineError", message: expect.stringContaining("5 rows") });
   await expect(inside.setWeights(new Float32Array(3))).rejects.toMatchObject({ name: "EngineError" });
   await expect(threadedTfjs.create({ ...options, memoryLimitBytes: 1 })).rejects.toThrow("MB");

@@ -1,15 +1,10 @@
 // The whole network from token ids to losses, logits and gradients: embedding, blocks, final norm, head. The head works
 // through the positions in slices, so that logits over 50,257 tokens never exist for a whole batch.
-import * as tf from "@tensorflow/tfjs-core";
 import type { BlockSaved } from "./block.ts";
 import { block, blockBackward } from "./block.ts";
 import type { Net, Pass } from "./net.ts";
 import { drop, norm, normBackward } from "./net.ts";
-import type { NormSaved, Tensor } from "./ops.ts";
-import { free, scope } from "./ops.ts";
-
-/** Most logits that exist at once, in floats. */
-export const headSlice = 2 ** 24;
+import type { Ids, NormSaved, Tensor } from "./ops.ts";
 
 const bigramTable = "token_embedding_table.weight";
 
@@ -23,20 +18,21 @@ function parameterNames({ model }: Net): { tokens: string; positions: string; he
 }
 
 /** Token plus position embeddings. @returns (N, C) and the dropout mask that was applied */
-function embed(net: Net, pass: Pass, tokens: Int32Array): { y: Tensor; mask: Tensor | undefined } {
+function embed(net: Net, pass: Pass, tokens: Ids): { y: Tensor; mask: Tensor | undefined } {
   const { B, T, H, D } = pass.heads;
   const C = H * D;
-  return scope(() => {
-    const rows = net.ops.gather(net.weights[parameterNames(net).tokens]!, tokens);
-    const positions = tf.slice(net.weights[parameterNames(net).positions]!, [0, 0], [T, C]);
-    const sum = tf.reshape(net.ops.add(tf.reshape(rows, [B, T, C]), positions), [B * T, C]);
+  const { ops, weights } = net;
+  return ops.scope(() => {
+    const rows = ops.gather(weights[parameterNames(net).tokens]!, tokens);
+    const positions = ops.rows(weights[parameterNames(net).positions]!, 0, T);
+    const sum = ops.reshape(ops.add(ops.reshape(rows, [B, T, C]), positions), [B * T, C]);
     const mask = pass.mask(0, [B * T, C]);
     return { y: drop(net, sum, mask), mask };
   });
 }
 
 /** Embeddings (N, C) of ids at given positions, in generation. */
-export function embedAt(net: Net, ids: Int32Array, positions: Int32Array): Tensor {
+export function embedAt(net: Net, ids: Ids, positions: Ids): Tensor {
   const { ops, weights } = net;
   const { tokens, positions: table } = parameterNames(net);
   return ops.add(ops.gather(weights[tokens]!, ids), ops.gather(weights[table]!, positions));
@@ -45,45 +41,36 @@ export function embedAt(net: Net, ids: Int32Array, positions: Int32Array): Tenso
 /** Blocks and final norm on embeddings (N, C); x is consumed. @returns what enters the head (N, C) */
 export function hiddenOf(net: Net, pass: Pass, x: Tensor): Tensor {
   for (let l = 0; l < net.model.nLayer; l++) {
-    const y = scope(() => block(net, pass, l, x).y);
-    x.dispose();
+    const input = x;
+    const y = net.ops.scope(() => block(net, pass, l, input).y);
+    net.ops.free(x);
     x = y;
   }
-  return net.model.family === "gpt1" ? x : scope(() => norm(net, "transformer.ln_f", x).y);
+  return net.model.family === "gpt1" ? x : net.ops.scope(() => norm(net, "transformer.ln_f", x).y);
 }
 
 function embedBackward(
   net: Net,
   pass: Pass,
-  tokens: Int32Array,
+  tokens: Ids,
   saved: { mask: Tensor | undefined; tableGradient: Tensor | undefined },
   dy: Tensor,
 ): void {
   const { B, T, H, D } = pass.heads;
+  const { ops } = net;
   const { vocabSize, blockSize } = net.model;
-  scope(() => {
+  ops.scope(() => {
     const d = drop(net, dy, saved.mask);
-    const perPosition = tf.reshape(net.ops.columnSum(tf.reshape(d, [B, T * H * D])), [T, H * D]);
-    pass.emit(
-      parameterNames(net).positions,
-      T < blockSize
-        ? tf.pad(perPosition, [
-            [0, blockSize - T],
-            [0, 0],
-          ])
-        : perPosition,
-    );
-    const scattered = net.ops.scatterAdd(d, tokens, vocabSize);
-    pass.emit(
-      parameterNames(net).tokens,
-      saved.tableGradient ? net.ops.add(saved.tableGradient, scattered) : scattered,
-    );
+    const perPosition = ops.reshape(ops.columnSum(ops.reshape(d, [B, T * H * D])), [T, H * D]);
+    pass.emit(parameterNames(net).positions, T < blockSize ? ops.padRows(perPosition, blockSize) : perPosition);
+    const scattered = ops.scatterAdd(d, tokens, vocabSize);
+    pass.emit(parameterNames(net).tokens, saved.tableGradient ? ops.add(saved.tableGradient, scattered) : scattered);
   });
 }
 
-/** Calls `each` with stretches of positions whose logits fit `headSlice`. */
-function slices({ model }: Net, N: number, each: (from: number, rows: number) => void): void {
-  const most = Math.max(1, Math.floor(headSlice / model.vocabSize));
+/** Calls `each` with stretches of positions whose logits may exist at once. */
+function slices({ model, ops }: Net, N: number, each: (from: number, rows: number) => void): void {
+  const most = ops.headRows(model.vocabSize);
   for (let from = 0; from < N; from += most) each(from, Math.min(most, N - from));
 }
 
@@ -102,21 +89,22 @@ interface Kept {
 }
 
 /** Embedding, blocks and final norm, keeping what the backward pass needs. */
-function forward(net: Net, pass: Pass, tokens: Int32Array, recompute: boolean): Kept {
+function forward(net: Net, pass: Pass, tokens: Ids, recompute: boolean): Kept {
   const embedded = embed(net, pass, tokens);
   const blocks: { x: Tensor; saved?: BlockSaved }[] = [];
   let x = embedded.y;
   for (let l = 0; l < net.model.nLayer; l++) {
-    const { y, saved } = scope((): { y: Tensor; saved?: BlockSaved } => {
-      const out = block(net, pass, l, x);
+    const input = x;
+    const { y, saved } = net.ops.scope((): { y: Tensor; saved?: BlockSaved } => {
+      const out = block(net, pass, l, input);
       return recompute ? { y: out.y } : out;
     });
     blocks.push(saved ? { x, saved } : { x });
     x = y;
   }
   if (net.model.family === "gpt1") return { hidden: x, mask: embedded.mask, blocks, normed: undefined };
-  const { y, saved } = scope(() => norm(net, "transformer.ln_f", x));
-  x.dispose();
+  const { y, saved } = net.ops.scope(() => norm(net, "transformer.ln_f", x));
+  net.ops.free(x);
   return { hidden: y, mask: embedded.mask, blocks, normed: saved };
 }
 
@@ -127,8 +115,8 @@ function forward(net: Net, pass: Pass, tokens: Int32Array, recompute: boolean): 
 export function gradient(
   net: Net,
   pass: Pass,
-  tokens: Int32Array,
-  targets: Int32Array,
+  tokens: Ids,
+  targets: Ids,
   recompute: boolean,
   takeLosses: (losses: Tensor, from: number) => void,
 ): void {
@@ -146,40 +134,40 @@ export function gradient(
   const hiddenParts: Tensor[] = [];
   let tableGradient: Tensor | undefined;
   slices(net, N, (from, rows) => {
-    const part = scope(() => {
-      const x = tf.slice(kept.hidden, [from, 0], [rows, model.nEmbd]);
+    const part = ops.scope(() => {
+      const x = ops.rows(kept.hidden, from, rows);
       const { losses, dLogits } = ops.crossEntropy(headLogits(net, x), targets.subarray(from, from + rows), 1 / N);
       takeLosses(losses, from);
       const dx = ops.matMul(dLogits, weights[head]!, false, false);
       const dTable = ops.matMul(dLogits, x, true, false);
       return { dx, dTable: tableGradient ? ops.add(tableGradient, dTable) : dTable };
     });
-    tableGradient?.dispose();
+    ops.free(tableGradient);
     tableGradient = part.dTable;
     hiddenParts.push(part.dx);
   });
-  kept.hidden.dispose();
+  ops.free(kept.hidden);
   if (!model.tiedHead) {
     pass.emit(head, tableGradient!);
     tableGradient = undefined;
   }
 
-  let d = scope(() => {
-    const dHidden = hiddenParts.length === 1 ? hiddenParts[0]! : tf.concat(hiddenParts, 0);
+  let d = ops.scope(() => {
+    const dHidden = ops.stack(hiddenParts);
     return kept.normed ? normBackward(net, pass, "transformer.ln_f", kept.normed, dHidden) : dHidden;
   });
-  free([kept.normed, hiddenParts.filter((part) => part !== d)]);
+  ops.free([kept.normed, hiddenParts.filter((part) => part !== d)]);
   for (let l = model.nLayer - 1; l >= 0; l--) {
     const { x, saved } = kept.blocks[l]!;
-    const dx = scope(() => blockBackward(net, pass, l, saved ?? block(net, pass, l, x).saved, d));
-    free([x, saved, d]);
+    const dx = ops.scope(() => blockBackward(net, pass, l, saved ?? block(net, pass, l, ops.again(x, d)).saved, d));
+    ops.free([x, saved, d]);
     d = dx;
   }
   embedBackward(net, pass, tokens, { mask: kept.mask, tableGradient }, d);
 }
 
 /** What enters the head (N, C). */
-export function hidden(net: Net, pass: Pass, tokens: Int32Array): Tensor {
+export function hidden(net: Net, pass: Pass, tokens: Ids): Tensor {
   return hiddenOf(net, pass, embed(net, pass, tokens).y);
 }
 
@@ -187,14 +175,14 @@ export function hidden(net: Net, pass: Pass, tokens: Int32Array): Tensor {
 export function logits(
   net: Net,
   pass: Pass,
-  tokens: Int32Array,
+  tokens: Ids,
   each: (logits: Tensor, from: number, rows: number) => void,
 ): void {
   const x = net.model.family === "bigram" ? undefined : hidden(net, pass, tokens);
   slices(net, tokens.length, (from, rows) => {
-    scope(() => {
+    net.ops.scope(() => {
       const part = x
-        ? headLogits(net, tf.slice(x, [from, 0], [rows, net.model.nEmbd]))
+        ? headLogits(net, net.ops.rows(x, from, rows))
         : net.ops.gather(net.weights[bigramTable]!, tokens.subarray(from, from + rows));
       each(part, from, rows);
     });

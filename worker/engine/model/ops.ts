@@ -1,18 +1,19 @@
-// The operations that the models are written in, forward and backward, each in tfjs-core operations that every backend
-// has. A backend replaces those that it does faster or better (wasm-ops.ts). Nothing here uses tfjs's automatic
-// differentiation: tfjs-core registers no gradients in plain Node, and its tape would hold every temporary of a step.
+// The operations that the models are written in, forward and backward by hand. Whoever implements them decides what a
+// tensor is: numbers on a device, computed as they are asked for (tfjs/), or a value of a program that is being written
+// (xla/).
 //
-// Tensors are row-major float32; N = B * T. Temporaries belong to the caller's tf.tidy. Ids travel as host arrays.
-import * as tf from "@tensorflow/tfjs-core";
+// Tensors are row-major float32; N = B * T. What `scope` does not return is temporary.
 import type { ModelConfig } from "../../../shared/model.ts";
 
-export type Tensor = tf.Tensor;
+export interface Tensor {
+  readonly shape: readonly number[];
+}
 
-/** tf.tidy for records of any depth: what `run` returns lives, every other tensor made in it is disposed. */
-export const scope = tf.tidy as unknown as <T>(run: () => T) => T;
-
-/** Dispose every tensor of a record of any depth; those already disposed are passed over. */
-export const free = tf.dispose as unknown as (tensors: unknown) => void;
+/** Token ids (N): on the host, or wherever the implementation has them. */
+export interface Ids {
+  readonly length: number;
+  subarray(from: number, to: number): Ids;
+}
 
 /** How rows of (N, 3C) projections fall into sequences and heads; C = H * D. */
 export interface Heads {
@@ -22,142 +23,58 @@ export interface Heads {
   readonly D: number;
 }
 
-/** What a layer norm's backward pass needs; its content is the backend's affair. */
-export type NormSaved = readonly Tensor[];
+/** What a layer norm's backward pass needs; its content is the implementation's affair. */
+export type NormSaved<X extends Tensor = Tensor> = readonly X[];
 
-/** What attention's backward pass needs; its content is the backend's affair. */
-export type AttentionSaved = Readonly<Record<string, Tensor>>;
+/** What attention's backward pass needs; its content is the implementation's affair. */
+export type AttentionSaved<X extends Tensor = Tensor> = Readonly<Record<string, X>>;
 
-export interface Ops {
+export interface Ops<X extends Tensor = Tensor, I extends Ids = Ids> {
+  /** What `run` returns, a record of any depth, lives; every other tensor made in it is disposed. */
+  scope<T>(run: () => T): T;
+  /** Dispose every tensor of a record of any depth; those already disposed are passed over. */
+  free(tensors: unknown): void;
+  reshape(x: X, shape: readonly number[]): X;
+  /** Rows [from, from + count) of x (N, C). */
+  rows(x: X, from: number, count: number): X;
+  /** Rows of all parts (., C), one part after another. */
+  stack(parts: readonly X[]): X;
+  /** x (N, C) with rows of zeros up to `count`. */
+  padRows(x: X, count: number): X;
+  /**
+   * x, for computing again what was computed from it before. A compiler must neither share the two nor begin before
+   * `ready` is there: to save memory is what it is for.
+   */
+  again(x: X, ready: X): X;
+  /** Most rows of logits (., V) that shall exist at once. */
+  headRows(V: number): number;
   /** (M, K) x (K, N), or n of them (n, M, K) x (n, K, N); the flags take an operand's last two axes swapped. */
-  matMul(a: Tensor, b: Tensor, transposeA: boolean, transposeB: boolean): Tensor;
+  matMul(a: X, b: X, transposeA: boolean, transposeB: boolean): X;
   /** x (N, I) * weight (I, O) + bias (O) */
-  linear(x: Tensor, weight: Tensor, bias: Tensor | undefined): Tensor;
-  add(a: Tensor, b: Tensor): Tensor;
-  mul(a: Tensor, b: Tensor): Tensor;
+  linear(x: X, weight: X, bias: X | undefined): X;
+  add(a: X, b: X): X;
+  mul(a: X, b: X): X;
   /** (N, C) -> (C): rows added in order. */
-  columnSum(x: Tensor): Tensor;
+  columnSum(x: X): X;
   /** (x - mean) / sqrt(variance + eps) * weight + bias over the rows of x (N, C). Ba et al. 2016, arXiv:1607.06450. */
-  layerNorm(x: Tensor, weight: Tensor, bias: Tensor | undefined, eps: number): { y: Tensor; saved: NormSaved };
-  layerNormBackward(dy: Tensor, saved: NormSaved, weight: Tensor): { dx: Tensor; dWeight: Tensor; dBias: Tensor };
+  layerNorm(x: X, weight: X, bias: X | undefined, eps: number): { y: X; saved: NormSaved<X> };
+  layerNormBackward(dy: X, saved: NormSaved<X>, weight: X): { dx: X; dWeight: X; dBias: X };
   /** y = gelu(x) and slope = gelu'(x). Hendrycks & Gimpel 2016, arXiv:1606.08415. */
-  gelu(x: Tensor, activation: ModelConfig["activation"]): { y: Tensor; slope: Tensor };
+  gelu(x: X, activation: ModelConfig["activation"]): { y: X; slope: X };
   /**
    * Causal softmax(q k^T / sqrt(D)) v from qkv (N, 3C) to (N, C).
    * @param mask (B*H, T, T) factors on the probabilities, or none. Vaswani et al. 2017, arXiv:1706.03762.
    */
-  attention(qkv: Tensor, heads: Heads, mask: Tensor | undefined): { y: Tensor; saved: AttentionSaved };
+  attention(qkv: X, heads: Heads, mask: X | undefined): { y: X; saved: AttentionSaved<X> };
   /** dy (N, C) -> gradient of qkv (N, 3C) */
-  attentionBackward(dy: Tensor, saved: AttentionSaved, heads: Heads): Tensor;
+  attentionBackward(dy: X, saved: AttentionSaved<X>, heads: Heads): X;
   /**
    * losses (N) = logsumexp(row) - row[target] and dLogits (N, V) = scale * (softmax(row) - one at target), without a
    * one-hot. Consumes logits (N, V).
    */
-  crossEntropy(logits: Tensor, targets: Int32Array, scale: number): { losses: Tensor; dLogits: Tensor };
+  crossEntropy(logits: X, targets: I, scale: number): { losses: X; dLogits: X };
   /** Rows of table (V, C) by id: (N, C). */
-  gather(table: Tensor, ids: Int32Array): Tensor;
+  gather(table: X, ids: I): X;
   /** (V, C) that holds at row v the sum of those rows of x (N, C) whose id is v. */
-  scatterAdd(x: Tensor, ids: Int32Array, V: number): Tensor;
+  scatterAdd(x: X, ids: I, V: number): X;
 }
-
-const int32 = (ids: Int32Array): Tensor => tf.tensor1d(ids, "int32");
-
-/** (N, P * C) -> (P * B * H, T, D): part, sequence and head first. */
-export function splitHeads(x: Tensor, parts: number, { B, T, H, D }: Heads): Tensor {
-  return tf.reshape(tf.transpose(tf.reshape(x, [B, T, parts, H, D]), [2, 0, 3, 1, 4]), [parts * B * H, T, D]);
-}
-
-/** The inverse of `splitHeads`. */
-export function mergeHeads(x: Tensor, parts: number, { B, T, H, D }: Heads): Tensor {
-  return tf.reshape(tf.transpose(tf.reshape(x, [parts, B, H, T, D]), [1, 3, 0, 2, 4]), [B * T, parts * H * D]);
-}
-
-/** (T, S): 0 where query t, which stands at S - T + t, may look, and very low where it may not. */
-export function causalBias(T: number, S: number): Tensor {
-  return scope(() => {
-    const query = tf.reshape(tf.range(S - T, S), [T, 1]);
-    return tf.mul(tf.cast(tf.less(query, tf.reshape(tf.range(0, S), [1, S])), "float32"), -1e30);
-  });
-}
-
-export const portableOps: Ops = {
-  matMul: (a, b, transposeA, transposeB) => tf.matMul(a, b, transposeA, transposeB),
-
-  linear(x, weight, bias) {
-    const y = this.matMul(x, weight, false, false);
-    return bias ? tf.add(y, bias) : y;
-  },
-
-  add: (a, b) => tf.add(a, b),
-  mul: (a, b) => tf.mul(a, b),
-  columnSum: (x) => tf.sum(x, 0),
-
-  layerNorm(x, weight, bias, eps) {
-    const centred = tf.sub(x, tf.mean(x, 1, true));
-    const rstd = tf.rsqrt(tf.add(tf.mean(tf.square(centred), 1, true), eps));
-    const normed = tf.mul(centred, rstd);
-    const scaled = tf.mul(normed, weight);
-    return { y: bias ? tf.add(scaled, bias) : scaled, saved: [normed, rstd] };
-  },
-
-  layerNormBackward(dy, saved, weight) {
-    const [normed, rstd] = saved as [Tensor, Tensor];
-    const dNormed = tf.mul(dy, weight);
-    const along = tf.mean(tf.mul(dNormed, normed), 1, true);
-    const inner = tf.sub(tf.sub(dNormed, tf.mean(dNormed, 1, true)), tf.mul(normed, along));
-    return { dx: tf.mul(inner, rstd), dWeight: this.columnSum(tf.mul(dy, normed)), dBias: this.columnSum(dy) };
-  },
-
-  gelu(x, activation) {
-    if (activation === "gelu") {
-      const phi = tf.mul(tf.add(tf.erf(tf.mul(x, Math.SQRT1_2)), 1), 0.5);
-      const density = tf.mul(tf.exp(tf.mul(tf.square(x), -0.5)), 1 / Math.sqrt(2 * Math.PI));
-      return { y: tf.mul(x, phi), slope: tf.add(phi, tf.mul(x, density)) };
-    }
-    // 0.5 x (1 + tanh(u)) = x sigmoid(2u), 2u = a x + b x^3: the sigmoid is the cheaper of the two everywhere.
-    const a = 2 * Math.sqrt(2 / Math.PI);
-    const b = 0.044715 * a;
-    const square = tf.square(x);
-    const gate = tf.sigmoid(tf.mul(x, tf.add(tf.mul(square, b), a)));
-    const steepness = tf.mul(tf.mul(x, tf.sub(1, gate)), tf.add(tf.mul(square, 3 * b), a));
-    return { y: tf.mul(x, gate), slope: tf.mul(gate, tf.add(steepness, 1)) };
-  },
-
-  attention(qkv, heads, mask) {
-    const [q, k, v] = tf.split(splitHeads(qkv, 3, heads), 3) as [Tensor, Tensor, Tensor];
-    const scores = tf.mul(this.matMul(q, k, false, true), 1 / Math.sqrt(heads.D));
-    const probabilities = tf.softmax(tf.add(scores, causalBias(heads.T, heads.T)));
-    const dropped = mask ? tf.mul(probabilities, mask) : probabilities;
-    const y = mergeHeads(this.matMul(dropped, v, false, false), 1, heads);
-    return { y, saved: { q, k, v, probabilities, dropped } };
-  },
-
-  attentionBackward(dy, saved, heads) {
-    const { q, k, v, probabilities, dropped } = saved as Record<"q" | "k" | "v" | "probabilities" | "dropped", Tensor>;
-    const dOut = splitHeads(dy, 1, heads);
-    const dV = this.matMul(dropped, dOut, true, false);
-    // With p the probabilities, m the mask and g the gradient of p m: dp = g m, so p dp = (p m) g needs no mask.
-    const flow = tf.mul(dropped, this.matMul(dOut, v, false, true));
-    const dScores = tf.sub(flow, tf.mul(probabilities, tf.sum(flow, -1, true)));
-    const scaled = tf.mul(dScores, 1 / Math.sqrt(heads.D));
-    const dQ = this.matMul(scaled, k, false, false);
-    const dK = this.matMul(scaled, q, true, false);
-    return mergeHeads(tf.concat([dQ, dK, dV], 0), 3, heads);
-  },
-
-  crossEntropy(logits, targets, scale) {
-    const [N, V] = logits.shape as [number, number];
-    const at = int32(targets.map((target, n) => n * V + target));
-    const shifted = tf.sub(logits, tf.max(logits, 1, true));
-    logits.dispose();
-    const exps = tf.exp(shifted);
-    const sums = tf.sum(exps, 1, true);
-    const losses = tf.sub(tf.reshape(tf.log(sums), [N]), tf.gather(tf.reshape(shifted, [N * V]), at));
-    const ones = tf.scatterND(tf.reshape(at, [N, 1]), tf.fill([N], scale), [N * V]);
-    const dLogits = tf.sub(tf.mul(exps, tf.div(scale, sums)), tf.reshape(ones, [N, V]));
-    return { losses, dLogits };
-  },
-
-  gather: (table, ids) => tf.gather(table, int32(ids)),
-  scatterAdd: (x, ids, V) => tf.unsortedSegmentSum(x, int32(ids) as tf.Tensor1D, V),
-};

@@ -7,7 +7,8 @@ import { EngineError, messageOf } from "../../../shared/errors.ts";
 import { type Layout, layoutOf } from "../../../shared/family/layout.ts";
 import type { ModelConfig } from "../../../shared/model.ts";
 import { checkIds, checkLength, checkTargets, checkTokens } from "../check.ts";
-import type { Engine, EngineKind, EngineOptions, Generation, ShardPosition } from "../contract.ts";
+import type { Engine, EngineKind, EngineOptions, Generation } from "../contract.ts";
+import { type ShardGradient, shardByShard } from "../shards.ts";
 
 /** What worker/engine/native/core/addon.cpp exports for this file. Its methods check their arguments and settle when done. */
 interface CoreConfig extends ModelConfig {
@@ -97,6 +98,7 @@ class NativeEngine implements Engine {
   readonly device: string;
   readonly model: ModelConfig;
   readonly plannedBytes: number;
+  readonly gradient: Engine["gradient"];
   readonly #addon: EngineAddon;
   readonly #core: CoreModel;
   readonly #layout: Layout;
@@ -107,6 +109,7 @@ class NativeEngine implements Engine {
   /** @throws what the addon throws, or EngineError */
   constructor(addon: EngineAddon, options: EngineOptions) {
     const config = coreConfig(options);
+    this.gradient = shardByShard(options, (...shard) => this.#shard(...shard));
     this.model = options.model;
     this.#addon = addon;
     this.#layout = layoutOf(options.model);
@@ -131,16 +134,7 @@ class NativeEngine implements Engine {
     await inCore(() => this.#core.setWeights(weights));
   }
 
-  async gradient(
-    tokens: Int32Array,
-    targets: Int32Array,
-    rows: number,
-    at: ShardPosition,
-    out: Float32Array,
-  ): Promise<number> {
-    this.#check(tokens, rows);
-    checkTargets(this.model, tokens, targets);
-    checkLength("out", out.length, this.#layout.size);
+  async #shard(...[tokens, targets, rows, at, out]: Parameters<ShardGradient>): Promise<number> {
     const position = Uint32Array.of(...keyOf(at.seed, stream.dropout), at.step, at.shard);
     await inCore(() => this.#core.gradient(tokens, targets, rows, position, out, this.#loss));
     return this.#loss[0]!;

@@ -1,7 +1,7 @@
 // What the tfjs engine asks of a backend. The model is written once, in engine/model/; a backend is its way to start,
 // to move numbers in and out, and those operations that it does better than the portable ones.
 import type { EngineOptions } from "../contract.ts";
-import type { Ops, Tensor } from "../model/ops.ts";
+import type { Tensor, TfjsOps } from "./ops.ts";
 
 export type BackendName = Exclude<NonNullable<EngineOptions["backend"]>, "auto">;
 
@@ -11,7 +11,7 @@ export interface Backend {
   readonly arithmetic: string;
   /** For people: "WebAssembly SIMD, 1 thread". */
   readonly device: string;
-  readonly ops: Ops;
+  readonly ops: TfjsOps;
   /** Bytes that are free now; the engine refuses to start when its plan is above, unless told another limit. */
   readonly memoryLimitBytes: number;
   /** Bytes that can be addressed at all, whatever limit was asked for. */

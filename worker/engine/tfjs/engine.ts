@@ -7,14 +7,15 @@ import type { Layout } from "../../../shared/family/layout.ts";
 import { layoutOf } from "../../../shared/family/layout.ts";
 import type { ModelConfig } from "../../../shared/model.ts";
 import { checkLength, checkTargets, checkTokens } from "../check.ts";
-import type { Engine, EngineKind, EngineOptions, Generation, ShardPosition } from "../contract.ts";
+import type { Engine, EngineKind, EngineOptions, Generation } from "../contract.ts";
 import * as network from "../model/model.ts";
 import type { Net, Pass } from "../model/net.ts";
 import type { Tensor } from "../model/ops.ts";
-import { scope } from "../model/ops.ts";
+import { type ShardGradient, type ShardPosition, shardByShard } from "../shards.ts";
 import type { Backend } from "./backend.ts";
 import { chooseBackend, openBackend } from "./choose.ts";
 import { TfjsGeneration } from "./generation.ts";
+import { scope, type Tensor as TfjsTensor } from "./ops.ts";
 import { plannedBytes } from "./plan.ts";
 
 export const tfjs: EngineKind = {
@@ -32,16 +33,18 @@ export class TfjsEngine implements Engine {
   readonly device: string;
   readonly model: ModelConfig;
   readonly plannedBytes: number;
+  readonly gradient: Engine["gradient"];
   readonly #backend: Backend;
   readonly #layout: Layout;
   readonly #maxRows: number;
   readonly #recompute: boolean;
   readonly #generations = new Set<Generation>();
-  #weights: Record<string, Tensor> | undefined;
+  #weights: Record<string, TfjsTensor> | undefined;
 
   /** @throws EngineError when the plan does not fit the memory */
   constructor(options: EngineOptions, backend: Backend) {
     const { model, maxRows } = options;
+    this.gradient = shardByShard(options, (...shard) => this.#shard(...shard));
     this.#backend = backend;
     this.#layout = layoutOf(model);
     this.#maxRows = maxRows;
@@ -74,29 +77,20 @@ export class TfjsEngine implements Engine {
     );
   }
 
-  async gradient(
-    tokens: Int32Array,
-    targets: Int32Array,
-    rows: number,
-    at: ShardPosition,
-    out: Float32Array,
-  ): Promise<number> {
-    const T = checkTokens(this.model, this.#maxRows, "tokens", tokens, rows);
-    checkTargets(this.model, tokens, targets);
-    checkLength("gradient", out.length, this.#layout.size);
+  async #shard(...[tokens, targets, rows, at, out]: Parameters<ShardGradient>): Promise<number> {
     const losses = new Float32Array(tokens.length);
     const taken: (Promise<void> | undefined)[] = [];
     const pass: Pass = {
-      heads: this.#heads(rows, T),
+      heads: this.#heads(rows, tokens.length / rows),
       mask: (site, shape) => this.#mask(at, site, shape),
       emit: (name, gradient) => {
         const { offset, size } = this.#layout.byName.get(name)!;
-        taken.push(this.#backend.take(gradient, out.subarray(offset, offset + size)));
+        taken.push(this.#take(gradient, out.subarray(offset, offset + size)));
       },
     };
     scope(() => {
       network.gradient(this.#net(), pass, tokens, targets, this.#recompute, (part, from) => {
-        taken.push(this.#backend.take(part, losses.subarray(from, from + part.size)));
+        taken.push(this.#take(part, losses.subarray(from, from + part.shape[0]!)));
       });
     });
     await Promise.all(taken);
@@ -108,8 +102,8 @@ export class TfjsEngine implements Engine {
     checkTargets(this.model, tokens, targets);
     const losses = new Float32Array(tokens.length);
     await this.#eachLogits(tokens, rows, T, (logits, from, count) => {
-      const part = this.#backend.ops.crossEntropy(logits, targets.subarray(from, from + count), 1).losses;
-      return this.#backend.take(part, losses.subarray(from, from + count));
+      const part = this.#backend.ops.crossEntropy(logits as TfjsTensor, targets.subarray(from, from + count), 1).losses;
+      return this.#take(part, losses.subarray(from, from + count));
     });
     return Float32Array.from({ length: rows }, (_, row) => mean(losses.subarray(row * T, (row + 1) * T)));
   }
@@ -119,7 +113,7 @@ export class TfjsEngine implements Engine {
     const V = this.model.vocabSize;
     const out = new Float32Array(tokens.length * V);
     await this.#eachLogits(tokens, rows, T, (logits, from, count) =>
-      this.#backend.take(logits, out.subarray(from * V, (from + count) * V)),
+      this.#take(logits, out.subarray(from * V, (from + count) * V)),
     );
     return out;
   }
@@ -130,7 +124,7 @@ export class TfjsEngine implements Engine {
     const out = new Float32Array(tokens.length * this.model.nEmbd);
     const taken: (Promise<void> | undefined)[] = [];
     scope(() => {
-      taken.push(this.#backend.take(network.hidden(this.#net(), this.#reading(rows, T), tokens), out));
+      taken.push(this.#take(network.hidden(this.#net(), this.#reading(rows, T), tokens), out));
     });
     await Promise.all(taken);
     return out;
@@ -157,6 +151,11 @@ export class TfjsEngine implements Engine {
   #net(): Net {
     if (!this.#weights) throw new EngineError("engine tfjs: setWeights has not been called");
     return { model: this.model, ops: this.#backend.ops, weights: this.#weights };
+  }
+
+  /** A tensor that the model handed over: tfjs's own, since its operations made it. */
+  #take(tensor: Tensor, out: Float32Array): Promise<void> | undefined {
+    return this.#backend.take(tensor as TfjsTensor, out);
   }
 
   #heads(B: number, T: number): Pass["heads"] {

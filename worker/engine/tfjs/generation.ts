@@ -6,9 +6,9 @@ import { checkIds } from "../check.ts";
 import type { Generation } from "../contract.ts";
 import { embedAt, headLogits, hiddenOf } from "../model/model.ts";
 import type { Net } from "../model/net.ts";
-import type { Tensor } from "../model/ops.ts";
-import { causalBias, free, mergeHeads, scope, splitHeads } from "../model/ops.ts";
+import type { Tensor as ModelTensor } from "../model/ops.ts";
 import type { Backend } from "./backend.ts";
+import { causalBias, free, mergeHeads, scope, splitHeads, type Tensor } from "./ops.ts";
 
 /** Keys and values (H, S, D) of one row in one block. */
 interface Past {
@@ -100,10 +100,11 @@ export class TfjsGeneration implements Generation {
 
   /** Logits (fed, V) after the last token of each fed row. ids: all fed tokens; last: where each row's end. */
   #after(tokens: readonly Int32Array[], fed: readonly number[], ids: Int32Array, last: Int32Array): Tensor {
-    const { ops, model } = this.#net;
+    const { model } = this.#net;
+    const { ops } = this.#backend;
     if (model.family === "bigram")
       return ops.gather(
-        this.#net.weights["token_embedding_table.weight"]!,
+        this.#net.weights["token_embedding_table.weight"] as Tensor,
         ids.filter((_, i) => last.includes(i)),
       );
     const positions = Int32Array.from(
@@ -113,15 +114,16 @@ export class TfjsGeneration implements Generation {
       heads: { B: 1, T: ids.length, H: model.nHead, D: model.nEmbd / model.nHead },
       mask: () => undefined,
       emit: () => {},
-      cached: (l: number, qkv: Tensor) => this.#attend(tokens, fed, l, qkv),
+      cached: (l: number, qkv: ModelTensor) => this.#attend(tokens, fed, l, qkv as Tensor),
     };
     const hidden = hiddenOf(this.#net, pass, embedAt(this.#net, ids, positions));
-    return headLogits(this.#net, ops.gather(hidden, last));
+    return headLogits(this.#net, ops.gather(hidden as Tensor, last)) as Tensor;
   }
 
   /** Attention of the fed tokens (N, 3C) over their rows' past and themselves, which join the past. */
   #attend(tokens: readonly Int32Array[], fed: readonly number[], l: number, qkv: Tensor): Tensor {
-    const { ops, model } = this.#net;
+    const { model } = this.#net;
+    const { ops } = this.#backend;
     const H = model.nHead;
     const D = model.nEmbd / H;
     let from = 0;

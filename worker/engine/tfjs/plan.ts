@@ -2,7 +2,7 @@
 // heap or card in the middle of a run is a lost run.
 import { layoutOf } from "../../../shared/family/layout.ts";
 import type { ModelConfig } from "../../../shared/model.ts";
-import { headSlice } from "../model/model.ts";
+import { headSlice } from "./ops.ts";
 
 /**
  * Bytes at the worst moment of gradient() over `rows` sequences of blockSize tokens: a block's backward pass, or the

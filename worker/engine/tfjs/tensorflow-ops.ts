@@ -1,14 +1,13 @@
 // Operations for which TensorFlow has a kernel that tfjs does not show, called by name through tfjs-node's addon.
 import * as tf from "@tensorflow/tfjs-core";
 import type { EngineOptions } from "../contract.ts";
-import type { Ops, Tensor } from "../model/ops.ts";
-import { portableOps } from "../model/ops.ts";
+import { portableOps, type Tensor, type TfjsOps } from "./ops.ts";
 import type { Attribute, NodeBackend } from "./tensorflow-load.ts";
 
 /** TensorFlow's number for bfloat16 (types.proto); tfjs has no such type. */
 const TF_BFLOAT16 = 14;
 
-export function tensorflowOps(precision: EngineOptions["precision"]): Ops {
+export function tensorflowOps(precision: EngineOptions["precision"]): TfjsOps {
   const backend = tf.backend() as NodeBackend;
   const { TF_ATTR_BOOL, TF_ATTR_TYPE, TF_FLOAT, TF_INT32 } = backend.binding;
   const flag = (name: string, value: boolean): Attribute => ({ name, type: TF_ATTR_BOOL, value });

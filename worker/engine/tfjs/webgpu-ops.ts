@@ -1,8 +1,7 @@
 // Two of tfjs's WebGPU kernels let workgroups add floats to one place by atomics, in the order in which they happen to
 // come, so that the same call gives other bits every time. Here are their replacements with one order. Twins: ops.ts.
 import * as tf from "@tensorflow/tfjs-core";
-import type { Ops, Tensor } from "../model/ops.ts";
-import { portableOps } from "../model/ops.ts";
+import { portableOps, type Tensor, type TfjsOps } from "./ops.ts";
 
 /** A compute shader in the form that tfjs compiles and caches; it declares `result`, `uniforms` and the inputs. */
 interface Program {
@@ -63,7 +62,7 @@ const scatterAdd = (V: number, C: number): Program => ({
     }`,
 });
 
-export function webgpuOps(): Ops {
+export function webgpuOps(): TfjsOps {
   const backend = tf.backend() as WebgpuBackend;
   return {
     ...portableOps,

@@ -2,7 +2,7 @@
 // it. A view dies when the heap grows, so make every output before taking the first view.
 import * as tf from "@tensorflow/tfjs-core";
 import { EngineError } from "../../../../shared/errors.ts";
-import type { Tensor } from "../../model/ops.ts";
+import type { Tensor } from "../ops.ts";
 
 /** WebAssembly has 32-bit addresses; the last page is never handed out. */
 export const heapEnd = 2 ** 32 - 65_536;

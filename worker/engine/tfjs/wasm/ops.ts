@@ -1,16 +1,15 @@
 // Operations for which a plain loop over the wasm heap beats a chain of tfjs kernels, each of which would write a whole
-// temporary tensor. Sums are accumulated in float64, which JavaScript computes in anyway. Twins: ops.ts.
-import { geluExact } from "../../model/normal.ts";
-import type { Ops } from "../../model/ops.ts";
-import { portableOps } from "../../model/ops.ts";
+// temporary tensor. Sums are accumulated in float64, which JavaScript computes in anyway. Twins: ../ops.ts.
+import { portableOps, type TfjsOps } from "../ops.ts";
 import type { WasmHeap } from "./heap.ts";
+import { geluExact } from "./normal.ts";
 import { wasmProducts } from "./products.ts";
 
-export function wasmOps(heap: WasmHeap): Ops {
+export function wasmOps(heap: WasmHeap): TfjsOps {
   return { ...portableOps, ...wasmProducts(heap), ...rowOps(heap), ...vocabularyOps(heap) };
 }
 
-function rowOps(heap: WasmHeap): Pick<Ops, "columnSum" | "layerNorm" | "layerNormBackward" | "gelu"> {
+function rowOps(heap: WasmHeap): Pick<TfjsOps, "columnSum" | "layerNorm" | "layerNormBackward" | "gelu"> {
   return {
     columnSum(x) {
       const C = x.shape[1]!;
@@ -84,7 +83,7 @@ function rowOps(heap: WasmHeap): Pick<Ops, "columnSum" | "layerNorm" | "layerNor
   };
 }
 
-function vocabularyOps(heap: WasmHeap): Pick<Ops, "crossEntropy" | "scatterAdd"> {
+function vocabularyOps(heap: WasmHeap): Pick<TfjsOps, "crossEntropy" | "scatterAdd"> {
   return {
     crossEntropy(logits, targets, scale) {
       const [N, V] = logits.shape as [number, number];

@@ -1,15 +1,15 @@
 // The operations that are matrix products, on wasm: all through one kernel that takes any strides, so that nothing is
 // transposed, and attention reads and writes each head in its place among the others. The half that the causal mask
-// hides is skipped, stripe by stripe. Twins: ops.ts.
-import type { Heads, Ops, Tensor } from "../../model/ops.ts";
-import { portableOps } from "../../model/ops.ts";
+// hides is skipped, stripe by stripe. Twins: ../ops.ts.
+import type { Heads } from "../../model/ops.ts";
+import { portableOps, type Tensor, type TfjsOps } from "../ops.ts";
 import { compileGemm, type Matrix, scratchBytes } from "./gemm.ts";
 import type { WasmHeap } from "./heap.ts";
 
 /** Queries that are computed together, up to the last key that the last of them sees. */
 const stripe = 32;
 
-export function wasmProducts(heap: WasmHeap): Pick<Ops, "matMul" | "linear" | "attention" | "attentionBackward"> {
+export function wasmProducts(heap: WasmHeap): Pick<TfjsOps, "matMul" | "linear" | "attention" | "attentionBackward"> {
   const gemm = compileGemm(heap.memory, heap.reserve(scratchBytes));
 
   /** Calls `each` with where (in floats) each head of each row begins: in (N, C), in (N, 3C), in (B*H, T, T). */
