@@ -1,8 +1,8 @@
 // Checkpoints beside training: a copy of the run's state is written while the next steps go on, one at a time, the
 // newest and the marked ones are kept.
-import type { Logger } from "pino";
 import { type Snapshot, writeCheckpoint } from "../shared/checkpoint/checkpoint.ts";
 import { mark, prune } from "../shared/checkpoint/rundir.ts";
+import type { Journal } from "./journal.ts";
 import { CheckpointShelf } from "./shelf.ts";
 
 export class Archive {
@@ -11,15 +11,15 @@ export class Archive {
   best: number | undefined;
   readonly #runDir: string;
   readonly #keep: number;
-  readonly #log: Logger;
+  readonly #journal: Journal;
   #writing: Promise<void> = Promise.resolve();
   #newest = -1;
 
   /** @param best validation loss of the best checkpoint so far, of a run that is resumed */
-  constructor(runDir: string, keep: number, log: Logger, best?: number) {
+  constructor(runDir: string, keep: number, journal: Journal, best?: number) {
     this.#runDir = runDir;
     this.#keep = keep;
-    this.#log = log;
+    this.#journal = journal;
     this.best = best;
     this.shelf = new CheckpointShelf(runDir);
   }
@@ -48,7 +48,7 @@ export class Archive {
   }
 
   async refresh(): Promise<void> {
-    await this.shelf.refresh((why) => this.#log.warn(why));
+    await this.shelf.refresh((why) => this.#journal.log.warn(why));
   }
 
   async #write(snapshot: Snapshot, isFinal: boolean): Promise<void> {
@@ -62,6 +62,6 @@ export class Archive {
     });
     await prune(this.#runDir, this.#keep);
     await this.refresh();
-    this.#log.info({ step, path, best: isBest, final: isFinal }, `checkpoint ${path}`);
+    this.#journal.tell("checkpoint", `checkpoint ${path}`, { step, path, best: isBest, final: isFinal });
   }
 }

@@ -1,17 +1,40 @@
-// The loss curve of a run in bounded memory: when the list is full every second point goes and from then on only
-// every 2nd, 4th, 8th ... step is kept, and the first, where it began. Validation points are thinned on their own.
+// The curves of a run in bounded memory: when the list is full every second point goes and from then on only every
+// 2nd, 4th, 8th ... step is kept, and the first, where it began. Validation points are thinned on their own.
+import { z } from "zod";
+
+const number = z.number();
+
+/** One step, as GET /history and history.json give it. */
+const trainColumns = ["step", "seconds", "lossNats", "gradientNorm", "learningRate", "tokensPerSec"] as const;
+const validationColumns = ["step", "seconds", "valLossNats"] as const;
 
 export interface HistoryPoint {
   readonly step: number;
+  /** Since the run's first step, without the times in which no coordinator was there. */
+  readonly seconds: number;
   readonly lossNats: number;
   readonly gradientNorm: number;
   readonly learningRate: number;
+  readonly tokensPerSec: number;
 }
 
 export interface ValPoint {
   readonly step: number;
+  readonly seconds: number;
   readonly valLossNats: number;
 }
+
+const columnsOf = <const K extends string>(names: readonly K[]) =>
+  z.object(Object.fromEntries(names.map((name) => [name, z.array(number)])) as Record<K, z.ZodArray<z.ZodNumber>>);
+
+/** Points by column: a quarter of the bytes of a list of objects. */
+export const curvesSchema = z.object({
+  /** Every so many steps a point; those between are gone. */
+  stride: z.int().min(1),
+  train: columnsOf(trainColumns),
+  validation: columnsOf(validationColumns),
+});
+export type Curves = z.infer<typeof curvesSchema>;
 
 export class History {
   readonly #capacity: number;
@@ -21,8 +44,25 @@ export class History {
   #val: ValPoint[] = [];
 
   /** @param capacity most points of each curve, at least 2 */
-  constructor(capacity = 2000) {
+  constructor(capacity = 4000) {
     this.#capacity = capacity;
+  }
+
+  /** The curves of a run up to a step, which goes on from there. */
+  static from({ stride, train, validation }: Curves, step: number): History {
+    const history = new History();
+    history.#stride = stride;
+    history.#train = train.step.flatMap((_, i) => (train.step[i]! <= step ? [pointOf(train, trainColumns, i)] : []));
+    history.#val = validation.step.flatMap((_, i) =>
+      validation.step[i]! <= step ? [pointOf(validation, validationColumns, i)] : [],
+    );
+    history.#last = history.#train.at(-1);
+    return history;
+  }
+
+  /** When the newest point was made, in seconds since the run's first step. */
+  get seconds(): number {
+    return Math.max(this.#last?.seconds ?? 0, this.#val.at(-1)?.seconds ?? 0);
   }
 
   /** Steps come in rising order; one that is not above the last (a resumed run went back) cuts the curve there. */
@@ -32,7 +72,7 @@ export class History {
       this.#val = this.#val.filter((p) => p.step < point.step);
     }
     this.#last = point;
-    if (point.step % this.#stride !== 0) return;
+    if (point.step % this.#stride !== 0 && this.#train.length > 0) return;
     this.#train.push(point);
     while (this.#train.length > this.#capacity) {
       this.#stride *= 2;
@@ -45,9 +85,22 @@ export class History {
     if (this.#val.length > this.#capacity) this.#val = this.#val.filter((_, i) => i % 2 === 0);
   }
 
-  /** Both curves, with the newest step always among them. */
-  points(): { train: HistoryPoint[]; validation: ValPoint[] } {
+  /** Both curves, the newest step always among them; with `after` only what came after that step. */
+  curves(after = -1): Curves {
     const newest = this.#last && this.#train.at(-1) !== this.#last ? [this.#last] : [];
-    return { train: [...this.#train, ...newest], validation: [...this.#val] };
+    const isAfter = (point: { step: number }): boolean => point.step > after;
+    return {
+      stride: this.#stride,
+      train: columns([...this.#train, ...newest].filter(isAfter), trainColumns),
+      validation: columns(this.#val.filter(isAfter), validationColumns),
+    };
   }
+}
+
+function columns<K extends string>(points: readonly Record<K, number>[], names: readonly K[]): Record<K, number[]> {
+  return Object.fromEntries(names.map((name) => [name, points.map((point) => point[name])])) as Record<K, number[]>;
+}
+
+function pointOf<K extends string>(from: Record<K, number[]>, names: readonly K[], i: number): Record<K, number> {
+  return Object.fromEntries(names.map((name) => [name, from[name][i] ?? 0])) as Record<K, number>;
 }

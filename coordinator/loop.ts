@@ -11,8 +11,8 @@ import type { WebSocket } from "ws";
 import { TreeSum, VectorPool } from "../shared/arithmetic/tree.ts";
 import type { VectorOps } from "../shared/arithmetic/vector.ts";
 import { checkpointName, type Moments } from "../shared/checkpoint/checkpoint.ts";
-import type { Options } from "../shared/config.ts";
-import { ConfigError } from "../shared/errors.ts";
+import { changedOptions, type Options } from "../shared/config.ts";
+import { ConfigError, messageOf } from "../shared/errors.ts";
 import type { Layout } from "../shared/family/layout.ts";
 import type { ModelConfig } from "../shared/model.ts";
 import { weftVersion } from "../shared/version.ts";
@@ -21,11 +21,13 @@ import { Archive } from "./archive.ts";
 import { Dispatch, Stopped } from "./crew/dispatch.ts";
 import type { Dataset, Split } from "./data/dataset.ts";
 import type { Sampler } from "./data/sampler.ts";
-import { History } from "./history.ts";
+import type { History } from "./history.ts";
+import { Journal } from "./journal.ts";
 import type { Ledger } from "./ledger.ts";
 import { Metrics } from "./metrics.ts";
 import { Optimizer } from "./optimizer/adamw.ts";
 import { learningRateAt } from "./optimizer/schedule.ts";
+import { EarlierRuns, writePast } from "./past.ts";
 import type { RunStatus } from "./status.ts";
 import { Stopwatch } from "./stopwatch.ts";
 
@@ -46,6 +48,8 @@ export interface RunSetup {
   /** Validation loss of the checkpoint that is resumed, where it has one. */
   readonly valLossNats?: number | undefined;
   readonly bestValLossNats?: number | undefined;
+  /** The curves up to `step`. */
+  readonly history: History;
   readonly dataset: Dataset;
   readonly sampler: Sampler;
   readonly ledger: Ledger;
@@ -65,7 +69,9 @@ export interface RunResult {
 
 export class TrainingRun {
   readonly metrics: Metrics;
-  readonly history = new History();
+  readonly history: History;
+  readonly journal: Journal;
+  readonly earlier: EarlierRuns;
   readonly dispatch: Dispatch;
   readonly #setup: RunSetup;
   readonly #optimizer: Optimizer;
@@ -80,17 +86,25 @@ export class TrainingRun {
   /** Of the last step; none before the first of this process. */
   #last: { lossNats: number; gradientNorm: number; learningRate: number } | undefined;
   #valLossNats: number | null = null;
+  #checkpointAsked = false;
+  /** Seconds of training before this process, and the moment from which it counts its own. */
+  readonly #trainedSeconds: number;
+  #trainingSince = performance.now();
 
   constructor(setup: RunSetup) {
     const { layout, options, ops, log } = setup;
     this.#setup = setup;
+    this.history = setup.history;
+    this.#trainedSeconds = setup.history.seconds;
+    this.journal = new Journal(log);
+    this.earlier = new EarlierRuns(options.out);
     this.#optimizer = new Optimizer(layout, options, ops, setup.moments);
     this.#pool = new VectorPool(layout.size);
     this.#sum = new TreeSum({ first: 0, count: options.shards }, this.#pool, ops);
     this.#step = setup.step;
     this.#valLossNats = setup.valLossNats ?? null;
     this.#digest = ops.digest(setup.weights);
-    this.#archive = new Archive(options.out, options.keepCheckpoints, log, setup.bestValLossNats);
+    this.#archive = new Archive(options.out, options.keepCheckpoints, this.journal, setup.bestValLossNats);
     this.dispatch = new Dispatch({
       timeoutMs: options.timeout * 1000,
       rows: options.batchSize / options.shards,
@@ -98,7 +112,7 @@ export class TrainingRun {
       arithmetic: setup.arithmetic,
       pool: this.#pool,
       ops,
-      log,
+      journal: this.journal,
     });
     this.metrics = new Metrics(() => this.status());
   }
@@ -117,7 +131,8 @@ export class TrainingRun {
   }
 
   async #train(): Promise<RunResult> {
-    const { options, weights, log } = this.#setup;
+    const { options, weights } = this.#setup;
+    this.journal.keep("started", `training from step ${this.#step} to ${options.steps}`, { step: this.#step });
     await this.#archive.refresh();
     this.dispatch.crew.broadcast(this.#step, weights);
     try {
@@ -128,10 +143,11 @@ export class TrainingRun {
         await this.#validateAndSave();
       }
       this.#state = "finished";
+      this.journal.keep("ended", `finished ${options.steps} steps`, { step: this.#step });
     } catch (error) {
       if (!(error instanceof Stopped)) throw error;
       this.#state = "stopping";
-      log.info({ step: this.#step }, `stopping after step ${this.#step}: ${error.message}`);
+      this.journal.tell("ended", `stopping after step ${this.#step}: ${error.message}`, { step: this.#step });
       const isNew = this.#step > Math.max(this.#setup.step, this.#archive.newest);
       if (isNew) await this.#checkpoint(null, false);
     }
@@ -151,6 +167,12 @@ export class TrainingRun {
   /** Leave the step in hand, write a checkpoint and let train() return. */
   stop(reason: string): void {
     this.dispatch.fail(new Stopped(reason));
+  }
+
+  /** Write a checkpoint after the step in hand. */
+  checkpointSoon(): void {
+    this.#checkpointAsked = true;
+    this.journal.tell("asked", "a checkpoint was asked for: it is written after this step", { step: this.#step });
   }
 
   /** A worker has connected. @param isLocal from this machine, or by way of it */
@@ -174,8 +196,9 @@ export class TrainingRun {
   async #trainStep(): Promise<void> {
     const { options, weights, ops, sampler, ledger, log } = this.#setup;
     this.#watch.begin();
+    if (this.#last === undefined) this.#trainingSince = performance.now();
     this.#state = "training";
-    const { losses, parts } = await this.#watch.timeAsync("compute", () =>
+    const { losses, parts, unitsByWorker } = await this.#watch.timeAsync("compute", () =>
       this.dispatch.gather({
         purpose: "train",
         step: this.#step,
@@ -201,11 +224,13 @@ export class TrainingRun {
     this.#watch.time("broadcast", () => this.dispatch.crew.broadcast(this.#step, weights));
     await ledger.append({ step: this.#step, parts, ...this.#last, weights: this.#digest });
 
-    const { seconds, phases } = this.#watch.end();
+    const { seconds, phases } = this.#watch.end(unitsByWorker);
     this.metrics.observeStep(seconds, phases);
-    this.history.addStep({ step: this.#step, ...this.#last });
-    const tokensPerSec = Math.round((options.batchSize * options.blockSize) / this.#watch.stepSeconds!);
-    log.info({ step: this.#step, ...this.#last, tokensPerSec, workers: this.dispatch.crew.size }, "step");
+    const { stepSeconds } = this.#watch;
+    const tokensPerSec = Math.round((options.batchSize * options.blockSize) / stepSeconds!);
+    this.history.addStep({ step: this.#step, seconds: this.#seconds, ...this.#last, tokensPerSec });
+    const etaSeconds = stepSeconds! * (options.steps - this.#step);
+    log.info({ step: this.#step, ...this.#last, tokensPerSec, etaSeconds, workers: this.dispatch.crew.size }, "step");
   }
 
   /** What is due after a step. */
@@ -218,12 +243,20 @@ export class TrainingRun {
       this.#state = "evaluating";
       valLossNats = await this.#betweenSteps("eval", () => this.#validationLoss());
       this.#valLossNats = valLossNats;
-      this.history.addValidation({ step: this.#step, valLossNats });
+      this.history.addValidation({ step: this.#step, seconds: this.#seconds, valLossNats });
+      this.journal.keep("evaluation", `validation loss ${valLossNats.toFixed(4)} after step ${this.#step}`, {
+        step: this.#step,
+      });
       log.info({ step: this.#step, valLossNats }, "validation");
     }
     const isBest = valLossNats !== null && valLossNats < (this.#archive.best ?? Number.POSITIVE_INFINITY);
-    if (due(options.checkpointInterval) || isBest)
+    if (due(options.checkpointInterval) || isBest || this.#checkpointAsked)
       await this.#betweenSteps("checkpoint", () => this.#checkpoint(valLossNats, isLast));
+  }
+
+  /** Of training, since the run's first step, without the times in which no coordinator was there. */
+  get #seconds(): number {
+    return this.#trainedSeconds + (performance.now() - this.#trainingSince) / 1000;
   }
 
   /** A phase that comes after its step has been counted. */
@@ -250,7 +283,9 @@ export class TrainingRun {
 
   async #checkpoint(valLossNats: number | null, isFinal: boolean): Promise<void> {
     const { options, model, weights, ledger, dataset } = this.#setup;
+    this.#checkpointAsked = false;
     await ledger.sync();
+    await this.#savePast();
     await this.#archive.write(
       {
         model,
@@ -275,6 +310,16 @@ export class TrainingRun {
     );
   }
 
+  /** The curves beside the checkpoint that they lead to. */
+  async #savePast(): Promise<void> {
+    const { options, model, log } = this.#setup;
+    const tokensPerStep = options.batchSize * options.blockSize;
+    const about = { model: summaryOf(model), steps: options.steps, tokensPerStep, options: changedOptions(options) };
+    await writePast(options.out, { ...about, ...this.history.curves() }).catch((error) =>
+      log.warn(`the curves for the page could not be saved: ${messageOf(error)}`),
+    );
+  }
+
   /** (starts.length, T + 1) token ids in the narrowest type that holds them. */
   async #windows(split: Split, starts: readonly number[]): Promise<Uint16Array | Uint32Array> {
     const { model, dataset } = this.#setup;
@@ -286,6 +331,23 @@ export class TrainingRun {
       ids.set(row, index * row.length);
     }
     return ids;
+  }
+
+  /** What does not change in a run: its options, those that are not at their defaults by name, and its data. */
+  about() {
+    const { options, dataset } = this.#setup;
+    return {
+      options,
+      changed: Object.keys(changedOptions(options)),
+      data: {
+        name: dataset.name,
+        tokenizer: dataset.tokenizer.name,
+        vocabulary: dataset.tokenizer.vocabSize,
+        trainTokens: dataset.train.length,
+        validationTokens: dataset.val.length,
+        sha256: dataset.fingerprint,
+      },
+    };
   }
 
   /** What anyone may see of the run, now. */
@@ -320,10 +382,17 @@ export class TrainingRun {
       phaseSeconds,
       leases: { ...this.dispatch.counts },
       ...this.dispatch.crew.bytes(),
-      workers: this.dispatch.crew.status(this.#step, this.dispatch.leases, tokensPerStep / options.shards),
+      workers: this.dispatch.crew.status(this.#step, this.dispatch.leases, this.#tokensPerSecByWorker()),
+      gone: this.dispatch.crew.gone(),
       checkpoints: this.shelf.list(Date.now()),
       weightsDigest: this.#digest,
     };
+  }
+
+  #tokensPerSecByWorker(): Map<string, number> {
+    const { batchSize, blockSize, shards } = this.#setup.options;
+    const speeds = [...this.#watch.unitsPerSecond];
+    return new Map(speeds.map(([worker, units]) => [worker, (units * batchSize * blockSize) / shards]));
   }
 }
 

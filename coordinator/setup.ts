@@ -17,8 +17,10 @@ import { NoTokenizerError, openTokenizerOf, tokenizerNamed } from "../shared/tok
 import type { Tokenizer } from "../shared/tokenizers/tokenizer.ts";
 import { openDataset } from "./data/dataset.ts";
 import { fileSampler, randomSampler } from "./data/sampler.ts";
+import { History } from "./history.ts";
 import { Ledger, ledgerStart } from "./ledger.ts";
 import type { RunSetup } from "./loop.ts";
+import { readPast } from "./past.ts";
 
 /**
  * @param substitute where `shakespeare` cannot be had, train on another book instead of refusing
@@ -61,10 +63,17 @@ export async function setUpRun(given: Options, log: Logger, substitute: boolean)
     sampler: options.windowsFile
       ? await fileSampler(options.windowsFile, options.batchSize, options.steps, positions)
       : randomSampler(options.seed, options.batchSize, positions),
+    history: await historyOf(options.out, resumed?.state.step, log),
     ledger: await Ledger.open(options.out, resumed?.state.ledger ?? ledgerStart),
     ops: bestOps(),
     log,
   };
+}
+
+/** The curves that a resumed run goes on with. */
+async function historyOf(out: string, step: number | undefined, log: Logger): Promise<History> {
+  const past = step === undefined ? undefined : await readPast(out, (why) => log.warn(why));
+  return past ? History.from(past, step!) : new History();
 }
 
 /** The checkpoint that --resume goes on from; a new run must not write into an old one's folder. */

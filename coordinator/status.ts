@@ -26,11 +26,21 @@ const workerSchema = z.object({
   step: count,
   leasesHeld: count,
   shardsDone: count,
+  /** What it gave the run over the last steps: all workers together make the run's speed. */
   tokensPerSec: measured,
   bytesIn: bytes,
   bytesOut: bytes,
   roundTripMs: measured,
   connectedSeconds: seconds,
+});
+
+const goneSchema = z.object({
+  id: z.string(),
+  host: z.string(),
+  device: z.string(),
+  shardsDone: count,
+  at: z.iso.datetime(),
+  why: z.string(),
 });
 
 export const checkpointSchema = z
@@ -86,12 +96,15 @@ export const statusSchema = z.object({
   bytesIn: bytes,
   bytesOut: bytes,
   workers: z.array(workerSchema),
+  /** Workers that left and have not come back, the last first. */
+  gone: z.array(goneSchema),
   checkpoints: z.array(checkpointSchema),
   /** sha256 of the weights after `step`, when the loop has taken it. */
   weightsDigest: z.string().nullable(),
 });
 
 export type WorkerStatus = z.infer<typeof workerSchema>;
+export type GoneWorker = z.infer<typeof goneSchema>;
 export type CheckpointStatus = z.infer<typeof checkpointSchema>;
 export type RunStatus = z.infer<typeof statusSchema>;
 

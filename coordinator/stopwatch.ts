@@ -8,6 +8,7 @@ const lookBack = 50;
 interface Lap {
   readonly seconds: number;
   readonly phases: Partial<Record<Phase, number>>;
+  readonly unitsByWorker: ReadonlyMap<string, number>;
 }
 
 export class Stopwatch {
@@ -41,8 +42,8 @@ export class Stopwatch {
   }
 
   /** The step is over. @returns how long it took, by phase */
-  end(): Lap {
-    const lap = { seconds: (performance.now() - this.#startedAt) / 1000, phases: this.#phases };
+  end(unitsByWorker: ReadonlyMap<string, number>): Lap {
+    const lap = { seconds: (performance.now() - this.#startedAt) / 1000, phases: this.#phases, unitsByWorker };
     this.#laps = [...this.#laps.slice(1 - lookBack), lap];
     return lap;
   }
@@ -51,6 +52,15 @@ export class Stopwatch {
   get stepSeconds(): number | null {
     if (this.#laps.length === 0) return null;
     return this.#laps.reduce((sum, lap) => sum + lap.seconds, 0) / this.#laps.length;
+  }
+
+  /** Units a second that each worker gave the run over the last steps: together they are the run's speed. */
+  get unitsPerSecond(): Map<string, number> {
+    const seconds = this.#laps.reduce((sum, lap) => sum + lap.seconds, 0);
+    const speeds = new Map<string, number>();
+    for (const { unitsByWorker } of this.#laps)
+      for (const [worker, units] of unitsByWorker) speeds.set(worker, (speeds.get(worker) ?? 0) + units / seconds);
+    return speeds;
   }
 
   /** Mean seconds a step of each phase over the last steps. */

@@ -350,6 +350,11 @@ export function resolveOptions(sources: {
   return options;
 }
 
+/** The options that are not at their defaults. */
+export function changedOptions(options: Options): Partial<Options> {
+  return Object.fromEntries(Object.entries(options).filter(([name, value]) => value !== defaults[name as OptionName]));
+}
+
 /** The rules that need two options at once. */
 function checkTogether(options: Options): void {
   const { shards, batchSize } = options;

@@ -5,7 +5,7 @@ import { setTimeout as sleep } from "node:timers/promises";
 import type { WebSocket } from "ws";
 import type { VectorPool } from "../../shared/arithmetic/tree.ts";
 import { SharedVector } from "../../shared/wire/shared-memory.ts";
-import type { WorkerStatus } from "../status.ts";
+import type { GoneWorker, WorkerStatus } from "../status.ts";
 import { Connection, type ConnectionEvents, WeightsSnapshot, type Welcome, type WorkerMemory } from "./connection.ts";
 import type { Lease, WorkerView } from "./plan.ts";
 
@@ -21,6 +21,8 @@ interface Experience {
   handbacks: number;
 }
 
+/** Workers that left and are still shown. */
+const mostGone = 50;
 /** Weight of the newest answer in the smoothed speed. */
 const smoothing = 0.3;
 
@@ -31,6 +33,7 @@ export class Crew {
   #spare: WeightsSnapshot | undefined;
   /** Where workers on this machine find the newest weights; made for the first of them. */
   #shared: SharedVector | undefined;
+  #gone: GoneWorker[] = [];
   #finished: string | undefined;
   #bytesIn = 0;
   #bytesOut = 0;
@@ -71,6 +74,7 @@ export class Crew {
       {
         ...events,
         gone: (worker, reason) => {
+          this.#remember(worker, reason);
           this.#members.delete(worker);
           this.#bytesIn += worker.bytesIn;
           this.#bytesOut += worker.bytesOut;
@@ -81,6 +85,23 @@ export class Crew {
     );
     this.#members.set(connection, { speed: {}, lastAnswerAt: 0, shardsDone: 0, handbacks: 0 });
     if (this.#finished !== undefined) void connection.finish(this.#finished);
+  }
+
+  /** Those who left stay in sight, with the reason. */
+  #remember({ name, host, device }: Connection, why: string): void {
+    if (name === "" || this.isFinished) return;
+    const shardsDone = [...this.#members].find(([worker]) => worker.name === name)?.[1].shardsDone ?? 0;
+    const others = this.#gone.filter(({ id }) => id !== name);
+    this.#gone = [{ id: name, host, device, shardsDone, at: new Date().toISOString(), why }, ...others].slice(
+      0,
+      mostGone,
+    );
+  }
+
+  /** Workers that left and have not come back, the last first. */
+  gone(): GoneWorker[] {
+    const here = new Set([...this.#members.keys()].map((worker) => worker.name));
+    return this.#gone.filter(({ id }) => !here.has(id));
   }
 
   #uniqueName(wanted: string): string {
@@ -164,8 +185,8 @@ export class Crew {
     return { bytesIn, bytesOut };
   }
 
-  /** @param tokensPerUnit of a training lease */
-  status(step: number, leases: readonly Lease[], tokensPerUnit: number): WorkerStatus[] {
+  /** @param tokensPerSec of each worker that had a part in the last steps */
+  status(step: number, leases: readonly Lease[], tokensPerSec: ReadonlyMap<string, number>): WorkerStatus[] {
     return [...this.#members]
       .filter(([worker]) => worker.name !== "")
       .map(([worker, seen]) => ({
@@ -177,7 +198,7 @@ export class Crew {
         step: Math.max(0, worker.step),
         leasesHeld: leases.filter((lease) => lease.worker === worker.name).length,
         shardsDone: seen.shardsDone,
-        tokensPerSec: seen.speed.train === undefined ? null : seen.speed.train * tokensPerUnit,
+        tokensPerSec: tokensPerSec.get(worker.name) ?? null,
         bytesIn: worker.bytesIn,
         bytesOut: worker.bytesOut,
         roundTripMs: worker.roundTripMs,

@@ -2,12 +2,12 @@
 // gives lost and late parts to others, and sends away workers that cannot help. Nothing here reaches the numbers but
 // through the tree sum, whose bits do not depend on the order of what happens here.
 import { performance } from "node:perf_hooks";
-import type { Logger } from "pino";
 import type { WebSocket } from "ws";
 import { nodeName, type TreeSum, type VectorPool } from "../../shared/arithmetic/tree.ts";
 import type { VectorOps } from "../../shared/arithmetic/vector.ts";
 import { ConfigError } from "../../shared/errors.ts";
 import { timesOf } from "../../shared/wire/protocol.ts";
+import type { Journal } from "../journal.ts";
 import type { Connection, ConnectionEvents, Welcome } from "./connection.ts";
 import { Crew } from "./crew.ts";
 import { type Lease, nextLease, untilLate } from "./plan.ts";
@@ -23,7 +23,8 @@ export interface DispatchOptions {
   readonly arithmetic?: string | undefined;
   readonly ops: VectorOps;
   readonly pool: VectorPool;
-  readonly log: Logger;
+  /** Hears of every worker that comes, goes, is late or refused. */
+  readonly journal: Journal;
 }
 
 export interface Round {
@@ -36,6 +37,14 @@ export interface Round {
   readonly read: (starts: readonly number[]) => Promise<Uint16Array | Uint32Array>;
   /** Where gradients meet; none for an evaluation. */
   readonly sum?: TreeSum;
+}
+
+/** What came of a round. */
+export interface Gathered {
+  /** One mean loss for each unit (train) or window (eval), in order. */
+  readonly losses: number[];
+  readonly parts: ReturnType<Work["records"]>;
+  readonly unitsByWorker: ReadonlyMap<string, number>;
 }
 
 /** A round was left because the run stops. */
@@ -89,10 +98,9 @@ export class Dispatch {
 
   /**
    * Compute a round.
-   * @returns one mean loss for each unit (train) or window (eval), in order, and who computed what
    * @throws what fail() was given; ConfigError when the numbers stop being numbers
    */
-  async gather(round: Round): Promise<{ losses: number[]; parts: ReturnType<Work["records"]> }> {
+  async gather(round: Round): Promise<Gathered> {
     const { rows } = this.#options;
     const units = Math.ceil(round.starts.length / rows);
     const largest =
@@ -115,12 +123,12 @@ export class Dispatch {
     }
     this.waitingFor = null;
     const losses = [...this.#losses].sort(([a], [b]) => a - b).flatMap(([, values]) => values);
-    return { losses, parts: work.records() };
+    return { losses, parts: work.records(), unitsByWorker: work.unitsByWorker() };
   }
 
   /** Give out what can be given out, fastest first, a first lease for everyone before a second for anyone. */
   async #assign(work: Work, round: Round): Promise<void> {
-    const { rows, log } = this.#options;
+    const { rows, journal } = this.#options;
     const able = this.crew.able(work.step, work.purpose);
     const views = this.crew.views(work.purpose);
     this.waitingFor =
@@ -137,7 +145,7 @@ export class Dispatch {
       if (!grant) continue;
       if (grant.hedgeOf) {
         this.counts.hedged++;
-        log.info({ worker: worker.name, step: work.step }, why);
+        journal.tell("late", why, { worker: grant.hedgeOf.worker, step: work.step });
       }
       const { id, first, count } = work.grant(grant, this.#nextLeaseId++, worker.name, performance.now());
       const { purpose, step } = work;
@@ -181,25 +189,29 @@ export class Dispatch {
       for (const lease of held) this.#work?.end(lease.id);
       this.counts.lost += held.length;
       if (worker.name && !this.crew.isFinished)
-        this.#options.log.info({ leases: held.map(nodeName) }, `worker ${worker.name} gone: ${reason}`);
+        this.#options.journal.tell("left", `worker ${worker.name} gone: ${reason}`, {
+          worker: worker.name,
+          leases: held.map(nodeName),
+        });
       this.#wake();
     },
   };
 
   #onReady(worker: Connection): void {
-    const { log, anyArithmetic } = this.#options;
+    const { journal, anyArithmetic } = this.#options;
     this.arithmetic ??= worker.arithmetic;
     if (!anyArithmetic && worker.arithmetic !== this.arithmetic) {
       const reason = `this run computes with "${this.arithmetic}", worker ${worker.name} with "${worker.arithmetic}": the bits would differ; start the worker with the same --engine, --isa and --precision, or the run with --any-arithmetic`;
-      log.warn({ worker: worker.name }, `worker refused: ${reason}`);
+      journal.warn("refused", `worker refused: ${reason}`, { worker: worker.name });
       worker.refuse(reason);
       return;
     }
     const { name, device, arithmetic } = worker;
-    log.info(
-      { worker: name, device, arithmetic },
-      `worker ${name} joined: ${device}${worker.sharesMemory ? ", shared memory" : ""}`,
-    );
+    journal.tell("joined", `worker ${name} joined: ${device}${worker.sharesMemory ? ", shared memory" : ""}`, {
+      worker: name,
+      device,
+      arithmetic,
+    });
     this.crew.supply(worker);
   }
 
@@ -235,7 +247,7 @@ export class Dispatch {
     const refusals = (work.refusals.get(lease.first) ?? 0) + 1;
     work.refusals.set(lease.first, refusals);
     const what = `${work.purpose === "train" ? "the gradient" : "the loss"} of ${nodeName(lease)} in step ${work.step + 1}`;
-    this.#options.log.warn({ worker: worker.name }, `${what} refused: it is not finite`);
+    this.#options.journal.warn("refused", `${what} refused: it is not finite`, { worker: worker.name });
     if (refusals >= mostRefusals)
       this.fail(
         new ConfigError(
@@ -248,7 +260,10 @@ export class Dispatch {
     const lease = this.#work?.end(id);
     if (!lease) return;
     this.counts.lost++;
-    this.#options.log.warn({ worker: worker.name, lease: nodeName(lease) }, `lease handed back: ${reason}`);
+    this.#options.journal.warn("late", `${worker.name} handed back lease ${nodeName(lease)}: ${reason}`, {
+      worker: worker.name,
+      lease: nodeName(lease),
+    });
     if (worker.state !== "leaving" && this.crew.countHandback(worker) >= mostHandbacks)
       worker.refuse(`${worker.name} handed back ${mostHandbacks} leases in a row, the last because ${reason}`);
   }

@@ -57,6 +57,13 @@ export class Work implements StepView {
     return copies;
   }
 
+  /** How many units each worker's counted answers were. */
+  unitsByWorker(): Map<string, number> {
+    const units = new Map<string, number>();
+    for (const { worker, count } of this.parts) units.set(worker, (units.get(worker) ?? 0) + count);
+    return units;
+  }
+
   /** The parts in the order of the shards, for the ledger. */
   records(): PartRecord[] {
     return [...this.parts]

@@ -6,7 +6,9 @@ import { createServer, type IncomingMessage, type Server, type ServerResponse } 
 import { join } from "node:path";
 import { manifestName } from "../../shared/checkpoint/manifest.ts";
 import type { History } from "../history.ts";
+import type { Journal } from "../journal.ts";
 import type { Metrics } from "../metrics.ts";
+import type { EarlierRuns } from "../past.ts";
 import type { CheckpointShelf } from "../shelf.ts";
 import { healthOf, type RunStatus } from "../status.ts";
 import type { Access } from "./access.ts";
@@ -18,6 +20,14 @@ export interface RunView {
   status(): RunStatus;
   readonly metrics: Metrics;
   readonly history: History;
+  readonly journal: Journal;
+  readonly earlier: EarlierRuns;
+  /** What does not change: options and data. */
+  about(): object;
+  /** Write a checkpoint after the step in hand. */
+  checkpointSoon(): void;
+  /** Write a checkpoint and end. */
+  stop(reason: string): void;
   readonly shelf: CheckpointShelf;
 }
 
@@ -135,7 +145,7 @@ export function httpHandler({ run, access, onError }: HttpOptions) {
       case "history":
         if (segments.length > 1) break;
         allow("GET");
-        return sendJson(request, response, run.history.points());
+        return sendJson(request, response, run.history.curves());
       case "metrics":
         if (segments.length > 1) break;
         allow("GET");

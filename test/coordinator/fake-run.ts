@@ -49,6 +49,7 @@ export function fakeStatus(changes: Partial<RunStatus> = {}): RunStatus {
     bytesIn: 1_624_691_356,
     bytesOut: 1_824_691_356,
     workers: [fakeWorker("a-1"), fakeWorker("a-2", { state: "connected", tokensPerSec: null, roundTripMs: null })],
+    gone: [],
     checkpoints: [],
     weightsDigest: "86c4e6aa9db7c042ec79f339dcb96d42b0075e16b8fc2e86bf0ca57e2dc565ed",
     ...changes,

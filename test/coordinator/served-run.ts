@@ -4,8 +4,11 @@ import { mkdtempSync, rmSync } from "node:fs";
 import type { AddressInfo } from "node:net";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
+import pino from "pino";
 import { History } from "../../coordinator/history.ts";
+import { Journal } from "../../coordinator/journal.ts";
 import { Metrics } from "../../coordinator/metrics.ts";
+import { EarlierRuns } from "../../coordinator/past.ts";
 import { accessWith } from "../../coordinator/serve/access.ts";
 import { createHttpServer } from "../../coordinator/serve/http.ts";
 import { CheckpointShelf } from "../../coordinator/shelf.ts";
@@ -59,6 +62,8 @@ export interface ServedRun extends AsyncDisposable {
   readonly runDirectory: string;
   readonly shelf: CheckpointShelf;
   readonly errors: unknown[];
+  /** What the page asked of the run. */
+  readonly asked: string[];
   /** To be changed by the test. */
   status: RunStatus;
 }
@@ -78,6 +83,7 @@ export async function serveRun(options: { token?: string; steps?: number[] } = {
     runDirectory,
     shelf,
     errors,
+    asked: [] as string[],
     url: "",
     status: fakeStatus({ checkpoints: shelf.list(Date.now()) }),
     async [Symbol.asyncDispose]() {
@@ -90,10 +96,29 @@ export async function serveRun(options: { token?: string; steps?: number[] } = {
   const status = () => served.status;
   const history = new History();
   for (let step = 1; step <= 250; step++)
-    history.addStep({ step, lossNats: 4.17 / (1 + step / 200), gradientNorm: 1, learningRate: 1e-3 });
-  history.addValidation({ step: 250, valLossNats: 2.4140625 });
+    history.addStep({
+      step,
+      seconds: step / 50,
+      lossNats: 4.17 / (1 + step / 200),
+      gradientNorm: 1,
+      learningRate: 1e-3,
+      tokensPerSec: 40_000,
+    });
+  history.addValidation({ step: 250, seconds: 5, valLossNats: 2.4140625 });
+  const journal = new Journal(pino({ level: "silent" }));
+  journal.tell("joined", "worker a-1 joined: AVX-512, 1 thread", { worker: "a-1" });
   const server = createHttpServer({
-    run: { status, metrics: new Metrics(status), history, shelf },
+    run: {
+      status,
+      metrics: new Metrics(status),
+      history,
+      journal,
+      shelf,
+      earlier: new EarlierRuns(runDirectory),
+      about: () => ({ options: {}, changed: [], data: { name: "test" } }),
+      checkpointSoon: () => served.asked.push("checkpoint"),
+      stop: (reason) => served.asked.push(reason),
+    },
     access: accessWith(options.token),
     maxConnections: 32,
     onError: (error) => errors.push(error),

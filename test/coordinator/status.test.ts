@@ -21,24 +21,45 @@ test("health: progress, a stated reason or the end; anything else is a stall", (
   expect(healthOf(fakeStatus({ idleSeconds: 900, state: "finished" })).healthy).toBe(true);
 });
 
-const step = (step: number) => ({ step, lossNats: 4 / step, gradientNorm: 1, learningRate: 1e-3 });
+const step = (step: number) => ({
+  step,
+  seconds: step / 10,
+  lossNats: 4 / step,
+  gradientNorm: 1,
+  learningRate: 1e-3,
+  tokensPerSec: 1000,
+});
 
 test("a long curve keeps its ends, its spacing and its bound", () => {
   const history = new History(100);
   for (let i = 1; i <= 10_007; i++) history.addStep(step(i));
-  const { train } = history.points();
-  expect(train.length).toBeLessThanOrEqual(101);
-  expect(train.length).toBeGreaterThan(50);
-  expect(train.slice(0, 2).map((p) => p.step)).toEqual([1, 128]);
-  expect(train.at(-1)).toEqual(step(10_007));
+  const { stride, train } = history.curves();
+  expect(train.step.length).toBeLessThanOrEqual(101);
+  expect(train.step.length).toBeGreaterThan(50);
+  expect([stride, ...train.step.slice(0, 2)]).toEqual([128, 1, 128]);
+  expect([train.step.at(-1), train.lossNats.at(-1)]).toEqual([10_007, 4 / 10_007]);
 });
 
 test("a run that resumes from an earlier step has one curve, not two", () => {
   const history = new History();
   for (const i of [1, 2, 3, 4, 5]) history.addStep(step(i));
-  history.addValidation({ step: 4, valLossNats: 2 });
+  history.addValidation({ step: 4, seconds: 0.4, valLossNats: 2 });
   for (const i of [4, 5]) history.addStep(step(i));
-  const { train, validation } = history.points();
-  expect(train.map((p) => p.step)).toEqual([1, 2, 3, 4, 5]);
-  expect(validation).toEqual([]);
+  const { train, validation } = history.curves();
+  expect(train.step).toEqual([1, 2, 3, 4, 5]);
+  expect(validation.step).toEqual([]);
+});
+
+test("the curves of a resumed run begin where the run began, and a viewer may ask for what is new", () => {
+  const before = new History(100);
+  for (let i = 1; i <= 1000; i++) before.addStep(step(i));
+  before.addValidation({ step: 900, seconds: 90, valLossNats: 3 });
+  before.addValidation({ step: 1000, seconds: 100, valLossNats: 2 });
+  const after = History.from(before.curves(), 960);
+  expect(after.seconds).toBe(96);
+  after.addStep(step(961));
+  const { stride, train, validation } = after.curves();
+  expect([stride, train.step[0], train.step.at(-2), train.step.at(-1)]).toEqual([16, 1, 960, 961]);
+  expect(validation).toEqual({ step: [900], seconds: [90], valLossNats: [3] });
+  expect(after.curves(944).train.step).toEqual([960, 961]);
 });

@@ -4,6 +4,7 @@ import { request as httpRequest } from "node:http";
 import { connect } from "node:net";
 import { join } from "node:path";
 import { afterAll, beforeAll, expect, test } from "vitest";
+import type { Curves } from "../../../coordinator/history.ts";
 import { parseRange } from "../../../coordinator/serve/download.ts";
 import { statusSchema } from "../../../coordinator/status.ts";
 import { fakeStatus } from "../fake-run.ts";
@@ -45,8 +46,11 @@ test("the pages of a run", async () => {
   const metrics = await fetch(`${open.url}/metrics`);
   expect(metrics.headers.get("content-type")).toBe("text/plain; version=0.0.4; charset=utf-8");
   expect(await metrics.text()).toContain("\nweft_loss_nats 2.34375\n");
-  const history = (await (await fetch(`${open.url}/history`)).json()) as { train: object[]; validation: object[] };
-  expect([history.train.length, history.validation]).toEqual([250, [{ step: 250, valLossNats: 2.4140625 }]]);
+  const history = (await (await fetch(`${open.url}/history`)).json()) as Curves;
+  expect([history.train.step.length, history.validation]).toEqual([
+    250,
+    { step: [250], seconds: [5], valLossNats: [2.4140625] },
+  ]);
   const page = await fetch(`${open.url}/`);
   expect(page.headers.get("content-type")).toBe("text/html; charset=utf-8");
   expect(await page.text()).toMatch(/^<!doctype html>/);
