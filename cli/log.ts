@@ -1,82 +1,104 @@
-// What a run says while it works: a progress bar and short sentences on a terminal, JSON lines elsewhere. Both go to
-// standard error, so that standard output holds results alone.
+// What a run says while it works: a line of progress under short sentences on a terminal, JSON lines elsewhere. Both go
+// to standard error, so that standard output holds results alone.
 import { Writable } from "node:stream";
-import { Presets, SingleBar } from "cli-progress";
 import pino, { type Logger } from "pino";
+import { durationText } from "./duration.ts";
+import { bar, StatusLine } from "./status-line.ts";
 
-/** Fields of the loop's "step" line. */
-interface StepLine {
+export interface Log {
+  readonly log: Logger;
+  /** For this terminal alone, such as a token: not a line of the log. */
+  say(text: string): void;
+  /** End the line of progress; what is said later stands below it. */
+  close(): void;
+}
+
+/** Fields of the loop's "step" and "validation" lines, and of a sentence. */
+interface LogLine {
   msg: string;
   level: number;
   step?: number;
   lossNats?: number;
   valLossNats?: number;
   tokensPerSec?: number;
+  etaSeconds?: number;
   workers?: number;
 }
 
-/** @param steps of the run, for the bar; none where there is no bar to draw */
-export function createLog(name: string, steps?: number): { log: Logger; close: () => void } {
-  if (!process.stderr.isTTY) return { log: pino({ name }, pino.destination(2)), close: () => {} };
-  const screen = new Screen(steps);
-  return { log: pino({ name }, screen), close: () => screen.close() };
+/** @param steps of the run; without it there is no progress to show */
+export function createLog(name: string, steps = 0): Log {
+  if (!process.stderr.isTTY) {
+    const say = (text: string): void => void process.stderr.write(`${text}\n`);
+    return { log: pino({ name }, pino.destination(2)), say, close: () => {} };
+  }
+  const line = new StatusLine(process.stderr);
+  const log = pino({ name }, new Screen(line, steps));
+  return { log, say: (text) => line.say(text), close: () => line.stop() };
+}
+
+/** What the line of progress shows. */
+export interface Progress {
+  readonly step: number;
+  readonly steps: number;
+  readonly lossNats: number;
+  readonly valLossNats?: number | undefined;
+  readonly tokensPerSec: number;
+  readonly workers: number;
+  readonly etaSeconds: number;
 }
 
 class Screen extends Writable {
-  readonly #bar: SingleBar | undefined;
+  readonly #line: StatusLine;
   readonly #steps: number;
-  #started = false;
-  #valLoss = "";
+  #progress: Progress | undefined;
+  #valLossNats: number | undefined;
 
-  constructor(steps?: number) {
+  constructor(line: StatusLine, steps: number) {
     super({ decodeStrings: false });
-    this.#steps = steps ?? 0;
-    if (steps !== undefined)
-      this.#bar = new SingleBar(
-        {
-          format:
-            "{bar} {value}/{total} | loss {loss}{valLoss} | {speed} tokens/s | {workers} workers | {eta_formatted} left",
-          stream: process.stderr,
-          hideCursor: null,
-          barsize: 24,
-          etaBuffer: 50,
-          fps: 5,
-        },
-        Presets.shades_classic,
-      );
+    this.#line = line;
+    this.#steps = steps;
   }
 
   override _write(text: string, _encoding: BufferEncoding, done: () => void): void {
-    const line = JSON.parse(text) as StepLine;
-    if (line.msg === "step") this.#showStep(line);
-    else if (line.msg === "validation") this.#valLoss = `, validation ${line.valLossNats?.toFixed(4)}`;
-    else this.#say(line);
+    const line = JSON.parse(text) as LogLine;
+    if (line.msg === "step" || line.msg === "validation") this.#showProgress(line);
+    else this.#line.say(`${line.level >= 40 ? "warning: " : ""}${line.msg}`);
     done();
   }
 
-  #showStep({ step = 0, lossNats = 0, tokensPerSec = 0, workers = 0 }: StepLine): void {
-    if (!this.#bar) return;
-    const payload = {
-      loss: lossNats.toFixed(4),
-      valLoss: this.#valLoss,
-      speed: Math.round(tokensPerSec).toLocaleString("en"),
-      workers,
-    };
-    if (this.#started) this.#bar.update(step, payload);
-    else this.#bar.start(this.#steps, step, payload);
-    this.#started = true;
+  #showProgress({ msg, valLossNats, ...step }: LogLine): void {
+    this.#valLossNats = valLossNats ?? this.#valLossNats;
+    const { step: done = 0, lossNats = 0, tokensPerSec = 0, etaSeconds = 0, workers = 0 } = step;
+    const numbers = msg === "step" ? { step: done, lossNats, tokensPerSec, etaSeconds, workers } : this.#progress;
+    if (!numbers || this.#steps === 0) return;
+    const progress = { ...numbers, steps: this.#steps, valLossNats: this.#valLossNats };
+    this.#progress = progress;
+    this.#line.show((columns) => progressLine(progress, columns));
   }
+}
 
-  /** A sentence above the bar. */
-  #say({ msg, level }: StepLine): void {
-    const clear = this.#started ? "\r\x1b[K" : "";
-    process.stderr.write(`${clear}${level >= 40 ? "warning: " : ""}${msg}\n`);
-  }
-
-  close(): void {
-    if (this.#started) this.#bar?.stop();
-    this.#started = false;
-  }
+/** As much as fits, and always how far, how fast and how long still. */
+export function progressLine(progress: Progress, columns: number): string {
+  const { step, steps, lossNats, valLossNats, tokensPerSec, workers, etaSeconds } = progress;
+  const speed = `${Math.round(tokensPerSec).toLocaleString("en")} tokens/s`;
+  const left = step === steps ? "done" : `${durationText(etaSeconds)} left`;
+  const validation = valLossNats === undefined ? "" : `, validation ${valLossNats.toFixed(4)}`;
+  const parts = (withBar: number, loss: string, crew: string): string =>
+    [`${withBar ? `${bar(step / steps, withBar)} ` : ""}${step}/${steps}`, loss, speed, crew, left]
+      .filter((part) => part !== "")
+      .join(" | ");
+  const loss = `loss ${lossNats.toFixed(4)}`;
+  const crew = `${workers} ${workers === 1 ? "worker" : "workers"}`;
+  const wide = parts(24, loss + validation, crew);
+  const versions = [
+    wide,
+    parts(12, loss + validation, crew),
+    parts(12, loss + validation, ""),
+    parts(6, loss + validation.replace("validation", "val"), ""),
+    parts(0, loss, ""),
+    parts(0, "", ""),
+  ];
+  return versions.find((version) => version.length <= columns) ?? `${speed} | ${left}`;
 }
 
 /** A line "[cpu0] ..." of a launched process: its JSON log line becomes one of ours, under its label. */

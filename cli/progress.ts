@@ -1,5 +1,7 @@
-// Progress of a long command: a bar on a terminal, a line for each tenth elsewhere.
-import { SingleBar } from "cli-progress";
+// Progress of a long command: a line that changes on a terminal, a line for each tenth elsewhere.
+import { performance } from "node:perf_hooks";
+import { durationText } from "./duration.ts";
+import { bar, StatusLine } from "./status-line.ts";
 
 export interface Progress {
   /** Bytes done of all. */
@@ -11,29 +13,37 @@ export interface Progress {
 
 /** @param what is being done, such as "pulling" */
 export function progressOf(output: NodeJS.WriteStream, what: string): Progress {
-  const bar = new SingleBar({
-    format: `${what} {bar} {percentage}% | {done} of {whole} MB | {duration_formatted}, {eta_formatted} left`,
-    stream: output,
-    clearOnComplete: true,
-    hideCursor: null,
-  });
-  let started = false;
+  const line = new StatusLine(output);
+  let began: { at: number; done: number } | undefined;
   let tenths = 0;
   return {
     show: (done, total) => {
       if (output.isTTY) {
-        const payload = { done: megabytes(done), whole: megabytes(total) };
-        if (started) bar.update(done, payload);
-        else bar.start(total, done, payload);
-        started = true;
+        began ??= { at: performance.now(), done };
+        const seconds = (performance.now() - began.at) / 1000;
+        const speed = seconds > 0 ? (done - began.done) / seconds : 0;
+        line.show((columns) => transferLine(what, { done, total, speed }, columns));
       } else if (Math.floor((10 * done) / total) > tenths) {
         tenths = Math.floor((10 * done) / total);
         output.write(`${what}: ${tenths * 10} % of ${megabytes(total)} MB\n`);
       }
     },
-    say: (line) => void output.write(`${line}\n`),
-    stop: () => bar.stop(),
+    say: (text) => line.say(text),
+    stop: () => line.stop(false),
   };
+}
+
+/** @param speed bytes a second */
+export function transferLine(
+  what: string,
+  { done, total, speed }: { done: number; total: number; speed: number },
+  columns: number,
+): string {
+  const fraction = total > 0 ? done / total : 0;
+  const amount = `${megabytes(done)} of ${megabytes(total)} MB`;
+  const left = speed > 0 ? ` | ${megabytes(speed)} MB/s | ${durationText((total - done) / speed)} left` : "";
+  const long = `${what} ${bar(fraction, 24)} ${Math.floor(100 * fraction)} % | ${amount}${left}`;
+  return long.length <= columns ? long : `${what} ${Math.floor(100 * fraction)} %${left}`;
 }
 
 export function megabytes(bytes: number): string {
