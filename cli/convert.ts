@@ -11,6 +11,7 @@ import { encode } from "../shared/checkpoint/safetensors.ts";
 import { ConfigError } from "../shared/errors.ts";
 import { isAbsent } from "../shared/json.ts";
 import { ownFile } from "../shared/tokenizers/own-file.ts";
+import { say, tell } from "./terminal.ts";
 
 /** Tokenizer files of a source by the name that they get in the copy. */
 const tokenizerFiles: ReadonlyMap<string, string> = new Map([
@@ -73,12 +74,12 @@ export function convertCommand(): Command {
     .argument("<from>", "a checkpoint, a run's folder, a Hugging Face GPT-2 or OpenAI-GPT folder, or GPT-2's release")
     .requiredOption("--out <DIR>", "folder to write; must not exist yet")
     .action(async (from: string, { out }: { out: string }) => {
-      const model = await loadModel(from, (why) => console.error(why));
+      const model = await loadModel(from, say);
       const tokenizer = await convertModel(model, out);
-      console.log(
+      tell(
         `${model.what}: ${model.model.family}, ${model.layout.size.toLocaleString("en")} parameters, written to ${out}`,
       );
-      console.log(tokenizer.length > 0 ? `tokenizer: ${tokenizer.join(", ")}` : "no tokenizer beside the model");
-      for (const difference of differencesInTransformers(model.model)) console.log(`note: ${difference}`);
+      tell(tokenizer.length > 0 ? `tokenizer: ${tokenizer.join(", ")}` : "no tokenizer beside the model");
+      for (const difference of differencesInTransformers(model.model)) tell(`note: ${difference}`);
     });
 }

@@ -9,11 +9,11 @@ import { withProgress } from "../coordinator/data/text-source.ts";
 import { tokenizerNamed } from "../shared/tokenizers/open.ts";
 import { BpeTrainer } from "../shared/tokenizers/train-bpe.ts";
 import { progressOf } from "./progress.ts";
+import { say, tell } from "./terminal.ts";
 
 const sourceHelp = "`shakespeare`, a UTF-8 text file, a folder of .txt files, or a glob in quotes";
 const tokenizerHelp = "char, gpt2, word:FILE (a word a line), or a folder that holds a tokenizer";
 
-const say = (line: string): void => void process.stderr.write(`${line}\n`);
 const count = (n: number): string => n.toLocaleString("en");
 
 function numberIn(check: (n: number) => boolean, expected: string): (text: string) => number {
@@ -59,7 +59,7 @@ export function dataCommand(): Command {
           },
         });
         for (const bar of Object.values(bars)) bar.stop();
-        console.log(
+        tell(
           `${out}: ${count(made.trainTokens)} + ${count(made.valTokens)} tokens (${made.dtype}, ` +
             `${made.tokenizer} of ${count(made.vocabSize)}); train with: weft train --data ${out}`,
         );
@@ -95,12 +95,10 @@ export function dataCommand(): Command {
           sha256: data.fingerprint,
           begins: data.tokenizer.decode(first),
         };
-        if (options.json) console.log(JSON.stringify(facts));
+        if (options.json) tell(JSON.stringify(facts));
         else
           for (const [name, value] of Object.entries(facts))
-            console.log(
-              `${name.padEnd(12)} ${typeof value === "number" ? count(value) : value}`.replaceAll("\n", "\\n"),
-            );
+            tell(`${name.padEnd(12)} ${typeof value === "number" ? count(value) : value}`.replaceAll("\n", "\\n"));
       } finally {
         await data.close();
       }
@@ -131,7 +129,7 @@ export function dataCommand(): Command {
       const tokenizer = trainer.train(vocabSize);
       await mkdir(out, { recursive: true });
       for (const [name, content] of tokenizer.toFiles()) await writeFile(join(out, name), content);
-      console.log(
+      tell(
         `${out}: ${count(vocabSize)} tokens, ${count(tokenizer.vocabulary.merges.length)} merges; ` +
           `use it with: weft data prepare ... --tokenizer ${out}`,
       );

@@ -14,6 +14,7 @@ import { shardGradient } from "../worker/engine/shards.ts";
 import { type LinkReport, type Prediction, predict, testLink } from "./doctor-link.ts";
 import { examine, type Finding } from "./doctor-machine.ts";
 import { Remote } from "./remote.ts";
+import { printable } from "./terminal.ts";
 
 /** What the engine does with one preset here. */
 export interface Speed {
@@ -160,7 +161,7 @@ export function doctorCommand(): Command {
         throw new ConfigError(`config: --port must be a number up to 65535, got "${port}"`);
       const token = (await resolveToken("localhost", tokenFile ?? "", process.env))?.text;
       const report = await diagnose({ preset, coordinator, port: Number(port), token });
-      process.stdout.write(json ? `${JSON.stringify(report, null, 2)}\n` : printed(report));
+      process.stdout.write(printable(json ? `${JSON.stringify(report, null, 2)}\n` : printed(report)));
       if (typeof report.speed === "string" || report.findings.some(({ state }) => state === "bad"))
         process.exitCode = 1;
     });

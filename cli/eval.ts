@@ -9,6 +9,7 @@ import { openTokenizerOf } from "../shared/tokenizers/open.ts";
 import { openEngine } from "../worker/engine/choose.ts";
 import { engineOptionsOf } from "../worker/engine/options.ts";
 import { addOptions, optionsOf } from "./options.ts";
+import { say, tell } from "./terminal.ts";
 
 /** Windows of one call of the engine. */
 const rows = 8;
@@ -24,16 +25,15 @@ export function evalCommand(): Command {
     if (!["val", "train", "all"].includes(split))
       throw new ConfigError(`eval: --split must be val, train or all, got "${split}"`);
     const options = await optionsOf(command);
-    const notify = (line: string) => void process.stderr.write(`${line}\n`);
-    const loaded = await loadModel(checkpoint, notify);
+    const loaded = await loadModel(checkpoint, say);
     const { model, weights, what } = loaded;
     const tokenizer = await openTokenizerOf(loaded);
-    const dataset = await openDataset({ source: data, blockSize: model.blockSize, tokenizer, notify });
+    const dataset = await openDataset({ source: data, blockSize: model.blockSize, tokenizer, notify: say });
     const { engine, why } = await openEngine(
       options.engine,
       engineOptionsOf({ ...options, threads: options.threads || threadsEach(1) }, model, rows),
     );
-    notify(`${what}; ${why}`);
+    say(`${what}; ${why}`);
     try {
       await engine.setWeights(weights);
       const splits = split === "all" ? (["train", "val"] as const) : ([split] as ("train" | "val")[]);
@@ -56,7 +56,7 @@ export function evalCommand(): Command {
       }
       const nats = sum / count;
       const bitsPerCharacter = (nats / Math.LN2) * ((count * model.blockSize) / characters);
-      console.log(
+      tell(
         `${split}: ${nats.toFixed(4)} nats a token, ${bitsPerCharacter.toFixed(4)} bits a character, ` +
           `perplexity ${Math.exp(nats).toFixed(2)}, over ${count.toLocaleString("en")} windows of ${model.blockSize} tokens`,
       );

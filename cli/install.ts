@@ -4,6 +4,7 @@ import { cacheDir } from "../shared/cache.ts";
 import { addonOf, TENSORFLOW_VERSION } from "../worker/install/build.ts";
 import { whyNoGpu } from "../worker/install/gpu.ts";
 import { installTensorflow } from "../worker/install/install.ts";
+import { tell } from "./terminal.ts";
 
 export function installCommand(): Command {
   const command = new Command("install").description("build what only some machines need");
@@ -18,12 +19,12 @@ export function installCommand(): Command {
         version: options.version,
         cuda: options.cuda,
         cache: options.dir,
-        note: (line) => console.log(line),
+        note: tell,
         showProgress: process.stdout.isTTY,
       });
       if (!build.cuda) return;
       const reason = await whyNoGpu(addonOf(build));
-      console.log(reason ? `no GPU yet on this machine: ${reason}` : "TensorFlow uses the GPU of this machine");
+      tell(reason ? `no GPU yet on this machine: ${reason}` : "TensorFlow uses the GPU of this machine");
     });
   return command;
 }

@@ -4,6 +4,7 @@ import { Writable } from "node:stream";
 import pino, { type Logger } from "pino";
 import { durationText } from "./duration.ts";
 import { bar, StatusLine } from "./status-line.ts";
+import { onOneLine, printable } from "./terminal.ts";
 
 export interface Log {
   readonly log: Logger;
@@ -29,7 +30,10 @@ interface LogLine {
 export function createLog(name: string, steps = 0): Log {
   if (!process.stderr.isTTY) {
     const say = (text: string): void => void process.stderr.write(`${text}\n`);
-    return { log: pino({ name }, pino.destination(2)), say, close: () => {} };
+    const output = pino.destination(2);
+    // JSON has escaped what ASCII calls controls, but not the others.
+    const log = pino({ name }, { write: (line) => void output.write(printable(line)) });
+    return { log, say, close: () => {} };
   }
   const line = new StatusLine(process.stderr);
   const log = pino({ name }, new Screen(line, steps));
@@ -62,7 +66,7 @@ class Screen extends Writable {
   override _write(text: string, _encoding: BufferEncoding, done: () => void): void {
     const line = JSON.parse(text) as LogLine;
     if (line.msg === "step" || line.msg === "validation") this.#showProgress(line);
-    else this.#line.say(`${line.level >= 40 ? "warning: " : ""}${line.msg}`);
+    else this.#line.say(`${line.level >= 40 ? "warning: " : ""}${onOneLine(line.msg)}`);
     done();
   }
 

@@ -2,6 +2,7 @@
 import { performance } from "node:perf_hooks";
 import { durationText } from "./duration.ts";
 import { bar, StatusLine } from "./status-line.ts";
+import { onOneLine } from "./terminal.ts";
 
 export interface Progress {
   /** Bytes done of all. */
@@ -28,7 +29,7 @@ export function progressOf(output: NodeJS.WriteStream, what: string): Progress {
         output.write(`${what}: ${tenths * 10} % of ${megabytes(total)} MB\n`);
       }
     },
-    say: (text) => line.say(text),
+    say: (text) => line.say(onOneLine(text)),
     stop: () => line.stop(false),
   };
 }

@@ -3,6 +3,7 @@ import { Command } from "commander";
 import { resolveToken } from "../coordinator/serve/access.ts";
 import { megabytes, progressOf } from "./progress.ts";
 import { pullCheckpoint } from "./pull-checkpoint.ts";
+import { tell } from "./terminal.ts";
 
 interface PullFlags {
   from: string;
@@ -37,7 +38,7 @@ export function pullCommand(): Command {
         const { checkpoint, directory, bytesReceived } = pulled;
         const loss = checkpoint.valLossNats === null ? "" : `, validation loss ${checkpoint.valLossNats.toFixed(4)}`;
         const how = bytesReceived === 0 ? "already here, checked again" : `${megabytes(bytesReceived)} MB, checked`;
-        console.log(`step ${checkpoint.step}${loss}: ${directory} (${how})`);
+        tell(`step ${checkpoint.step}${loss}: ${directory} (${how})`);
       } finally {
         bar.stop();
       }

@@ -4,6 +4,7 @@ import * as http from "node:http";
 import * as https from "node:https";
 import { z } from "zod";
 import { ConfigError, messageOf } from "../shared/errors.ts";
+import { onOneLine } from "./terminal.ts";
 
 /** Longest wait for an answer, and between two pieces of one. */
 const silenceMs = 30_000;
@@ -58,7 +59,7 @@ export class Remote {
     const status = response.statusCode!;
     const answer = { status, pieces: () => this.#pieces(response) };
     if (status >= 200 && status < 300) return answer;
-    const why = (await this.#text(answer)).trim().slice(0, 500) || `status ${status}`;
+    const why = onOneLine((await this.#text(answer)).slice(0, 500)) || `status ${status}`;
     if (status === 401)
       throw new ConfigError(`${this.url} refused: ${why}; set WEFT_TOKEN or --token-file to this run's token`);
     if (status === 503) throw new Interrupted(`${this.url}${path}: ${why}`);
@@ -99,8 +100,8 @@ export class Remote {
     }
     const parsed = schema.safeParse(value);
     if (parsed.success) return parsed.data;
-    const details = z.prettifyError(parsed.error);
-    throw new ConfigError(`${this.url}${path} is not the answer of a coordinator of this version:\n${details}`);
+    const details = onOneLine(z.prettifyError(parsed.error).slice(0, 500));
+    throw new ConfigError(`${this.url}${path} is not the answer of a coordinator of this version: ${details}`);
   }
 }
 

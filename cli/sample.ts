@@ -17,6 +17,7 @@ import { openEngine } from "../worker/engine/choose.ts";
 import { engineOptionsOf } from "../worker/engine/options.ts";
 import { addOptions, optionsOf } from "./options.ts";
 import { pullCheckpoint } from "./pull-checkpoint.ts";
+import { ModelText, say } from "./terminal.ts";
 
 interface NumberCheck {
   readonly min?: number;
@@ -49,6 +50,7 @@ interface SampleFlags extends Record<keyof typeof numberFlags, number> {
   prompt: string;
   promptFile?: string;
   stop?: string[];
+  raw: boolean;
 }
 
 /** Flags that say how to draw: a beam search draws nothing. */
@@ -64,7 +66,8 @@ export function sampleCommand(): Command {
     .option("--token-file <FILE>", "with --from: file with the run's token (default: the variable WEFT_TOKEN)")
     .option("--prompt <TEXT>", "what the text begins with; - reads standard input", optionTable.prompt.default)
     .option("--prompt-file <FILE>", "file with what the text begins with")
-    .option("--stop <TEXT>", "end before this text; may be given several times", collect);
+    .option("--stop <TEXT>", "end before this text; may be given several times", collect)
+    .option("--raw", "every character as the model wrote it, also those that a terminal obeys", false);
   for (const [name, { initial, help, ...check }] of Object.entries(numberFlags))
     command.option(`${flagOf(name)} <N>`, help, (raw) => numberOf(flagOf(name), check, raw), initial);
   command.option(`--precision <${optionTable.precision.value}>`, optionTable.precision.help, "float32");
@@ -124,12 +127,14 @@ async function sampleFrom(flags: SampleFlags, options: Options): Promise<void> {
   try {
     say(`${model.what}; ${engine.name}, ${engine.device} (${why})`);
     await engine.setWeights(model.weights);
-    if (beams === 1) await print(prompt, continueText(engine, tokenizer, prompt, { ...flags, stop }), samples);
+    if (beams === 1) await print(prompt, continueText(engine, tokenizer, prompt, { ...flags, stop }), flags);
     else {
       const has = (id: number): boolean => tokenizer.has(id);
       const found = await beamSearch(engine, ids, { ...flags, finished: stopsAt(tokenizer, stop), has });
       const texts = found.slice(0, samples).map(({ tokens }) => prompt + textBefore(tokenizer, tokens, stop));
-      process.stdout.write(`${texts.join(separator)}\n`);
+      const shown = new ModelText(flags.raw);
+      shown.write(texts.join(separator));
+      shown.end();
     }
   } finally {
     await engine.dispose();
@@ -174,25 +179,20 @@ async function open(path: string): Promise<{ model: LoadedModel; tokenizer: Toke
   return { model, tokenizer: await openTokenizerOf(model) };
 }
 
-const say = (line: string): void => console.error(line);
-
 const separator = "\n---------------\n";
 
 /** The first text as it comes, the others after it. */
 async function print(
   prompt: string,
   texts: AsyncIterable<{ sample: number; text: string }>,
-  samples: number,
+  { samples, raw }: SampleFlags,
 ): Promise<void> {
   const later = Array.from({ length: samples }, () => prompt);
-  process.stdout.write(prompt);
+  const shown = new ModelText(raw);
+  shown.write(prompt);
   for await (const { sample, text } of texts)
-    if (sample === 0) process.stdout.write(text);
+    if (sample === 0) shown.write(text);
     else later[sample] += text;
-  process.stdout.write(
-    `${later
-      .slice(1)
-      .map((text) => separator + text)
-      .join("")}\n`,
-  );
+  for (const text of later.slice(1)) shown.write(separator + text);
+  shown.end();
 }

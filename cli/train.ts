@@ -15,6 +15,7 @@ import { workerLine } from "./coordinator.ts";
 import { createLog, relay } from "./log.ts";
 import { addOptions, optionsOf } from "./options.ts";
 import { onStopSignal } from "./signals.ts";
+import { ModelText, tell } from "./terminal.ts";
 
 export function trainCommand(): Command {
   const command = new Command("train").description("train on this machine, then show a sample");
@@ -51,9 +52,9 @@ export function trainCommand(): Command {
       setTimeout(() => killWorkers.abort(), longestGoodbyeMs).unref();
       await workers;
       const validation = result.valLossNats === null ? "" : `, validation loss ${result.valLossNats.toFixed(4)}`;
-      console.log(`${result.finished ? "finished" : "stopped after"} ${result.step} steps${validation}`);
+      tell(`${result.finished ? "finished" : "stopped after"} ${result.step} steps${validation}`);
       if (result.finished && options.sampleTokens > 0) await showSample(options, setup);
-      console.log(result.checkpoint === null ? "no checkpoint yet" : `checkpoint: ${result.checkpoint}`);
+      tell(result.checkpoint === null ? "no checkpoint yet" : `checkpoint: ${result.checkpoint}`);
     } finally {
       close();
       stopWorkers.abort();
@@ -98,13 +99,14 @@ async function showSample(options: Options, { model, weights, dataset }: RunSetu
   );
   try {
     await engine.setWeights(weights);
-    console.log("");
+    tell("");
     const style = { tokens: options.sampleTokens, temperature: 0.8, topK: 200, topP: 1, repetitionPenalty: 1 };
     const all = { ...style, samples: 1, seed: options.seed, stop: [] };
-    process.stdout.write(options.prompt);
-    for await (const { text } of continueText(engine, dataset.tokenizer, options.prompt, all))
-      process.stdout.write(text);
-    console.log("\n");
+    const shown = new ModelText();
+    shown.write(options.prompt);
+    for await (const { text } of continueText(engine, dataset.tokenizer, options.prompt, all)) shown.write(text);
+    shown.write("\n");
+    shown.end();
   } finally {
     await engine.dispose();
   }

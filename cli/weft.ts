@@ -12,6 +12,7 @@ import { evalCommand } from "./eval.ts";
 import { installCommand } from "./install.ts";
 import { pullCommand } from "./pull.ts";
 import { sampleCommand } from "./sample.ts";
+import { onOneLine, say } from "./terminal.ts";
 import { trainCommand } from "./train.ts";
 import { workerCommand } from "./worker.ts";
 
@@ -19,7 +20,7 @@ const program = new Command("weft")
   .description("Train GPT models across machines: the same bits for any number of workers.")
   .version(weftVersion)
   .enablePositionalOptions() // install tensorflow has a --version of its own
-  .configureOutput({ outputError: (text, write) => write(`${text.trimEnd().replaceAll("\n", " ")}\n`) })
+  .configureOutput({ outputError: (text, write) => write(`${onOneLine(text)}\n`) })
   .configureHelp({ showGlobalOptions: false });
 for (const command of [
   trainCommand(),
@@ -45,6 +46,6 @@ try {
   await program.parseAsync();
 } catch (error) {
   const isForUser = [ConfigError, EngineError, ProtocolError].some((kind) => error instanceof kind);
-  process.stderr.write(`${isForUser ? (error as Error).message : (error as Error).stack}\n`);
+  say(isForUser ? (error as Error).message : String((error as Error).stack));
   process.exitCode = 1;
 }

@@ -10,7 +10,7 @@ beforeEach(async () => {
   folder = await mkdtemp(join(tmpdir(), "weft-cli-data-"));
   await writeFile(join(folder, "text.txt"), "the cat sat on the mat, the dog sat on the cat\n".repeat(40));
   printed = [];
-  vi.spyOn(console, "log").mockImplementation((line: string) => void printed.push(line));
+  vi.spyOn(process.stdout, "write").mockImplementation((line) => printed.push(String(line).trimEnd()) > 0);
   vi.spyOn(process.stderr, "write").mockReturnValue(true);
 });
 afterEach(async () => {

@@ -61,7 +61,7 @@ const wasm = ["--engine", "tfjs", "--backend", "wasm"];
 /** @returns what came on standard output */
 async function weft(...words: string[]): Promise<string> {
   let out = "";
-  vi.spyOn(console, "error").mockReturnValue();
+  vi.spyOn(process.stderr, "write").mockReturnValue(true);
   vi.spyOn(process.stdout, "write").mockImplementation((text) => {
     out += text;
     return true;
