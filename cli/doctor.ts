@@ -52,7 +52,7 @@ async function measure(preset: string, options: Options, model: ModelConfig): Pr
   });
   try {
     const layout = layoutOf(model);
-    await engine.setWeights(initialWeights(model, layout, options.seed));
+    await engine.setWeights(initialWeights(layout, options.seed));
     const tokens = new Int32Array(rows * model.blockSize).map((_, i) => i % model.vocabSize);
     const out = new Float32Array(layout.size);
     const secondsOf = async (step: number): Promise<number> => {

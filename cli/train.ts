@@ -1,11 +1,12 @@
 // `weft train`: a coordinator in this process, workers beside it, and a sample of what was learned.
 import { Command } from "commander";
-import { type RunSetup, summaryOf, TrainingRun } from "../coordinator/loop.ts";
+import { type RunSetup, TrainingRun } from "../coordinator/loop.ts";
 import { accessWith, isLoopback, resolveToken } from "../coordinator/serve/access.ts";
 import { serve } from "../coordinator/serve/server.ts";
 import { setUpRun } from "../coordinator/setup.ts";
 import { flagOf, type OptionName, type Options, optionTable, threadsEach } from "../shared/config.ts";
 import { continueText } from "../shared/decoding/text.ts";
+import { summaryOf } from "../shared/model.ts";
 import { openEngine } from "../worker/engine/choose.ts";
 import { engineOptionsOf } from "../worker/engine/options.ts";
 import { chooseGpus, findGpus } from "../worker/gpus.ts";

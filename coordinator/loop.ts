@@ -14,7 +14,7 @@ import { checkpointName, type Moments } from "../shared/checkpoint/checkpoint.ts
 import { changedOptions, type Options } from "../shared/config.ts";
 import { ConfigError, messageOf } from "../shared/errors.ts";
 import type { Layout } from "../shared/family/layout.ts";
-import type { ModelConfig } from "../shared/model.ts";
+import { type ModelConfig, summaryOf } from "../shared/model.ts";
 import { weftVersion } from "../shared/version.ts";
 import { protocolVersion } from "../shared/wire/protocol.ts";
 import { Archive } from "./archive.ts";
@@ -394,13 +394,6 @@ export class TrainingRun {
     const speeds = [...this.#watch.unitsPerSecond];
     return new Map(speeds.map(([worker, units]) => [worker, (units * batchSize * blockSize) / shards]));
   }
-}
-
-/** "gpt2: 4 layers, 4 heads, 128 wide, block 64, vocabulary 65" */
-export function summaryOf(model: ModelConfig): string {
-  const { family, nLayer, nHead, nEmbd, blockSize, vocabSize } = model;
-  const shape = family === "bigram" ? "" : `${nLayer} layers, ${nHead} heads, ${nEmbd} wide, `;
-  return `${family}: ${shape}block ${blockSize}, vocabulary ${vocabSize}`;
 }
 
 /** In the order of the list: the bits of a loss must not depend on who answered first either. */

@@ -53,7 +53,7 @@ export async function setUpRun(given: Options, log: Logger, substitute: boolean)
     options,
     model,
     layout,
-    weights: start?.weights ?? initialWeights(model, layout, options.seed),
+    weights: start?.weights ?? initialWeights(layout, options.seed),
     moments: resumed?.moments,
     step: resumed?.state.step ?? 0,
     arithmetic: options.anyArithmetic ? undefined : resumed?.state.arithmetic,

@@ -4,6 +4,7 @@ import { availableParallelism } from "node:os";
 import { closest, distance } from "fastest-levenshtein";
 import { z } from "zod";
 import { ConfigError } from "./errors.ts";
+import { families, familyNames } from "./family/families.ts";
 import { type ModelConfig, modelSchema } from "./model.ts";
 import { titleSchema } from "./wire/names.ts";
 
@@ -56,9 +57,12 @@ const integer = { integer: true } as const;
 
 const isWebSocketAddress = (url: string) => URL.canParse(url) && /^wss?:$/.test(new URL(url).protocol);
 
+const abouts = familyNames.map((name) => families[name].about);
+const familyHelp = `${abouts.slice(0, -1).join(", ")}, or ${abouts.at(-1)}`;
+
 /** The table. A flag is the key in kebab case: `--learning-rate`; a switch also has its `--no-` form. */
 export const optionTable = {
-  family: choice("model", ["gpt2", "gpt1", "bigram"], "gpt2", "pre-norm, post-norm, or a table of token pairs"),
+  family: choice("model", familyNames, "gpt2", familyHelp),
   blockSize: number("model", 1024, { min: 1, ...integer }, "longest sequence the model sees", { unit: "tokens" }),
   nLayer: number("model", 12, { min: 0, ...integer }, "transformer blocks"),
   nHead: number("model", 12, { min: 0, ...integer }, "attention heads; divides nEmbd"),

@@ -11,8 +11,8 @@ export function cropPositions(pretrained: Pretrained, blockSize: number): Pretra
   const shorter = { ...model, blockSize };
   const target = layoutOf(shorter);
   const cropped = new Float32Array(target.size);
-  for (const { name, offset, size } of target.parameters) {
-    const start = layout.byName.get(name)!.offset;
+  for (const { key, offset, size } of target.parameters) {
+    const start = layout.byKey.get(key)!.offset;
     // Rows of positions follow each other, so that the first ones are the first elements.
     cropped.set(weights.subarray(start, start + size), offset);
   }

@@ -4,6 +4,7 @@ import { readFile } from "node:fs/promises";
 import { join } from "node:path";
 import { z } from "zod";
 import { ConfigError } from "../errors.ts";
+import type { ParameterKey } from "../family/family.ts";
 import { layoutOf } from "../family/layout.ts";
 import { isAbsent, readJson } from "../json.ts";
 import { modelSchema } from "../model.ts";
@@ -50,8 +51,8 @@ export async function readRelease(directory: string): Promise<Pretrained> {
   const layout = layoutOf(model);
   const prefix = join(directory, await checkpointName(directory));
   const entries = await readBundle(prefix);
-  const wanted = layout.parameters.map(({ name, shape, offset, size }) => {
-    const variable = variableOf(name);
+  const wanted = layout.parameters.map(({ key, shape, offset, size }) => {
+    const variable = variableOf(key);
     const entry = entries.get(variable);
     entries.delete(variable);
     if (!entry) throw new ConfigError(`${prefix}: variable ${variable} is missing; hparams.json asks for [${shape}]`);
@@ -68,16 +69,25 @@ export async function readRelease(directory: string): Promise<Pretrained> {
   return { model, layout, weights };
 }
 
-/** transformer.h.0.ln_1.weight is model/h0/ln_1/g; of matrices the weight is w, and the embeddings have no suffix. */
-function variableOf(name: string): string {
-  return name
-    .replace(/^transformer\./, "model/")
-    .replace(/\bh\.(\d+)\./, "h$1/")
-    .replace(/(wte|wpe)\.weight$/, "$1")
-    .replace(/(ln_\w)\.weight$/, "$1.g")
-    .replace(/\.weight$/, ".w")
-    .replace(/\.bias$/, ".b")
-    .replaceAll(".", "/");
+/** What the release calls each role: embeddings have no suffix, norms g and b, linear layers w and b. */
+const roleNames: Readonly<Record<string, string>> = {
+  tokens: "wte",
+  positions: "wpe",
+  finalNorm: "ln_f",
+  norm1: "ln_1",
+  norm2: "ln_2",
+  qkv: "attn/c_attn",
+  projection: "attn/c_proj",
+  expand: "mlp/c_fc",
+  contract: "mlp/c_proj",
+};
+
+/** "3.norm1.weight" is model/h3/ln_1/g. */
+function variableOf(key: ParameterKey): string {
+  const [, block, role, part] = /^(?:(\d+)\.)?(\w+)\.(weight|bias)$/.exec(key)!;
+  const name = `model/${block === undefined ? "" : `h${block}/`}${roleNames[role!]}`;
+  if (role === "tokens" || role === "positions") return name;
+  return `${name}/${part === "bias" ? "b" : role!.includes("orm") ? "g" : "w"}`;
 }
 
 /** The newest checkpoint's name, from the text that TensorFlow writes beside it. */

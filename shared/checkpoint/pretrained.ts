@@ -4,10 +4,11 @@ import { readdir } from "node:fs/promises";
 import { join } from "node:path";
 import { z } from "zod";
 import { ConfigError } from "../errors.ts";
+import { familyOf } from "../family/families.ts";
 import { type Layout, layoutOf } from "../family/layout.ts";
 import { isAbsent, readJson } from "../json.ts";
 import type { ModelConfig } from "../model.ts";
-import { bare, modelOf } from "./huggingface.ts";
+import { bareName, modelOf } from "./huggingface.ts";
 import { readFloats, readHeader, type TensorEntry } from "./safetensors.ts";
 
 export interface Pretrained {
@@ -26,15 +27,14 @@ export async function readPretrained(directory: string): Promise<Pretrained> {
   const configPath = join(directory, "config.json");
   const model = modelOf(await readJson(configPath), configPath);
   const layout = layoutOf(model);
-  const found = await findTensors(directory);
+  const found = await findTensors(directory, model);
   const wanted = layoutOf({ ...model, bias: true }).parameters.map((parameter) => {
-    const tensor = found.get(bare(parameter.name));
-    found.delete(bare(parameter.name));
+    const name = bareName(model, parameter.name);
+    const tensor = found.get(name);
+    found.delete(name);
     if (tensor) checkShape(tensor, parameter.shape);
-    else if (layout.byName.has(parameter.name))
-      throw new ConfigError(
-        `${directory}: tensor ${bare(parameter.name)} is missing; config.json asks for [${parameter.shape}]`,
-      );
+    else if (layout.byKey.has(parameter.key))
+      throw new ConfigError(`${directory}: tensor ${name} is missing; config.json asks for [${parameter.shape}]`);
     return { ...parameter, tensor };
   });
   const headCopy = takeCopies(found, model, layout);
@@ -44,12 +44,12 @@ export async function readPretrained(directory: string): Promise<Pretrained> {
     );
 
   const weights = new Float32Array(layout.size);
-  for (const { name, size, tensor } of wanted) {
-    const own = layout.byName.get(name);
+  for (const { key, size, tensor } of wanted) {
+    const own = layout.byKey.get(key);
     if (own && tensor) await readFloats(tensor.path, tensor.entry, weights.subarray(own.offset, own.offset + size));
     else if (tensor) await checkZeros(tensor, size);
   }
-  if (headCopy) await checkTied(headCopy, weights);
+  if (headCopy) await checkTied(headCopy, weights.subarray(layout.byKey.get("tokens.weight")!.offset));
   return { model, layout, weights };
 }
 
@@ -61,7 +61,8 @@ interface FoundTensor {
 const indexSchema = z.object({ weight_map: z.record(z.string(), z.string().regex(/^[^/\\]+$/)) });
 
 /** Every tensor of the directory by its bare name. */
-async function findTensors(directory: string): Promise<Map<string, FoundTensor>> {
+async function findTensors(directory: string, model: ModelConfig): Promise<Map<string, FoundTensor>> {
+  const bare = (name: string) => bareName(model, name);
   const single = join(directory, "model.safetensors");
   const indexPath = `${single}.index.json`;
   const found = new Map<string, FoundTensor>();
@@ -96,17 +97,21 @@ async function refuseOtherFormats(directory: string): Promise<void> {
     );
 }
 
+/** Of the head's weights in every family that has a head. */
+const headName = "lm_head.weight";
+
 /**
  * Take out what is no parameter: causal masks that old versions saved, and the second copy of a tied head.
  * @returns that copy
  */
 function takeCopies(found: Map<string, FoundTensor>, model: ModelConfig, layout: Layout): FoundTensor | undefined {
-  for (const name of [...found.keys()])
-    if (/^h\.\d+\.attn\.(bias|masked_bias)$|^position_ids$/.test(name)) found.delete(name);
-  const head = found.get("lm_head.weight");
-  if (model.family === "bigram" || !model.tiedHead || !head) return undefined;
-  checkShape(head, layout.parameters[0]!.shape);
-  found.delete("lm_head.weight");
+  const { surplus } = familyOf(model).huggingFace;
+  for (const name of [...found.keys()]) if (surplus?.test(name)) found.delete(name);
+  const tokens = layout.byKey.get("tokens.weight");
+  const head = found.get(headName);
+  if (!tokens || !model.tiedHead || !head) return undefined;
+  checkShape(head, tokens.shape);
+  found.delete(headName);
   return head;
 }
 
@@ -126,13 +131,13 @@ async function checkZeros({ path, entry }: FoundTensor, size: number): Promise<v
     );
 }
 
-/** @param weights (P) which begin with the embedding */
-async function checkTied({ path, entry }: FoundTensor, weights: Float32Array): Promise<void> {
+/** @param tokens weights that begin with the token embedding */
+async function checkTied({ path, entry }: FoundTensor, tokens: Float32Array): Promise<void> {
   const copy = new Float32Array(entry.shape.reduce((product, dimension) => product * dimension, 1));
   await readFloats(path, entry, copy);
-  const differs = copy.findIndex((x, i) => !Object.is(x, weights[i]));
+  const differs = copy.findIndex((x, i) => !Object.is(x, tokens[i]));
   if (differs >= 0)
     throw new ConfigError(
-      `${path}: ${entry.name}[${differs}] is ${copy[differs]}, the embedding has ${weights[differs]}, but config.json says that they are tied; set "tie_word_embeddings": false`,
+      `${path}: ${entry.name}[${differs}] is ${copy[differs]}, the embedding has ${tokens[differs]}, but config.json says that they are tied; set "tie_word_embeddings": false`,
     );
 }

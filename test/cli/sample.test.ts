@@ -33,7 +33,7 @@ beforeAll(async () => {
   served = await serveRun({ steps: [] });
   run = served.runDirectory;
   const random = new PhiloxStream(8, 0);
-  const weights = initialWeights(model, layoutOf(model), 8).map((w) => w + 0.3 * random.normal());
+  const weights = initialWeights(layoutOf(model), 8).map((w) => w + 0.3 * random.normal());
   const zeros = new Float32Array(weights.length);
   await writeCheckpoint(run, {
     model,

@@ -27,7 +27,7 @@ async function pretrained(characters: string): Promise<string> {
   const directory = join(folder, "model");
   await mkdir(directory);
   await writeFile(join(directory, "config.json"), JSON.stringify(configOf(model)));
-  const weights = initialWeights(model, layoutOf(model), 1);
+  const weights = initialWeights(layoutOf(model), 1);
   await writeFile(join(directory, "model.safetensors"), encode(tensorsOf(model, weights), { format: "pt" }));
   for (const [name, content] of tokenizer.toFiles()) await writeFile(join(directory, name), content);
   return directory;

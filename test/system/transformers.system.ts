@@ -63,7 +63,7 @@ async function engineCase(name: string, changes: Partial<ModelConfig>): Promise<
     ...changes,
   };
   const random = new PhiloxStream(3, 0);
-  const weights = initialWeights(model, layoutOf(model), 3).map((w) => w + 0.2 * random.normal());
+  const weights = initialWeights(layoutOf(model), 3).map((w) => w + 0.2 * random.normal());
   const tokens = Int32Array.from({ length: model.blockSize }, () => random.below(model.vocabSize));
   const options = { model, maxRows: 1, precision: "float32", threads: 1, device: "cpu" } as const;
   const { engine } = await openEngine("tfjs", options);

@@ -32,13 +32,13 @@ const model: ModelConfig = {
 const layout = layoutOf(model);
 
 function snapshotOf(step: number): Snapshot {
-  const weights = initialWeights(model, layout, step);
+  const weights = initialWeights(layout, step);
   weights.set([-0, 1e-45, 3.4e38]); // the sign of zero, a denormal, the largest
   return {
     model,
     weights,
-    m: initialWeights(model, layout, step + 1000),
-    v: initialWeights(model, layout, step + 2000),
+    m: initialWeights(layout, step + 1000),
+    v: initialWeights(layout, step + 2000),
     tokenizer: new Map([["tokenizer.json", '{"kind":"char"}']]),
     state: {
       step,
@@ -83,7 +83,7 @@ test("comes back bit for bit, optimizer and state too", async () => {
 
 test("writing a step again replaces it", async () => {
   await writeCheckpoint(run, snapshotOf(5));
-  const changed = { ...snapshotOf(5), weights: initialWeights(model, layout, 99) };
+  const changed = { ...snapshotOf(5), weights: initialWeights(layout, 99) };
   const back = await readCheckpoint(await writeCheckpoint(run, changed), { optimizer: false });
   expect(bytesOf(back.weights)).toBe(bytesOf(changed.weights));
   expect(await readdir(run)).toEqual(["step-000005"]);

@@ -29,7 +29,7 @@ beforeEach(async () => {
 });
 afterEach(() => rm(directory, { recursive: true }));
 
-const weightsOf = (model: ModelConfig): Float32Array => initialWeights(model, layoutOf(model), 7);
+const weightsOf = (model: ModelConfig): Float32Array => initialWeights(layoutOf(model), 7);
 
 async function writeModel(model: ModelConfig, tensors: readonly TensorToWrite[]): Promise<void> {
   await writeFile(join(directory, "config.json"), JSON.stringify(configOf(model)));

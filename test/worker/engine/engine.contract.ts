@@ -34,7 +34,7 @@ const bigram: ModelConfig = { ...tiny, family: "bigram", vocabSize: 5, nLayer: 0
 
 /** Weights far from the start's symmetry, so that every term of a gradient counts. */
 function lively(model: ModelConfig, seed = 1): Float32Array {
-  const weights = initialWeights(model, layoutOf(model), seed);
+  const weights = initialWeights(layoutOf(model), seed);
   const random = new PhiloxStream(seed, stream.init, 999);
   for (let i = 0; i < weights.length; i++) weights[i]! += 0.2 * random.normal();
   return weights;

@@ -37,7 +37,7 @@ const options: EngineOptions = {
   ...{ model, maxRows: 4, precision: "float32", threads: 1, device: "auto", backend: "tensorflow" },
 };
 const { size } = layoutOf(model);
-const weights = initialWeights(model, layoutOf(model), 1);
+const weights = initialWeights(layoutOf(model), 1);
 const tokens = Int32Array.from({ length: 4 * 32 }, (_, i) => (i * i + 3 * i) % 65);
 const targets = Int32Array.from(tokens, (token) => (token + 1) % 65);
 
@@ -57,7 +57,7 @@ describe.skipIf(!addon)('TensorFlow (skipped where "weft install tensorflow" has
     const small = { ...model, blockSize: 8, nLayer: 1, nHead: 2, nEmbd: 16 };
     const layout = layoutOf(small);
     const engine = await tfjs.create({ ...options, model: small });
-    const [changed, out] = [initialWeights(small, layout, 1), new Float32Array(layout.size)];
+    const [changed, out] = [initialWeights(layout, 1), new Float32Array(layout.size)];
     const { binding } = tf.backend() as NodeBackend & { binding: { getNumOfTensors(): number } };
     const use = () => ({ tensors: binding.getNumOfTensors(), bytes: process.memoryUsage().rss });
     let before = use();

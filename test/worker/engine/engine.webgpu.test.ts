@@ -55,7 +55,7 @@ describe.skipIf(!usable)("WebGPU (skipped where no adapter is found)", () => {
   test("500 steps leave no tensor and no memory behind", { timeout: 600_000 }, async () => {
     const layout = layoutOf(model);
     const engine = await tfjs.create(options);
-    const [weights, out] = [initialWeights(model, layout, 1), new Float32Array(layout.size)];
+    const [weights, out] = [initialWeights(layout, 1), new Float32Array(layout.size)];
     const tokens = Int32Array.from({ length: 32 }, (_, i) => (i * i + 3 * i) % 33);
     const use = () => ({ tensors: tf.memory().numTensors, bytes: process.memoryUsage().rss });
     let before = use();
@@ -73,7 +73,7 @@ describe.skipIf(!usable)("WebGPU (skipped where no adapter is found)", () => {
   // The last one: a device that has failed is not trusted again.
   test("what Dawn reports aside ends the step", async () => {
     const engine = await tfjs.create(options);
-    await engine.setWeights(initialWeights(model, layoutOf(model), 1));
+    await engine.setWeights(initialWeights(layoutOf(model), 1));
     const { device } = tf.backend() as unknown as { device: { createBuffer(wish: object): void } };
     device.createBuffer({ size: 16, usage: 0 });
     const tokens = new Int32Array(32);

@@ -34,7 +34,7 @@ const { built, why } = nativeStatus();
 
 async function opened(change: Partial<EngineOptions> = {}): Promise<Engine> {
   const engine = await native.create({ ...options, ...change });
-  await engine.setWeights(initialWeights(engine.model, layoutOf(engine.model), 1));
+  await engine.setWeights(initialWeights(layoutOf(engine.model), 1));
   return engine;
 }
 
@@ -75,7 +75,7 @@ describe.skipIf(!built)(`engine native${built ? "" : ` (skipped: ${why})`}`, () 
 
   test("500 steps and their generations leave no memory behind", async () => {
     const engine = await opened({ maxRows: 1 });
-    const weights = initialWeights(model, layout, 1);
+    const weights = initialWeights(layout, 1);
     const out = new Float32Array(layout.size);
     const row = tokens.slice(0, 48);
     const bytes: number[] = [];
@@ -98,7 +98,7 @@ describe.skipIf(!built)(`engine native${built ? "" : ` (skipped: ${why})`}`, () 
     const engine = await opened();
     const generation = await engine.generation(1);
     await generation.feed([tokens.slice(0, 5)]);
-    await engine.setWeights(initialWeights(model, layout, 2));
+    await engine.setWeights(initialWeights(layout, 2));
     await expect(generation.feed([tokens.slice(5, 6)])).rejects.toThrow("weights changed");
     generation.dispose();
     await expect(generation.feed([tokens.slice(5, 6)])).rejects.toThrow(EngineError);
@@ -107,14 +107,14 @@ describe.skipIf(!built)(`engine native${built ? "" : ` (skipped: ${why})`}`, () 
 
   test("weights are lent: an array that was transferred is refused, not read", async () => {
     const engine = await opened();
-    const weights = initialWeights(model, layout, 2);
+    const weights = initialWeights(layout, 2);
     await engine.setWeights(weights);
     const generation = await engine.generation(1);
     structuredClone(weights, { transfer: [weights.buffer as ArrayBuffer] });
     const refusal = `weights: 0 values, expected ${layout.size}`;
     await expect(engine.losses(tokens, tokens, 4)).rejects.toThrow(refusal);
     await expect(generation.feed([Int32Array.of(1)])).rejects.toThrow(refusal);
-    await engine.setWeights(initialWeights(model, layout, 2));
+    await engine.setWeights(initialWeights(layout, 2));
     expect((await engine.losses(tokens, tokens, 4)).length).toBe(4);
     await engine.dispose();
   });

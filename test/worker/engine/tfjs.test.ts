@@ -165,7 +165,7 @@ test("scatterAdd adds rows that share an id", () => {
 test("500 steps, refusals and generations leave no tensor and no heap behind", async () => {
   for (const checkpointActivations of [false, true]) {
     const engine = await tfjs.create({ ...options, checkpointActivations });
-    const weights = initialWeights(model, layoutOf(model), 1);
+    const weights = initialWeights(layoutOf(model), 1);
     const tokens = Int32Array.from({ length: 32 }, (_, i) => i % 13);
     const out = new Float32Array(weights.length);
     const step = async (i: number) => {
@@ -201,7 +201,7 @@ test("a failure in the middle of a step leaves nothing behind", async () => {
     throw new EngineError("the device failed");
   };
   const engine = new TfjsEngine(options, { ...backend, ops: { ...backend.ops, layerNormBackward } });
-  await engine.setWeights(initialWeights(model, layoutOf(model), 1));
+  await engine.setWeights(initialWeights(layoutOf(model), 1));
   const tokens = Int32Array.from({ length: 32 }, (_, i) => i % 13);
   const out = new Float32Array(layoutOf(model).size);
   await expect(shardGradient(engine, tokens, tokens, 4, at, out)).rejects.toThrow("the device failed");

@@ -32,7 +32,7 @@ const options: EngineOptions = {
   backend: "wasm",
 };
 const { size } = layoutOf(model);
-const weights = initialWeights(model, layoutOf(model), 1);
+const weights = initialWeights(layoutOf(model), 1);
 const tokens = Int32Array.from({ length: 4 * 64 }, (_, i) => (i * i + 3 * i) % 65);
 const at = { seed: 1, step: 2, shard: 3 };
 

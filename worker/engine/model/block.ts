@@ -1,5 +1,7 @@
-// A transformer block of either family, forward and backward by hand: two branches, attention and feed-forward, and
+// A transformer block of either architecture, forward and backward by hand: two branches, attention and feed-forward, and
 // where the norms stand. Each forward returns what its backward needs; each backward emits its parameters' gradients.
+import { familyOf } from "../../../shared/family/families.ts";
+import type { ModelConfig } from "../../../shared/model.ts";
 import type { Net, Pass } from "./net.ts";
 import { drop, linear, linearBackward, norm, normBackward } from "./net.ts";
 import type { AttentionSaved, NormSaved, Tensor } from "./ops.ts";
@@ -26,77 +28,72 @@ export interface BlockSaved {
   readonly norm2: NormSaved;
 }
 
-/** The prefix of block l's parameters in the layout. */
-export function blockName({ model }: Net, l: number): string {
-  return model.family === "gpt2" ? `transformer.h.${l}` : `h.${l}`;
-}
+const isPreNorm = (model: ModelConfig): boolean => familyOf(model).architecture === "pre-norm";
 
 function attend(net: Net, pass: Pass, l: number, x: Tensor): { y: Tensor; saved: AttendSaved } {
   const { B, T, H } = pass.heads;
-  const name = `${blockName(net, l)}.attn`;
-  const qkv = linear(net, `${name}.c_attn`, x); // (N, 3C)
+  const qkv = linear(net, `${l}.qkv`, x); // (N, 3C)
   const { y: attended, saved } = pass.cached
     ? { y: pass.cached(l, qkv), saved: undefined }
     : net.ops.attention(qkv, pass.heads, pass.mask(1 + 3 * l, [B * H, T, T]));
   const mask = pass.mask(2 + 3 * l, x.shape);
-  const y = drop(net, linear(net, `${name}.c_proj`, attended), mask);
+  const y = drop(net, linear(net, `${l}.projection`, attended), mask);
   return { y, saved: { x, attention: saved, attended, mask } };
 }
 
 function attendBackward(net: Net, pass: Pass, l: number, saved: AttendSaved, dy: Tensor): Tensor {
-  const name = `${blockName(net, l)}.attn`;
-  const dAttended = linearBackward(net, pass, `${name}.c_proj`, saved.attended, drop(net, dy, saved.mask));
+  const dAttended = linearBackward(net, pass, `${l}.projection`, saved.attended, drop(net, dy, saved.mask));
   const dQkv = net.ops.attentionBackward(dAttended, saved.attention!, pass.heads);
-  return linearBackward(net, pass, `${name}.c_attn`, saved.x, dQkv);
+  return linearBackward(net, pass, `${l}.qkv`, saved.x, dQkv);
 }
 
 function feed(net: Net, pass: Pass, l: number, x: Tensor): { y: Tensor; saved: FeedSaved } {
-  const name = `${blockName(net, l)}.mlp`;
-  const { y: active, slope } = net.ops.gelu(linear(net, `${name}.c_fc`, x), net.model.activation); // (N, 4C)
+  const { y: active, slope } = net.ops.gelu(linear(net, `${l}.expand`, x), net.model.activation); // (N, 4C)
   const mask = pass.mask(3 + 3 * l, x.shape);
-  return { y: drop(net, linear(net, `${name}.c_proj`, active), mask), saved: { x, slope, active, mask } };
+  return { y: drop(net, linear(net, `${l}.contract`, active), mask), saved: { x, slope, active, mask } };
 }
 
 function feedBackward(net: Net, pass: Pass, l: number, saved: FeedSaved, dy: Tensor): Tensor {
-  const name = `${blockName(net, l)}.mlp`;
-  const dActive = linearBackward(net, pass, `${name}.c_proj`, saved.active, drop(net, dy, saved.mask));
-  return linearBackward(net, pass, `${name}.c_fc`, saved.x, net.ops.mul(dActive, saved.slope));
+  const dActive = linearBackward(net, pass, `${l}.contract`, saved.active, drop(net, dy, saved.mask));
+  return linearBackward(net, pass, `${l}.expand`, saved.x, net.ops.mul(dActive, saved.slope));
 }
 
-/** Block l on x (N, C): pre-norm in gpt2, post-norm in gpt1. */
+/** Block l on x (N, C). */
 export function block(net: Net, pass: Pass, l: number, x: Tensor): { y: Tensor; saved: BlockSaved } {
   const { ops } = net;
-  const ln1 = `${blockName(net, l)}.ln_1`;
-  const ln2 = `${blockName(net, l)}.ln_2`;
-  if (net.model.family === "gpt2") {
-    const norm1 = norm(net, ln1, x);
+  if (isPreNorm(net.model)) {
+    const norm1 = norm(net, `${l}.norm1`, x);
     const attended = attend(net, pass, l, norm1.y);
     const middle = ops.add(x, attended.y);
-    const norm2 = norm(net, ln2, middle);
+    const norm2 = norm(net, `${l}.norm2`, middle);
     const fed = feed(net, pass, l, norm2.y);
     const y = ops.add(middle, fed.y);
     return { y, saved: { attend: attended.saved, feed: fed.saved, norm1: norm1.saved, norm2: norm2.saved } };
   }
   const attended = attend(net, pass, l, x);
-  const norm1 = norm(net, ln1, ops.add(x, attended.y));
+  const norm1 = norm(net, `${l}.norm1`, ops.add(x, attended.y));
   const fed = feed(net, pass, l, norm1.y);
-  const norm2 = norm(net, ln2, ops.add(norm1.y, fed.y));
+  const norm2 = norm(net, `${l}.norm2`, ops.add(norm1.y, fed.y));
   return { y: norm2.y, saved: { attend: attended.saved, feed: fed.saved, norm1: norm1.saved, norm2: norm2.saved } };
 }
 
 /** @returns the gradient of block l's input */
 export function blockBackward(net: Net, pass: Pass, l: number, saved: BlockSaved, dy: Tensor): Tensor {
   const { ops } = net;
-  const ln1 = `${blockName(net, l)}.ln_1`;
-  const ln2 = `${blockName(net, l)}.ln_2`;
-  if (net.model.family === "gpt2") {
-    const dFed = normBackward(net, pass, ln2, saved.norm2, feedBackward(net, pass, l, saved.feed, dy));
+  if (isPreNorm(net.model)) {
+    const dFed = normBackward(net, pass, `${l}.norm2`, saved.norm2, feedBackward(net, pass, l, saved.feed, dy));
     const dMiddle = ops.add(dy, dFed);
-    const dAttended = normBackward(net, pass, ln1, saved.norm1, attendBackward(net, pass, l, saved.attend, dMiddle));
+    const dAttended = normBackward(
+      net,
+      pass,
+      `${l}.norm1`,
+      saved.norm1,
+      attendBackward(net, pass, l, saved.attend, dMiddle),
+    );
     return ops.add(dMiddle, dAttended);
   }
-  const dSum2 = normBackward(net, pass, ln2, saved.norm2, dy);
+  const dSum2 = normBackward(net, pass, `${l}.norm2`, saved.norm2, dy);
   const dMiddle = ops.add(dSum2, feedBackward(net, pass, l, saved.feed, dSum2));
-  const dSum1 = normBackward(net, pass, ln1, saved.norm1, dMiddle);
+  const dSum1 = normBackward(net, pass, `${l}.norm1`, saved.norm1, dMiddle);
   return ops.add(dSum1, attendBackward(net, pass, l, saved.attend, dSum1));
 }

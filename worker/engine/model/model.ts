@@ -1,21 +1,14 @@
 // The whole network from token ids to losses, logits and gradients: embedding, blocks, final norm, head. The head works
 // through the positions in slices, so that logits over 50,257 tokens never exist for a whole batch.
+import type { ParameterKey } from "../../../shared/family/family.ts";
 import type { BlockSaved } from "./block.ts";
 import { block, blockBackward } from "./block.ts";
 import type { Net, Pass } from "./net.ts";
 import { drop, norm, normBackward } from "./net.ts";
 import type { Ids, NormSaved, Tensor } from "./ops.ts";
 
-const bigramTable = "token_embedding_table.weight";
-
-/** Names of the parameters outside the blocks. */
-function parameterNames({ model }: Net): { tokens: string; positions: string; head: string } {
-  const [tokens, positions] =
-    model.family === "gpt2"
-      ? ["transformer.wte.weight", "transformer.wpe.weight"]
-      : ["tokens_embed.weight", "positions_embed.weight"];
-  return { tokens, positions, head: model.tiedHead ? tokens : "lm_head.weight" };
-}
+/** The weights (V, C) of the head: a tied one shares the token embedding's. */
+const headKey = ({ model }: Net): ParameterKey => (model.tiedHead ? "tokens.weight" : "head.weight");
 
 /** Token plus position embeddings. @returns (N, C) and the dropout mask that was applied */
 function embed(net: Net, pass: Pass, tokens: Ids): { y: Tensor; mask: Tensor | undefined } {
@@ -23,8 +16,8 @@ function embed(net: Net, pass: Pass, tokens: Ids): { y: Tensor; mask: Tensor | u
   const C = H * D;
   const { ops, weights } = net;
   return ops.scope(() => {
-    const rows = ops.gather(weights[parameterNames(net).tokens]!, tokens);
-    const positions = ops.rows(weights[parameterNames(net).positions]!, 0, T);
+    const rows = ops.gather(weights["tokens.weight"]!, tokens);
+    const positions = ops.rows(weights["positions.weight"]!, 0, T);
     const sum = ops.reshape(ops.add(ops.reshape(rows, [B, T, C]), positions), [B * T, C]);
     const mask = pass.mask(0, [B * T, C]);
     return { y: drop(net, sum, mask), mask };
@@ -34,9 +27,10 @@ function embed(net: Net, pass: Pass, tokens: Ids): { y: Tensor; mask: Tensor | u
 /** Embeddings (N, C) of ids at given positions, in generation. */
 export function embedAt(net: Net, ids: Ids, positions: Ids): Tensor {
   const { ops, weights } = net;
-  const { tokens, positions: table } = parameterNames(net);
-  return ops.add(ops.gather(weights[tokens]!, ids), ops.gather(weights[table]!, positions));
+  return ops.add(ops.gather(weights["tokens.weight"]!, ids), ops.gather(weights["positions.weight"]!, positions));
 }
+
+const hasFinalNorm = ({ weights }: Net): boolean => weights["finalNorm.weight"] !== undefined;
 
 /** Blocks and final norm on embeddings (N, C); x is consumed. @returns what enters the head (N, C) */
 export function hiddenOf(net: Net, pass: Pass, x: Tensor): Tensor {
@@ -46,7 +40,7 @@ export function hiddenOf(net: Net, pass: Pass, x: Tensor): Tensor {
     net.ops.free(x);
     x = y;
   }
-  return net.model.family === "gpt1" ? x : net.ops.scope(() => norm(net, "transformer.ln_f", x).y);
+  return hasFinalNorm(net) ? net.ops.scope(() => norm(net, "finalNorm", x).y) : x;
 }
 
 function embedBackward(
@@ -62,9 +56,9 @@ function embedBackward(
   ops.scope(() => {
     const d = drop(net, dy, saved.mask);
     const perPosition = ops.reshape(ops.columnSum(ops.reshape(d, [B, T * H * D])), [T, H * D]);
-    pass.emit(parameterNames(net).positions, T < blockSize ? ops.padRows(perPosition, blockSize) : perPosition);
+    pass.emit("positions.weight", T < blockSize ? ops.padRows(perPosition, blockSize) : perPosition);
     const scattered = ops.scatterAdd(d, tokens, vocabSize);
-    pass.emit(parameterNames(net).tokens, saved.tableGradient ? ops.add(saved.tableGradient, scattered) : scattered);
+    pass.emit("tokens.weight", saved.tableGradient ? ops.add(saved.tableGradient, scattered) : scattered);
   });
 }
 
@@ -76,7 +70,7 @@ function slices({ model, ops }: Net, N: number, each: (from: number, rows: numbe
 
 /** Logits (rows, V) of hidden states (rows, C). */
 export function headLogits(net: Net, x: Tensor): Tensor {
-  return net.ops.matMul(x, net.weights[parameterNames(net).head]!, false, true);
+  return net.ops.matMul(x, net.weights[headKey(net)]!, false, true);
 }
 
 interface Kept {
@@ -102,8 +96,8 @@ function forward(net: Net, pass: Pass, tokens: Ids, recompute: boolean): Kept {
     blocks.push(saved ? { x, saved } : { x });
     x = y;
   }
-  if (net.model.family === "gpt1") return { hidden: x, mask: embedded.mask, blocks, normed: undefined };
-  const { y, saved } = net.ops.scope(() => norm(net, "transformer.ln_f", x));
+  if (!hasFinalNorm(net)) return { hidden: x, mask: embedded.mask, blocks, normed: undefined };
+  const { y, saved } = net.ops.scope(() => norm(net, "finalNorm", x));
   net.ops.free(x);
   return { hidden: y, mask: embedded.mask, blocks, normed: saved };
 }
@@ -122,15 +116,16 @@ export function gradient(
 ): void {
   const { ops, model, weights } = net;
   const N = tokens.length;
-  if (model.family === "bigram") {
-    const { losses, dLogits } = ops.crossEntropy(ops.gather(weights[bigramTable]!, tokens), targets, 1 / N);
+  const table = weights["table.weight"];
+  if (table) {
+    const { losses, dLogits } = ops.crossEntropy(ops.gather(table, tokens), targets, 1 / N);
     takeLosses(losses, 0);
-    pass.emit(bigramTable, ops.scatterAdd(dLogits, tokens, model.vocabSize));
+    pass.emit("table.weight", ops.scatterAdd(dLogits, tokens, model.vocabSize));
     return;
   }
 
   const kept = forward(net, pass, tokens, recompute);
-  const head = parameterNames(net).head;
+  const head = headKey(net);
   const hiddenParts: Tensor[] = [];
   let tableGradient: Tensor | undefined;
   slices(net, N, (from, rows) => {
@@ -154,7 +149,7 @@ export function gradient(
 
   let d = ops.scope(() => {
     const dHidden = ops.stack(hiddenParts);
-    return kept.normed ? normBackward(net, pass, "transformer.ln_f", kept.normed, dHidden) : dHidden;
+    return kept.normed ? normBackward(net, pass, "finalNorm", kept.normed, dHidden) : dHidden;
   });
   ops.free([kept.normed, hiddenParts.filter((part) => part !== d)]);
   for (let l = model.nLayer - 1; l >= 0; l--) {
@@ -178,12 +173,13 @@ export function logits(
   tokens: Ids,
   each: (logits: Tensor, from: number, rows: number) => void,
 ): void {
-  const x = net.model.family === "bigram" ? undefined : hidden(net, pass, tokens);
+  const table = net.weights["table.weight"];
+  const x = table ? undefined : hidden(net, pass, tokens);
   slices(net, tokens.length, (from, rows) => {
     net.ops.scope(() => {
       const part = x
         ? headLogits(net, net.ops.rows(x, from, rows))
-        : net.ops.gather(net.weights[bigramTable]!, tokens.subarray(from, from + rows));
+        : net.ops.gather(table!, tokens.subarray(from, from + rows));
       each(part, from, rows);
     });
   });

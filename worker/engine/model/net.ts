@@ -1,4 +1,5 @@
 // What the parts of a network share: its parameters, the operations, and one call's shape, dropout and destination.
+import type { ParameterKey, Role } from "../../../shared/family/family.ts";
 import type { ModelConfig } from "../../../shared/model.ts";
 import type { Heads, NormSaved, Ops, Tensor } from "./ops.ts";
 
@@ -6,8 +7,8 @@ import type { Heads, NormSaved, Ops, Tensor } from "./ops.ts";
 export interface Net {
   readonly model: ModelConfig;
   readonly ops: Ops;
-  /** Parameters by their names in the layout. */
-  readonly weights: Readonly<Record<string, Tensor>>;
+  /** Parameters by their keys in the layout. */
+  readonly weights: Readonly<Partial<Record<ParameterKey, Tensor>>>;
 }
 
 /** One call. */
@@ -16,37 +17,37 @@ export interface Pass {
   /** Dropout factors of a site (shared/arithmetic/philox.ts), or none. */
   mask(site: number, shape: readonly number[]): Tensor | undefined;
   /** Hand over the gradient of a parameter; the tensor is consumed. */
-  emit(name: string, gradient: Tensor): void;
+  emit(key: ParameterKey, gradient: Tensor): void;
   /** In generation: attention of block l from qkv (N, 3C) to (N, C) over what earlier calls left. */
   cached?(l: number, qkv: Tensor): Tensor;
 }
 
-/** x (N, I) through the linear layer `name` of (I, O) weights. */
-export function linear({ ops, weights }: Net, name: string, x: Tensor): Tensor {
-  return ops.linear(x, weights[`${name}.weight`]!, weights[`${name}.bias`]);
+/** x (N, I) through the linear layer `role` of (I, O) weights. */
+export function linear({ ops, weights }: Net, role: Role, x: Tensor): Tensor {
+  return ops.linear(x, weights[`${role}.weight`]!, weights[`${role}.bias`]);
 }
 
 /** @returns the gradient of x; x is what the forward pass was given */
-export function linearBackward({ ops, weights, model }: Net, pass: Pass, name: string, x: Tensor, dy: Tensor): Tensor {
-  if (model.bias) pass.emit(`${name}.bias`, ops.columnSum(dy));
-  pass.emit(`${name}.weight`, ops.matMul(x, dy, true, false));
-  return ops.matMul(dy, weights[`${name}.weight`]!, false, true);
+export function linearBackward({ ops, weights, model }: Net, pass: Pass, role: Role, x: Tensor, dy: Tensor): Tensor {
+  if (model.bias) pass.emit(`${role}.bias`, ops.columnSum(dy));
+  pass.emit(`${role}.weight`, ops.matMul(x, dy, true, false));
+  return ops.matMul(dy, weights[`${role}.weight`]!, false, true);
 }
 
-export function norm({ ops, weights, model }: Net, name: string, x: Tensor): { y: Tensor; saved: NormSaved } {
-  return ops.layerNorm(x, weights[`${name}.weight`]!, weights[`${name}.bias`], model.layerNormEps);
+export function norm({ ops, weights, model }: Net, role: Role, x: Tensor): { y: Tensor; saved: NormSaved } {
+  return ops.layerNorm(x, weights[`${role}.weight`]!, weights[`${role}.bias`], model.layerNormEps);
 }
 
 export function normBackward(
   { ops, weights, model }: Net,
   pass: Pass,
-  name: string,
+  role: Role,
   saved: NormSaved,
   dy: Tensor,
 ): Tensor {
-  const { dx, dWeight, dBias } = ops.layerNormBackward(dy, saved, weights[`${name}.weight`]!);
-  pass.emit(`${name}.weight`, dWeight);
-  if (model.bias) pass.emit(`${name}.bias`, dBias);
+  const { dx, dWeight, dBias } = ops.layerNormBackward(dy, saved, weights[`${role}.weight`]!);
+  pass.emit(`${role}.weight`, dWeight);
+  if (model.bias) pass.emit(`${role}.bias`, dBias);
   return dx;
 }
 

@@ -4,6 +4,8 @@ import { availableParallelism } from "node:os";
 import { type Addon, nativeAddon, nativeStatus } from "../../../shared/arithmetic/native.ts";
 import { keyOf, stream } from "../../../shared/arithmetic/philox.ts";
 import { EngineError, messageOf } from "../../../shared/errors.ts";
+import { familyOf } from "../../../shared/family/families.ts";
+import type { Architecture } from "../../../shared/family/family.ts";
 import { type Layout, layoutOf } from "../../../shared/family/layout.ts";
 import type { ModelConfig } from "../../../shared/model.ts";
 import { checkIds, checkLength, checkTargets, checkTokens } from "../check.ts";
@@ -12,6 +14,7 @@ import { type ShardGradient, shardByShard } from "../shards.ts";
 
 /** What worker/engine/native/core/addon.cpp exports for this file. Its methods check their arguments and settle when done. */
 interface CoreConfig extends ModelConfig {
+  readonly architecture: Architecture;
   readonly maxRows: number;
   readonly precision: EngineOptions["precision"];
   readonly checkpointActivations: boolean;
@@ -46,7 +49,7 @@ interface CoreGeneration {
 }
 
 interface EngineAddon extends Addon {
-  readonly Model: new (config: CoreConfig, parameters: BigInt64Array) => CoreModel;
+  readonly Model: new (config: CoreConfig, parameters: BigInt64Array, keys: string) => CoreModel;
   readonly Generation: new (model: CoreModel, rows: number) => CoreGeneration;
   plannedBytes(config: CoreConfig): number;
   generationBytes(model: CoreModel, rows: number): number;
@@ -84,6 +87,7 @@ const deviceNames: Readonly<Record<string, string>> = {
 function coreConfig(options: EngineOptions): CoreConfig {
   return {
     ...options.model,
+    architecture: familyOf(options.model).architecture,
     maxRows: options.maxRows,
     precision: options.precision,
     checkpointActivations: options.checkpointActivations ?? false,
@@ -119,7 +123,8 @@ class NativeEngine implements Engine {
     const what = `${options.maxRows} rows of ${options.model.blockSize} tokens`;
     checkMemory(what, this.plannedBytes, options.memoryLimitBytes);
     const pairs = this.#layout.parameters.flatMap(({ offset, size }) => [BigInt(offset), BigInt(size)]);
-    this.#core = new addon.Model(config, BigInt64Array.from(pairs));
+    const keys = this.#layout.parameters.map(({ key }) => key).join("\n");
+    this.#core = new addon.Model(config, BigInt64Array.from(pairs), keys);
     const arithmetic = this.#core.arithmetic();
     this.arithmetic = `native ${arithmetic}`;
     this.device = `${deviceNames[arithmetic.split(" ")[0]!]}, ${config.threads} thread${config.threads === 1 ? "" : "s"}`;
@@ -157,7 +162,8 @@ class NativeEngine implements Engine {
 
   async hidden(tokens: Int32Array, rows: number): Promise<Float32Array> {
     this.#check(tokens, rows);
-    if (this.model.family === "bigram") throw new EngineError("engine native: a bigram has no hidden state");
+    if (familyOf(this.model).architecture === "table")
+      throw new EngineError(`engine native: ${this.model.family} has no hidden state: its table is its head`);
     const out = new Float32Array(tokens.length * this.model.nEmbd);
     await inCore(() => this.#core.hidden(tokens, rows, out));
     return out;

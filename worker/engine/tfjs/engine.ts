@@ -3,8 +3,9 @@
 
 import { dropoutMask } from "../../../shared/arithmetic/philox.ts";
 import { EngineError } from "../../../shared/errors.ts";
-import type { Layout } from "../../../shared/family/layout.ts";
-import { layoutOf } from "../../../shared/family/layout.ts";
+import { familyOf } from "../../../shared/family/families.ts";
+import type { ParameterKey } from "../../../shared/family/family.ts";
+import { type Layout, layoutOf } from "../../../shared/family/layout.ts";
 import type { ModelConfig } from "../../../shared/model.ts";
 import { checkLength, checkTargets, checkTokens } from "../check.ts";
 import type { Engine, EngineKind, EngineOptions, Generation } from "../contract.ts";
@@ -39,7 +40,7 @@ export class TfjsEngine implements Engine {
   readonly #maxRows: number;
   readonly #recompute: boolean;
   readonly #generations = new Set<Generation>();
-  #weights: Record<string, TfjsTensor> | undefined;
+  #weights: Partial<Record<ParameterKey, TfjsTensor>> | undefined;
 
   /** @throws EngineError when the plan does not fit the memory */
   constructor(options: EngineOptions, backend: Backend) {
@@ -70,8 +71,8 @@ export class TfjsEngine implements Engine {
     this.#dropWeights();
     // New tensors, never new values in old ones: a backend may keep packed copies of what a tensor held.
     this.#weights = Object.fromEntries(
-      this.#layout.parameters.map(({ name, offset, size, shape }) => [
-        name,
+      this.#layout.parameters.map(({ key, offset, size, shape }) => [
+        key,
         this.#backend.upload(weights.subarray(offset, offset + size), shape),
       ]),
     );
@@ -83,8 +84,8 @@ export class TfjsEngine implements Engine {
     const pass: Pass = {
       heads: this.#heads(rows, tokens.length / rows),
       mask: (site, shape) => this.#mask(at, site, shape),
-      emit: (name, gradient) => {
-        const { offset, size } = this.#layout.byName.get(name)!;
+      emit: (key, gradient) => {
+        const { offset, size } = this.#layout.byKey.get(key)!;
         taken.push(this.#take(gradient, out.subarray(offset, offset + size)));
       },
     };
@@ -119,7 +120,8 @@ export class TfjsEngine implements Engine {
   }
 
   async hidden(tokens: Int32Array, rows: number): Promise<Float32Array> {
-    if (this.model.family === "bigram") throw new EngineError("a bigram has no hidden states: its table is its head");
+    if (familyOf(this.model).architecture === "table")
+      throw new EngineError(`${this.model.family} has no hidden states: its table is its head`);
     const T = checkTokens(this.model, this.#maxRows, "tokens", tokens, rows);
     const out = new Float32Array(tokens.length * this.model.nEmbd);
     const taken: (Promise<void> | undefined)[] = [];
@@ -144,7 +146,7 @@ export class TfjsEngine implements Engine {
   #dropWeights(): void {
     for (const generation of this.#generations) generation.dispose();
     this.#generations.clear();
-    for (const tensor of Object.values(this.#weights ?? {})) tensor.dispose();
+    for (const tensor of Object.values(this.#weights ?? {})) tensor?.dispose();
     this.#weights = undefined;
   }
 
@@ -164,8 +166,8 @@ export class TfjsEngine implements Engine {
 
   /** A pass without dropout and gradients. */
   #reading(rows: number, T: number): Pass {
-    const emit = (name: string): never => {
-      throw new Error(`a gradient of ${name} from a forward pass`);
+    const emit = (key: string): never => {
+      throw new Error(`a gradient of ${key} from a forward pass`);
     };
     return { heads: this.#heads(rows, T), mask: () => undefined, emit };
   }

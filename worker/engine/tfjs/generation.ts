@@ -102,9 +102,10 @@ export class TfjsGeneration implements Generation {
   #after(tokens: readonly Int32Array[], fed: readonly number[], ids: Int32Array, last: Int32Array): Tensor {
     const { model } = this.#net;
     const { ops } = this.#backend;
-    if (model.family === "bigram")
+    const table = this.#net.weights["table.weight"];
+    if (table)
       return ops.gather(
-        this.#net.weights["token_embedding_table.weight"] as Tensor,
+        table as Tensor,
         ids.filter((_, i) => last.includes(i)),
       );
     const positions = Int32Array.from(

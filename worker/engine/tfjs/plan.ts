@@ -1,5 +1,6 @@
 // How much memory a model takes in training, before the first tensor exists: the wasm heap ends at 4 GB, and a full
 // heap or card in the middle of a run is a lost run.
+import { familyOf } from "../../../shared/family/families.ts";
 import { layoutOf } from "../../../shared/family/layout.ts";
 import type { ModelConfig } from "../../../shared/model.ts";
 import { headSlice } from "./ops.ts";
@@ -18,7 +19,7 @@ export function plannedBytes(
   const { vocabSize: V, blockSize: T, nEmbd: C, nLayer: L, nHead: H, dropout } = model;
   const weights = 4 * layoutOf(model).size;
   const N = rows * T;
-  if (model.family === "bigram") return weights + 4 * V * V + 8 * N * V;
+  if (familyOf(model).architecture === "table") return weights + 4 * V * V + 8 * N * V;
 
   const masks = dropout > 0 ? 1 : 0;
   const scores = rows * H * T * T;

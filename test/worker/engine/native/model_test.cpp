@@ -6,6 +6,7 @@
 #include <cmath>
 #include <cstring>
 #include <random>
+#include <set>
 #include <string>
 #include <vector>
 
@@ -16,35 +17,42 @@ using Floats = std::vector<float>;
 
 static std::mt19937 engine(7);
 
-// The layout of shared/family/layout.ts, for tests alone.
+// A layout with every part where the architecture wants one, for tests alone; backwards, because the order is the
+// layout's own affair.
 static std::vector<weft_parameter> layout_of(const weft_config& c) {
+  static std::set<std::string> kept;  // keys live as long as the program
   std::vector<weft_parameter> list;
   int64_t offset = 0;
-  auto add = [&](int64_t size) {
-    list.push_back({offset, size});
+  auto add = [&](const std::string& key, int64_t size) {
+    list.push_back({offset, size, kept.insert(key).first->c_str()});
     offset += size;
   };
-  auto pair = [&](int64_t weight, int64_t bias) {
-    add(weight);
-    if (c.bias) add(bias);
+  auto pair = [&](const std::string& role, int64_t weight, int64_t bias) {
+    add(role + ".weight", weight);
+    if (c.bias) add(role + ".bias", bias);
   };
   const int64_t V = c.vocab_size, C = c.n_embd;
-  if (c.family == WEFT_BIGRAM) {
-    add(V * V);
+  if (c.architecture == WEFT_TABLE) {
+    add("table.weight", V * V);
     return list;
   }
-  add(V * C);
-  add(c.block_size * C);
-  for (int l = 0; l < c.n_layer; l++) {
-    auto norm = [&] { pair(C, C); };
-    auto attention = [&] { pair(3 * C * C, 3 * C), pair(C * C, C); };
-    auto mlp = [&] { pair(4 * C * C, 4 * C), pair(4 * C * C, C); };
-    if (c.family == WEFT_GPT2) norm(), attention(), norm(), mlp();
-    else attention(), norm(), mlp(), norm();
+  if (!c.tied_head) add("head.weight", V * C);
+  if (c.architecture == WEFT_PRE_NORM) pair("finalNorm", C, C);
+  for (int l = c.n_layer - 1; l >= 0; l--) {
+    const std::string block = std::to_string(l) + ".";
+    pair(block + "expand", 4 * C * C, 4 * C), pair(block + "contract", 4 * C * C, C);
+    pair(block + "norm2", C, C), pair(block + "norm1", C, C);
+    pair(block + "projection", C * C, C), pair(block + "qkv", 3 * C * C, 3 * C);
   }
-  if (c.family == WEFT_GPT2) pair(C, C);
-  if (!c.tied_head) add(V * C);
+  add("positions.weight", c.block_size * C);
+  add("tokens.weight", V * C);
   return list;
+}
+
+static int64_t offset_of(const weft_config& c, const std::string& key) {
+  for (const weft_parameter& p : layout_of(c))
+    if (p.key == key) return p.offset;
+  return -1;
 }
 
 struct Case {
@@ -53,8 +61,8 @@ struct Case {
   Floats weights;
   std::vector<int32_t> tokens, targets;
 
-  Case(int family, int V, int T, int L, int H, int C, int rows, int time) : rows(rows), time(time) {
-    config.family = family, config.vocab_size = V, config.block_size = T, config.n_layer = L, config.n_head = H;
+  Case(int architecture, int V, int T, int L, int H, int C, int rows, int time) : rows(rows), time(time) {
+    config.architecture = architecture, config.vocab_size = V, config.block_size = T, config.n_layer = L, config.n_head = H;
     config.n_embd = C, config.bias = 1, config.tied_head = 1, config.max_rows = rows, config.layer_norm_eps = 1e-5;
     config.threads = 1;
   }
@@ -116,7 +124,7 @@ static void same(const char* what, const Floats& got, const Floats& expected) {
 static void against_naive(Case c) {
   c.draw();
   char what[128];
-  std::snprintf(what, sizeof what, "family %d V %d C %d L %d B %d T %d dropout %g precision %d", c.config.family,
+  std::snprintf(what, sizeof what, "family %d V %d C %d L %d B %d T %d dropout %g precision %d", c.config.architecture,
                 c.config.vocab_size, c.config.n_embd, c.config.n_layer, c.rows, c.time, c.config.dropout,
                 c.config.precision);
   const Floats one = c.results();
@@ -191,7 +199,8 @@ static void not_finite(Case c) {
   c.draw();
   for (const float poison : {NAN, INFINITY}) {
     Case poisoned = c;
-    for (const int64_t at : {static_cast<int64_t>(c.tokens[0]) * c.config.n_embd, layout_of(c.config)[3].offset}) {
+    for (const int64_t at : {offset_of(c.config, "tokens.weight") + static_cast<int64_t>(c.tokens[0]) * c.config.n_embd,
+                             offset_of(c.config, "0.qkv.weight")}) {
       poisoned.weights = c.weights;
       poisoned.weights[at] = poison;
       weft_model* model = poisoned.make(nullptr);
@@ -210,7 +219,7 @@ static void not_finite(Case c) {
 }
 
 static void refusals() {
-  Case c(WEFT_GPT2, 11, 8, 1, 2, 6, 2, 8);
+  Case c(WEFT_PRE_NORM, 11, 8, 1, 2, 6, 2, 8);
   c.draw();
   auto layout = layout_of(c.config);
   char error[256] = "";
@@ -218,6 +227,13 @@ static void refusals() {
   CHECK(!weft_model_create(&c.config, layout.data(), layout.size(), error, sizeof error) && *error, "a wrong size");
   layout[2].size--;
   CHECK(!weft_model_create(&c.config, layout.data(), layout.size() - 1, error, sizeof error), "one too few");
+  CHECK(std::string(error) == "the layout has no parameter tokens.weight", "%s", error);
+  layout.push_back({layout.back().offset + layout.back().size, 6, "1.norm1.weight"});
+  CHECK(!weft_model_create(&c.config, layout.data(), layout.size(), error, sizeof error), "one too many");
+  CHECK(std::string(error).find("a parameter 1.norm1.weight") != std::string::npos, "%s", error);
+  layout.back().key = "tokens.weight";
+  CHECK(!weft_model_create(&c.config, layout.data(), layout.size(), error, sizeof error), "one twice");
+  layout.pop_back();
   weft_config odd = c.config;
   odd.n_head = 4;
   CHECK(!weft_model_create(&odd, layout.data(), layout.size(), error, sizeof error), "6 / 4 heads");
@@ -240,13 +256,13 @@ static void refusals() {
 
 int main() {
   isa_under_test();
-  Case bigram(WEFT_BIGRAM, 65, 8, 0, 0, 0, 4, 8);
-  Case gpt2(WEFT_GPT2, 65, 40, 2, 2, 32, 3, 40), odd(WEFT_GPT2, 97, 21, 3, 3, 33, 3, 17);
-  Case gpt1(WEFT_GPT1, 70, 33, 2, 4, 36, 2, 33), single(WEFT_GPT2, 5, 1, 1, 1, 7, 1, 1);
-  Case wide(WEFT_GPT2, 50257, 3, 1, 2, 6, 2, 3), heads(WEFT_GPT1, 300, 20, 1, 1, 40, 12, 20);
+  Case bigram(WEFT_TABLE, 65, 8, 0, 0, 0, 4, 8);
+  Case gpt2(WEFT_PRE_NORM, 65, 40, 2, 2, 32, 3, 40), odd(WEFT_PRE_NORM, 97, 21, 3, 3, 33, 3, 17);
+  Case gpt1(WEFT_POST_NORM, 70, 33, 2, 4, 36, 2, 33), single(WEFT_PRE_NORM, 5, 1, 1, 1, 7, 1, 1);
+  Case wide(WEFT_PRE_NORM, 50257, 3, 1, 2, 6, 2, 3), heads(WEFT_POST_NORM, 300, 20, 1, 1, 40, 12, 20);
   for (Case c : {bigram, gpt2, odd, gpt1, single, wide, heads}) {
     against_naive(c);
-    if (c.config.family == WEFT_BIGRAM) continue;
+    if (c.config.architecture == WEFT_TABLE) continue;
     c.config.dropout = 0.3;
     against_naive(c);
     c.config.tied_head = 0;
@@ -263,7 +279,7 @@ int main() {
     c.config.precision = WEFT_BF16;
     generation(c);
   }
-  Case longer(WEFT_GPT2, 20, 600, 1, 2, 8, 1, 1);
+  Case longer(WEFT_PRE_NORM, 20, 600, 1, 2, 8, 1, 1);
   generation(longer);
   for (Case c : {gpt2, odd, gpt1}) {
     not_finite(c);

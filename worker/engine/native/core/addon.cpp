@@ -1,6 +1,7 @@
 // The Node-API edge, and all of it: every argument's type and length is checked here before memory is touched, every
 // failure becomes a JavaScript error, and whatever takes longer than a stream over memory runs off the event loop.
 // No globals: any number of engines, in any number of worker_threads.
+#include <cstring>
 #include <functional>
 #include <optional>
 #include <vector>
@@ -224,7 +225,7 @@ struct Config {
   string isa;
 };
 
-// Argument 0: { ...ModelConfig, maxRows, precision, checkpointActivations, threads, isa }
+// Argument 0: { ...ModelConfig, architecture, maxRows, precision, checkpointActivations, threads, isa }
 std::unique_ptr<Config> read_config(Call& call) {
   auto config = std::make_unique<Config>();
   weft_config& c = config->fields;
@@ -235,7 +236,7 @@ std::unique_ptr<Config> read_config(Call& call) {
   const auto choice = [&](const char* name, std::initializer_list<const char*> words) {
     return call.choice(call.field(0, name), name, words);
   };
-  c.family = choice("family", {"bigram", "gpt1", "gpt2"});
+  c.architecture = choice("architecture", {"table", "post-norm", "pre-norm"});
   c.vocab_size = integer("vocabSize", 1, 1 << 20);
   c.block_size = integer("blockSize", 1, 1 << 20);
   c.n_layer = integer("nLayer", 0, 1024);
@@ -262,16 +263,21 @@ napi_value planned_bytes(Call& call) {
   return number(call.env, static_cast<double>(bytes));
 }
 
-// parameters: offset and size of each tensor, as weft_parameter.
+// parameters: offset and size of each tensor; keys: the keys of weft_parameter, a line each.
 napi_value model_new(Call& call) {
   call.require_new(Model::name);
   const auto config = read_config(call);
   const auto numbers = call.array<int64_t>(1, "parameters");
   if (numbers.size % 2 != 0) throw BadArgument("parameters: expected pairs of offset and size");
+  string keys = call.text(call.value(2, "keys"), "keys");
   std::vector<weft_parameter> parameters(numbers.size / 2);
+  char* key = keys.data();
   int64_t size = 0;
   for (size_t i = 0; i < parameters.size(); i++) {
-    parameters[i] = {numbers.data[2 * i], numbers.data[2 * i + 1]};
+    parameters[i] = {numbers.data[2 * i], numbers.data[2 * i + 1], key};
+    char* const end = strchr(key, '\n');
+    if ((end == nullptr) != (i + 1 == parameters.size())) throw BadArgument("keys: expected one for each parameter");
+    if (end) *end = '\0', key = end + 1;
     if (parameters[i].offset != size || parameters[i].size < 0 || parameters[i].size > int64_t{1} << 40)
       throw BadArgument("parameters: expected one tensor after another");
     size += parameters[i].size;

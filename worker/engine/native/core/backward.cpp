@@ -11,7 +11,7 @@ using namespace weft;
 double weft_model::gradient(const int32_t* tokens, const int32_t* targets, float* gradient) {
   const float* hidden = forward(tokens, true);
   head_backward(hidden, tokens, targets, gradient);
-  if (config.family != WEFT_BIGRAM) {
+  if (config.architecture != WEFT_TABLE) {
     const int last = config.n_layer - 1;
     if (pre_norm())
       norm_backward(buffers.dstream, false, buffers.dbranch, output_of(last), buffers.final_mean, buffers.final_rstd,
@@ -33,12 +33,12 @@ void weft_model::head_backward(const float* hidden, const int32_t* tokens, const
   const int N = tokens_in_call();
   const int64_t V = config.vocab_size, C = config.n_embd;
   float* const dhidden = pre_norm() ? buffers.dbranch : buffers.dstream;
-  if (config.family == WEFT_BIGRAM) memset(gradient + at.tokens, 0, static_cast<size_t>(V * V) * sizeof(float));
+  if (config.architecture == WEFT_TABLE) memset(gradient + at.tokens, 0, static_cast<size_t>(V * V) * sizeof(float));
   for (int row0 = 0; row0 < N; row0 += head_rows()) {
     const int row1 = std::min(N, row0 + head_rows());
     logits_of(buffers.logits, hidden, tokens, row0, row1);
     cross_entropy(targets, row0, row1, 1.0f / static_cast<float>(N));
-    if (config.family == WEFT_BIGRAM) {
+    if (config.architecture == WEFT_TABLE) {
       scatter(gradient + at.tokens, buffers.logits, tokens + row0, row1 - row0, config.vocab_size);
       continue;
     }

@@ -111,7 +111,7 @@ Attention weft_model::attention_of(int block, int task) const {
 
 // Returns what enters the head (N, C), in a buffer of ours; null for bigram, whose table is read by logits_of.
 const float* weft_model::forward(const int32_t* tokens, bool keep_slopes) {
-  if (config.family == WEFT_BIGRAM) return nullptr;
+  if (config.architecture == WEFT_TABLE) return nullptr;
   embed(tokens);
   const Pass pass = whole_sequences(keep_slopes);
   for (int l = 0; l < config.n_layer; l++) block_forward(l, input_of(l), buffers.blocks[l], pass);
@@ -124,7 +124,7 @@ const float* weft_model::forward(const int32_t* tokens, bool keep_slopes) {
 // logits (row1 - row0, V) of rows [row0, row1) of hidden (N, C).
 void weft_model::logits_of(float* logits, const float* hidden, const int32_t* tokens, int row0, int row1) {
   const int64_t V = config.vocab_size, C = config.n_embd;
-  if (config.family == WEFT_BIGRAM) {
+  if (config.architecture == WEFT_TABLE) {
     for (int64_t r = row0; r < row1; r++) memcpy(logits + (r - row0) * V, weight(at.tokens) + tokens[r] * V, V * 4);
     return;
   }

@@ -40,7 +40,7 @@ GenerationBuffers lay_out(const weft_config& c, int rows, float* base) {
   const int64_t V = c.vocab_size, C = c.n_embd, N = std::max(rows, stretch);
   b.logits = arena.take(rows * V);
   b.end_logits = arena.take(rows * V);
-  if (c.family != WEFT_BIGRAM) {
+  if (c.architecture != WEFT_TABLE) {
     for (float** p : {&b.a.normed1, &b.a.normed2, &b.a.attended, &b.a.middle, &b.a.last, &b.embedded})
       *p = arena.take(N * C);
     for (float** p : {&b.a.mean1, &b.a.rstd1, &b.a.mean2, &b.a.rstd2}) *p = arena.take(N);
@@ -223,7 +223,7 @@ void weft_generation::attend(int block, const std::vector<Segment>& segments) {
 void weft_generation::run(const int32_t* tokens, const std::vector<Segment>& segments, int count) {
   const int64_t V = model.config.vocab_size, C = model.config.n_embd;
   std::vector<int> ending;
-  if (model.config.family == WEFT_BIGRAM) {
+  if (model.config.architecture == WEFT_TABLE) {
     for (const Segment& s : segments)
       if (s.last) memcpy(logits_of(s.row), model.weight(model.at.tokens) + tokens[s.first + s.count - 1] * V, V * 4);
   } else {

@@ -6,6 +6,7 @@
 #include <cmath>
 #include <cstdio>
 #include <cstring>
+#include <map>
 #include <new>
 #include <stdexcept>
 
@@ -22,7 +23,7 @@ static void check(const weft_config& c) {
     if (value < least)
       refuse(std::string(name) + " is " + std::to_string(value) + ", expected at least " + std::to_string(least));
   };
-  if (c.family < WEFT_BIGRAM || c.family > WEFT_GPT2) refuse("unknown family " + std::to_string(c.family));
+  if (c.architecture < WEFT_TABLE || c.architecture > WEFT_PRE_NORM) refuse("unknown architecture " + std::to_string(c.architecture));
   at_least("vocab_size", c.vocab_size, 1);
   at_least("block_size", c.block_size, 1);
   at_least("max_rows", c.max_rows, 1);
@@ -30,55 +31,54 @@ static void check(const weft_config& c) {
   if (!(c.dropout >= 0 && c.dropout < 1)) refuse("dropout must be at least 0 and below 1");
   if (static_cast<int64_t>(c.max_rows) * c.block_size > 1 << 24)
     refuse("max_rows times block_size is above " + std::to_string(1 << 24));
-  if (c.family == WEFT_BIGRAM) return;
+  if (c.architecture == WEFT_TABLE) return;
   at_least("n_layer", c.n_layer, 1);
   at_least("n_head", c.n_head, 1);
   at_least("n_embd", c.n_embd, 1);
   if (c.n_embd % c.n_head) refuse("n_embd does not divide into n_head heads");
 }
 
-// Walks the parameters in the order of layoutOf() in shared/family/layout.ts, checking every size.
+// Finds each parameter of the architecture by its key, checking every size.
 static Parameters place(const weft_config& c, const weft_parameter* parameters, size_t count) {
   Parameters at;
-  size_t next = 0;
-  auto take = [&](int64_t size) {
-    if (next == count) refuse("the layout has " + std::to_string(count) + " parameters, the model needs more");
-    const weft_parameter& p = parameters[next++];
+  std::map<std::string, const weft_parameter*> given;
+  for (size_t i = 0; i < count; i++) {
+    if (!parameters[i].key || !given.emplace(parameters[i].key, &parameters[i]).second)
+      refuse("the layout has parameter " + std::string(parameters[i].key ? parameters[i].key : "?") + " twice");
+  }
+  auto take = [&](const std::string& key, int64_t size) {
+    const auto found = given.find(key);
+    if (found == given.end()) refuse("the layout has no parameter " + key);
+    const weft_parameter p = *found->second;
     if (p.size != size || p.offset < 0)
-      refuse("parameter " + std::to_string(next - 1) + " of the layout has " + std::to_string(p.size) +
-             " elements at " + std::to_string(p.offset) + ", the model expects " + std::to_string(size));
+      refuse("parameter " + key + " of the layout has " + std::to_string(p.size) + " elements at " +
+             std::to_string(p.offset) + ", the model expects " + std::to_string(size));
+    given.erase(found);
     at.size = std::max(at.size, p.offset + p.size);
     return p.offset;
   };
-  auto pair = [&](int64_t weight, int64_t bias) {
+  auto pair = [&](const std::string& role, int64_t weight, int64_t bias) {
     ParameterAt p;
-    p.weight = take(weight);
-    if (c.bias) p.bias = take(bias);
+    p.weight = take(role + ".weight", weight);
+    if (c.bias) p.bias = take(role + ".bias", bias);
     return p;
   };
   const int64_t V = c.vocab_size, T = c.block_size, C = c.n_embd;
-  if (c.family == WEFT_BIGRAM) {
-    at.tokens = take(V * V);
+  if (c.architecture == WEFT_TABLE) {
+    at.tokens = take("table.weight", V * V);
   } else {
-    at.tokens = take(V * C);
-    at.positions = take(T * C);
+    at.tokens = take("tokens.weight", V * C);
+    at.positions = take("positions.weight", T * C);
     for (int l = 0; l < c.n_layer; l++) {
-      BlockParameters b;
-      if (c.family == WEFT_GPT2) b.norm1 = pair(C, C);
-      b.qkv = pair(C * 3 * C, 3 * C);
-      b.projection = pair(C * C, C);
-      if (c.family == WEFT_GPT1) b.norm1 = pair(C, C);
-      if (c.family == WEFT_GPT2) b.norm2 = pair(C, C);
-      b.expand = pair(C * 4 * C, 4 * C);
-      b.contract = pair(4 * C * C, C);
-      if (c.family == WEFT_GPT1) b.norm2 = pair(C, C);
-      at.blocks.push_back(b);
+      const std::string block = std::to_string(l) + ".";
+      at.blocks.push_back({pair(block + "norm1", C, C), pair(block + "qkv", C * 3 * C, 3 * C),
+                           pair(block + "projection", C * C, C), pair(block + "norm2", C, C),
+                           pair(block + "expand", C * 4 * C, 4 * C), pair(block + "contract", 4 * C * C, C)});
     }
-    if (c.family == WEFT_GPT2) at.final_norm = pair(C, C);
-    at.head = c.tied_head ? at.tokens : take(V * C);
+    if (c.architecture == WEFT_PRE_NORM) at.final_norm = pair("finalNorm", C, C);
+    at.head = c.tied_head ? at.tokens : take("head.weight", V * C);
   }
-  if (next != count)
-    refuse("the layout has " + std::to_string(count) + " parameters, the model takes " + std::to_string(next));
+  if (!given.empty()) refuse("the layout has a parameter " + given.begin()->first + ", the model has no use for it");
   return at;
 }
 
@@ -96,7 +96,7 @@ Buffers lay_out(const weft_config& c, const Kernels& kernels, int head_rows, flo
   Buffers b{};
   Arena arena(base);
   const int64_t N = static_cast<int64_t>(c.max_rows) * c.block_size, C = c.n_embd;
-  const bool gpt = c.family != WEFT_BIGRAM;
+  const bool gpt = c.architecture != WEFT_TABLE;
   if (gpt) {
     b.embedded = arena.take(N * C);
     const int kept = c.checkpoint_activations ? 1 : c.n_layer;
@@ -111,7 +111,7 @@ Buffers lay_out(const weft_config& c, const Kernels& kernels, int head_rows, flo
         a.slope = arena.take(4 * N * C);
       } else {
         a = b.blocks[0];
-        (c.family == WEFT_GPT2 ? a.last : a.normed2) = arena.take(N * C);
+        (c.architecture == WEFT_PRE_NORM ? a.last : a.normed2) = arena.take(N * C);
       }
       b.blocks.push_back(a);
     }
@@ -273,7 +273,7 @@ const char* weft_logits(weft_model* model, const float* weights, const int32_t* 
 const char* weft_hidden(weft_model* model, const float* weights, const int32_t* tokens, int rows, int time,
                         float* hidden) {
   return call(model, weights, tokens, nullptr, rows, time, nullptr, [&] {
-    if (model->config.family == WEFT_BIGRAM) refuse("a bigram model has no hidden state");
+    if (model->config.architecture == WEFT_TABLE) refuse("a table has no hidden state");
     const float* from = model->forward(tokens, false);
     memcpy(hidden, from, static_cast<size_t>(rows) * time * model->config.n_embd * sizeof(float));
   });

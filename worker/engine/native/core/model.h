@@ -111,7 +111,7 @@ struct weft_model {
 
   int tokens_in_call() const { return rows * time; }
   int head_size() const { return config.n_embd / config.n_head; }
-  bool pre_norm() const { return config.family == WEFT_GPT2; }
+  bool pre_norm() const { return config.architecture == WEFT_PRE_NORM; }
   const float* weight(int64_t offset) const { return offset < 0 ? nullptr : weights + offset; }
   weft::Dropout dropout(int site) const;
   float* output_of(int block) const;

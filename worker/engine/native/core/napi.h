@@ -112,11 +112,13 @@ class Call {
   }
 
   string text(napi_value x, const char* name) const {
-    char buffer[64];
     size_t length = 0;
-    if (napi_get_value_string_utf8(env, x, buffer, sizeof buffer, &length) != napi_ok)
+    if (napi_get_value_string_utf8(env, x, nullptr, 0, &length) != napi_ok)
       throw BadArgument(string(name) + ": expected a string");
-    return string(buffer, length);
+    string whole(length + 1, '\0');
+    check(napi_get_value_string_utf8(env, x, whole.data(), whole.size(), &length), "reading a string");
+    whole.resize(length);
+    return whole;
   }
 
   // The position of a word in a list.

@@ -18,13 +18,14 @@ extern "C" {
 
 // ---- model (model.cpp) ----
 
-enum weft_family { WEFT_BIGRAM = 0, WEFT_GPT1 = 1, WEFT_GPT2 = 2 };
+// Architecture in shared/family/family.ts.
+enum weft_architecture { WEFT_TABLE = 0, WEFT_POST_NORM = 1, WEFT_PRE_NORM = 2 };
 enum weft_activation { WEFT_GELU = 0, WEFT_GELU_TANH = 1 };
 enum weft_precision { WEFT_FLOAT32 = 0, WEFT_BF16 = 1 };
 
 // What shared/model.ts describes, field by field, and how to run it.
 typedef struct weft_config {
-  int32_t family;      // weft_family
+  int32_t architecture;  // weft_architecture
   int32_t vocab_size;  // V
   int32_t block_size;  // most T of a call, and rows of the position embedding
   int32_t n_layer;     // L
@@ -42,11 +43,12 @@ typedef struct weft_config {
   const char* isa;  // name for isa_choose (isa.h); null or "auto": the fastest that runs here
 } weft_config;
 
-// One parameter tensor of the flat vector. The array comes in the order of layoutOf() in shared/family/layout.ts, the one
-// list of parameters; the core derives each tensor's role from the configuration and refuses an unexpected size.
+// One parameter tensor of the flat vector, as layoutOf() in shared/family/layout.ts has it. The core finds each tensor by
+// its key and refuses an unexpected size, a key that is missing, and one that it has no use for.
 typedef struct weft_parameter {
-  int64_t offset;  // first element, in floats
-  int64_t size;    // elements
+  int64_t offset;   // first element, in floats
+  int64_t size;     // elements
+  const char* key;  // ParameterKey in shared/family/family.ts: "tokens.weight", "3.qkv.bias"
 } weft_parameter;
 
 typedef struct weft_model weft_model;

@@ -1,0 +1,137 @@
+// What the families of transformers share: the parts of a block, and the sizes in Hugging Face's configuration. Weights
+// are normal with deviation 0.02 at the start, biases 0, norms 1 (Radford et al. 2018 and 2019).
+import { z } from "zod";
+import { ConfigError } from "../errors.ts";
+import type { BlockRole, ParameterKey, Role, Shape, Slot } from "./family.ts";
+
+const deviation = 0.02;
+
+/** One parameter table, such as an embedding. */
+export const table = (key: ParameterKey, name: string, shape: readonly number[]): Slot => ({
+  key,
+  name,
+  shape,
+  start: { deviation },
+});
+
+/** A layer norm over C: weight, and bias where the model has biases. */
+export function norm(role: Role, name: string, { nEmbd: C, bias }: Shape): Slot[] {
+  const weight: Slot = { key: `${role}.weight`, name: `${name}.weight`, shape: [C], start: 1 };
+  return bias ? [weight, { key: `${role}.bias`, name: `${name}.bias`, shape: [C], start: 0 }] : [weight];
+}
+
+/** A linear layer of (in, out) weights, as Hugging Face's Conv1D has them. */
+function linear(
+  role: Role,
+  name: string,
+  [inputs, outputs]: readonly [number, number],
+  { bias }: Shape,
+  spread = deviation,
+): Slot[] {
+  const weight: Slot = {
+    key: `${role}.weight`,
+    name: `${name}.weight`,
+    shape: [inputs, outputs],
+    start: { deviation: spread },
+  };
+  return bias ? [weight, { key: `${role}.bias`, name: `${name}.bias`, shape: [outputs], start: 0 }] : [weight];
+}
+
+/**
+ * The parameters of block l, its parts in the given order; GPT-1 and GPT-2 call them the same.
+ * @param root  the block's name
+ * @param ontoStream deviation of the two projections back into the residual stream
+ */
+export function block(
+  shape: Shape,
+  l: number,
+  root: string,
+  order: readonly ("norm1" | "attention" | "norm2" | "mlp")[],
+  ontoStream = deviation,
+): Slot[] {
+  const C = shape.nEmbd;
+  const role = (part: BlockRole): Role => `${l}.${part}`;
+  const parts = {
+    norm1: () => norm(role("norm1"), `${root}.ln_1`, shape),
+    norm2: () => norm(role("norm2"), `${root}.ln_2`, shape),
+    attention: () => [
+      ...linear(role("qkv"), `${root}.attn.c_attn`, [C, 3 * C], shape),
+      ...linear(role("projection"), `${root}.attn.c_proj`, [C, C], shape, ontoStream),
+    ],
+    mlp: () => [
+      ...linear(role("expand"), `${root}.mlp.c_fc`, [C, 4 * C], shape),
+      ...linear(role("contract"), `${root}.mlp.c_proj`, [4 * C, C], shape, ontoStream),
+    ],
+  };
+  return order.flatMap((part) => parts[part]());
+}
+
+/** The head's own weights, where it does not share the token embedding's. */
+export const head = ({ tiedHead, vocabSize: V, nEmbd: C }: Shape): Slot[] =>
+  tiedHead ? [] : [table("head.weight", "lm_head.weight", [V, C])];
+
+export function problem({ nLayer, nHead, nEmbd }: Shape): string | undefined {
+  if (nLayer < 1 || nHead < 1 || nEmbd < 1) return "a transformer needs nLayer, nHead and nEmbd of at least 1";
+  if (nEmbd % nHead !== 0) return `nEmbd ${nEmbd} does not divide into nHead ${nHead} heads`;
+  return undefined;
+}
+
+export const summary = ({ nLayer, nHead, nEmbd, blockSize, vocabSize }: Shape): string =>
+  `${nLayer} layers, ${nHead} heads, ${nEmbd} wide, block ${blockSize}, vocabulary ${vocabSize}`;
+
+// ---- Hugging Face's config.json ----
+
+/** The entries that every GPT of `transformers` has. */
+export const writtenSizes = (shape: Shape): Record<string, unknown> => ({
+  vocab_size: shape.vocabSize,
+  n_positions: shape.blockSize,
+  n_embd: shape.nEmbd,
+  n_layer: shape.nLayer,
+  n_head: shape.nHead,
+  embd_pdrop: shape.dropout,
+  attn_pdrop: shape.dropout,
+  resid_pdrop: shape.dropout,
+  layer_norm_epsilon: shape.layerNormEps,
+  tie_word_embeddings: shape.tiedHead,
+  // transformers fills in 50256 where these are absent, which a small vocabulary does not have.
+  bos_token_id: null,
+  eos_token_id: null,
+  torch_dtype: "float32",
+});
+
+const probability = z.number().min(0).lt(1).default(0.1);
+
+/** What they are read as; `weft` holds what transformers' configuration cannot say. */
+export const sizesSchema = z.object({
+  vocab_size: z.int(),
+  n_positions: z.int(),
+  n_embd: z.int(),
+  n_layer: z.int(),
+  n_head: z.int(),
+  embd_pdrop: probability,
+  attn_pdrop: probability,
+  resid_pdrop: probability,
+  layer_norm_epsilon: z.number().default(1e-5),
+  tie_word_embeddings: z.boolean().default(true),
+  weft: z.object({ bias: z.boolean(), activation: z.enum(["gelu", "gelu_tanh"]).optional() }).optional(),
+});
+
+/** @throws ConfigError where the three dropouts differ */
+export function readSizes(c: z.infer<typeof sizesSchema>, activation: Shape["activation"], where: string): Shape {
+  if (c.embd_pdrop !== c.attn_pdrop || c.attn_pdrop !== c.resid_pdrop)
+    throw new ConfigError(
+      `${where}: dropout is ${c.embd_pdrop} (embedding), ${c.attn_pdrop} (attention), ${c.resid_pdrop} (residual); Weft has one for all three: make them equal`,
+    );
+  return {
+    vocabSize: c.vocab_size,
+    blockSize: c.n_positions,
+    nLayer: c.n_layer,
+    nHead: c.n_head,
+    nEmbd: c.n_embd,
+    bias: c.weft?.bias ?? true,
+    dropout: c.resid_pdrop,
+    activation,
+    tiedHead: c.tie_word_embeddings,
+    layerNormEps: c.layer_norm_epsilon,
+  };
+}
