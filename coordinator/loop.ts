@@ -10,7 +10,7 @@ import type { Logger } from "pino";
 import type { WebSocket } from "ws";
 import { TreeSum, VectorPool } from "../shared/arithmetic/tree.ts";
 import type { VectorOps } from "../shared/arithmetic/vector.ts";
-import { checkpointName, type Moments } from "../shared/checkpoint/checkpoint.ts";
+import { checkpointName, type OptimizerState } from "../shared/checkpoint/checkpoint.ts";
 import { changedOptions, type Options } from "../shared/config.ts";
 import { ConfigError, messageOf } from "../shared/errors.ts";
 import type { Layout } from "../shared/family/layout.ts";
@@ -25,7 +25,8 @@ import type { History } from "./history.ts";
 import { Journal } from "./journal.ts";
 import type { Ledger } from "./ledger.ts";
 import { Metrics } from "./metrics.ts";
-import { Optimizer } from "./optimizer/adamw.ts";
+import { AdamW } from "./optimizer/adamw.ts";
+import type { Optimizer } from "./optimizer/optimizer.ts";
 import { learningRateAt } from "./optimizer/schedule.ts";
 import { EarlierRuns, writePast } from "./past.ts";
 import type { RunStatus } from "./status.ts";
@@ -40,7 +41,7 @@ export interface RunSetup {
   readonly layout: Layout;
   /** (P), the run's own from now on. */
   readonly weights: Float32Array;
-  readonly moments?: Moments | undefined;
+  readonly optimizer?: OptimizerState | undefined;
   /** Updates already applied to the weights. */
   readonly step: number;
   /** The arithmetic that made the weights, of a run that is resumed. */
@@ -98,7 +99,7 @@ export class TrainingRun {
     this.#trainedSeconds = setup.history.seconds;
     this.journal = new Journal(log);
     this.earlier = new EarlierRuns(options.out);
-    this.#optimizer = new Optimizer(layout, options, ops, setup.moments);
+    this.#optimizer = new AdamW(layout, options, ops, setup.optimizer);
     this.#pool = new VectorPool(layout.size);
     this.#sum = new TreeSum({ first: 0, count: options.shards }, this.#pool, ops);
     this.#step = setup.step;
@@ -210,7 +211,11 @@ export class TrainingRun {
     const learningRate = learningRateAt(this.#step, options);
     const gradientNorm = this.#watch.time("apply", () => {
       const sum = this.#sum.take();
-      const norm = this.#optimizer.apply(weights, sum, options.shards, learningRate, this.#step + 1);
+      const norm = this.#optimizer.apply(weights, sum, {
+        units: options.shards,
+        learningRate,
+        count: this.#step + 1,
+      });
       this.#pool.give(sum);
       return norm;
     });
@@ -290,8 +295,7 @@ export class TrainingRun {
       {
         model,
         weights: weights.slice(),
-        m: this.#optimizer.m.slice(),
-        v: this.#optimizer.v.slice(),
+        optimizer: Object.fromEntries(Object.entries(this.#optimizer.state).map(([name, x]) => [name, x.slice()])),
         tokenizer: dataset.tokenizer.toFiles(),
         state: {
           step: this.#step,

@@ -54,7 +54,7 @@ export async function setUpRun(given: Options, log: Logger, substitute: boolean)
     model,
     layout,
     weights: start?.weights ?? initialWeights(layout, options.seed),
-    moments: resumed?.moments,
+    optimizer: resumed?.optimizer,
     step: resumed?.state.step ?? 0,
     arithmetic: options.anyArithmetic ? undefined : resumed?.state.arithmetic,
     valLossNats: resumed?.state.valLossNats,

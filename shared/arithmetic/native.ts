@@ -5,7 +5,7 @@ import { createRequire } from "node:module";
 import { availableParallelism } from "node:os";
 import { dirname, join, relative } from "node:path";
 import { messageOf } from "../errors.ts";
-import { adamwScalars, finishDigest, scalarOps, type VectorOps } from "./vector.ts";
+import { adamwScalars, finishDigest, nesterovScalars, scalarOps, type VectorOps } from "./vector.ts";
 
 /** The addon's arithmetic (worker/engine/native/core/vector.h): lengths are checked there, everything runs before it returns. */
 export interface NativeVectors {
@@ -13,6 +13,8 @@ export interface NativeVectors {
   add(left: Float32Array, right: Float32Array): void;
   sumOfSquares(x: Float32Array): number;
   adamw(w: Float32Array, g: Float32Array, m: Float32Array, v: Float32Array, scalars: Float32Array): void;
+  nesterov(w: Float32Array, g: Float32Array, b: Float32Array, scalars: Float32Array): void;
+  subtract(left: Float32Array, right: Float32Array): void;
   digest(lanes: Uint32Array, x: Float32Array): void;
   toBf16(out: Uint16Array, x: Float32Array): void;
   fromBf16(out: Float32Array, x: Uint16Array): void;
@@ -90,6 +92,8 @@ export function nativeOps(addon: Addon, threads: number, isa = "auto"): VectorOp
     add: (left, right) => vectors.add(left, right),
     sumOfSquares: (x) => vectors.sumOfSquares(x),
     adamw: (w, g, m, v, step) => vectors.adamw(w, g, m, v, adamwScalars(step)),
+    nesterov: (w, g, b, step) => vectors.nesterov(w, g, b, nesterovScalars(step)),
+    subtract: (left, right) => vectors.subtract(left, right),
     digest: (x) => {
       const lanes = new Uint32Array(16);
       vectors.digest(lanes, x);

@@ -35,16 +35,14 @@ export const stateSchema = z.strictObject({
 
 export type RunState = z.infer<typeof stateSchema>;
 
-/** AdamW's two moments, (P) each, in the layout's order. */
-export interface Moments {
-  readonly m: Float32Array;
-  readonly v: Float32Array;
-}
+/** What an optimizer remembers: (P) vectors in the layout's order, by names of its own ([A-Za-z0-9]+). */
+export type OptimizerState = Readonly<Record<string, Float32Array>>;
 
 /** What a checkpoint is made from. Nothing in it may change until writeCheckpoint settles: give it copies. */
-export interface Snapshot extends Moments {
+export interface Snapshot {
   readonly model: ModelConfig;
   readonly weights: Float32Array;
+  readonly optimizer: OptimizerState;
   readonly state: RunState;
   /** The tokenizer's files by name: Tokenizer.toFiles(). */
   readonly tokenizer: ReadonlyMap<string, string>;
@@ -53,7 +51,7 @@ export interface Snapshot extends Moments {
 export interface Checkpoint extends Pretrained {
   readonly directory: string;
   readonly state: RunState;
-  readonly moments?: Moments;
+  readonly optimizer?: OptimizerState;
 }
 
 /** Directories that start so are not whole: somebody died while writing or removing one. */
@@ -117,32 +115,31 @@ function json(value: unknown): Uint8Array {
   return Buffer.from(`${JSON.stringify(value, null, 2)}\n`);
 }
 
-function filesOf({ model, weights, m, v, state, tokenizer }: Snapshot): Map<string, Uint8Array[]> {
+function filesOf({ model, weights, optimizer, state, tokenizer }: Snapshot): Map<string, Uint8Array[]> {
   const format = { format: "pt" }; // transformers asks for it
   return new Map([
     ["config.json", [json(configOf(model))]],
     ["model.safetensors", encode(tensorsOf(model, weights), format)],
-    ["optimizer.safetensors", encode(momentTensors(layoutOf(model), { m, v }), format)],
+    ["optimizer.safetensors", encode(stateTensors(layoutOf(model), optimizer), format)],
     ["state.json", [json(stateSchema.parse(state))]],
     ...[...tokenizer].map(([name, text]): [string, Uint8Array[]] => [name, [Buffer.from(text)]]),
   ]);
 }
 
-const momentNames = ["m", "v"] as const;
-
-function momentTensors(layout: Layout, moments: Moments) {
-  return momentNames.flatMap((which) =>
+/** The tensors "m.h.0.ln_1.weight" and so on: each vector in the model's own pieces. */
+function stateTensors(layout: Layout, state: OptimizerState) {
+  return Object.entries(state).flatMap(([which, vector]) =>
     layout.parameters.map(({ name, shape, offset, size }) => ({
       name: `${which}.${name}`,
       shape,
-      data: moments[which].subarray(offset, offset + size),
+      data: vector.subarray(offset, offset + size),
     })),
   );
 }
 
 /**
  * Read a checkpoint, after proving every file that is read against the manifest.
- * @param optimizer also read the moments, to go on training
+ * @param optimizer also read the optimizer's state, to go on training
  * @throws ConfigError that names the file and what is wrong with it
  */
 export async function readCheckpoint(directory: string, { optimizer }: { optimizer: boolean }): Promise<Checkpoint> {
@@ -161,14 +158,23 @@ export async function readCheckpoint(directory: string, { optimizer }: { optimiz
     );
   const pretrained = await readPretrained(directory);
   const whole = { ...pretrained, directory, state: state.data };
-  return optimizer ? { ...whole, moments: await readMoments(directory, pretrained.layout) } : whole;
+  return optimizer ? { ...whole, optimizer: await readState(directory, pretrained.layout) } : whole;
 }
 
-async function readMoments(directory: string, layout: Layout): Promise<Moments> {
+async function readState(directory: string, layout: Layout): Promise<OptimizerState> {
   const path = join(directory, "optimizer.safetensors");
   const { tensors } = await readHeader(path);
-  const moments: Moments = { m: new Float32Array(layout.size), v: new Float32Array(layout.size) };
-  for (const { name, shape, data } of momentTensors(layout, moments)) {
+  const suffix = `.${layout.parameters[0]!.name}`;
+  const names = [...tensors.keys()]
+    .filter((name) => name.endsWith(suffix))
+    .map((name) => name.slice(0, -suffix.length));
+  const wrong = names.find((name) => !/^[A-Za-z0-9]{1,40}$/.test(name));
+  if (wrong !== undefined) throw new ConfigError(`${path}: tensor ${wrong}${suffix} is of no optimizer's state`);
+  const expected = names.length * layout.parameters.length;
+  if (tensors.size !== expected)
+    throw new ConfigError(`${path}: ${tensors.size} tensors, config.json asks for ${expected}`);
+  const state = Object.fromEntries(names.map((name) => [name, new Float32Array(layout.size)]));
+  for (const { name, shape, data } of stateTensors(layout, state)) {
     const entry = tensors.get(name);
     if (entry?.shape.join() !== shape.join())
       throw new ConfigError(
@@ -176,9 +182,5 @@ async function readMoments(directory: string, layout: Layout): Promise<Moments> 
       );
     await readFloats(path, entry!, data);
   }
-  if (tensors.size !== momentNames.length * layout.parameters.length)
-    throw new ConfigError(
-      `${path}: ${tensors.size} tensors, config.json asks for ${momentNames.length * layout.parameters.length}`,
-    );
-  return moments;
+  return state;
 }

@@ -39,3 +39,20 @@ export function layoutOf(model: ModelConfig): Layout {
     byName: new Map(parameters.map((p) => [p.name, p])),
   };
 }
+
+/** Neighbouring parameters of one kind of decay, to be updated in one go. */
+export interface Stretch {
+  readonly offset: number;
+  readonly size: number;
+  readonly decay: boolean;
+}
+
+export function decayStretches(layout: Layout): readonly Stretch[] {
+  const found: { offset: number; size: number; decay: boolean }[] = [];
+  for (const { offset, size, decay } of layout.parameters) {
+    const last = found.at(-1);
+    if (last?.decay === decay) last.size += size;
+    else found.push({ offset, size, decay });
+  }
+  return found;
+}

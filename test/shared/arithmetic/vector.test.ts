@@ -49,6 +49,17 @@ function expectTwins(ops: VectorOps, length: number, seed: number, extra: readon
   expect(ops.sumOfSquares(draw(2)), "sumOfSquares").toBe(scalarOps.sumOfSquares(draw(2)));
   expect(ops.digest(draw(3)), "digest").toBe(scalarOps.digest(draw(3)));
 
+  const difference = [draw(0), draw(0)] as const;
+  ops.subtract(difference[0], draw(1));
+  scalarOps.subtract(difference[1], draw(1));
+  expectSameBits(difference[0], difference[1], "subtract");
+
+  const moving = () => [draw(4), draw(5), draw(6)] as const;
+  const [moved, wantedMoved] = [moving(), moving()];
+  ops.nesterov(...moved, { learningRate: 0.7, momentum: 0.9, gradientScale: 0.25 });
+  scalarOps.nesterov(...wantedMoved, { learningRate: 0.7, momentum: 0.9, gradientScale: 0.25 });
+  for (const [i, name] of ["w", "g", "b"].entries()) expectSameBits(moved[i]!, wantedMoved[i]!, `nesterov ${name}`);
+
   const state = () => [draw(4), draw(5), draw(6), draw(7).map(Math.abs)] as const;
   const got = state();
   const wanted = state();

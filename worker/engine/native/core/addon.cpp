@@ -58,6 +58,22 @@ napi_value vectors_adamw(Call& call) {
   return nullptr;
 }
 
+napi_value vectors_subtract(Call& call) {
+  const auto left = call.array<float>(0, "left");
+  const auto right = call.array<float>(1, "right", left.size);
+  unwrap<Vectors>(call.env, call.self).ops.subtract(left.data, right.data, left.size);
+  return nullptr;
+}
+
+napi_value vectors_nesterov(Call& call) {
+  const auto w = call.array<float>(0, "w");
+  const auto g = call.array<float>(1, "g", w.size);
+  const auto b = call.array<float>(2, "b", w.size);
+  const auto scalars = call.array<float>(3, "scalars", 3);
+  unwrap<Vectors>(call.env, call.self).ops.nesterov(w.data, g.data, b.data, w.size, scalars.data);
+  return nullptr;
+}
+
 napi_value vectors_digest(Call& call) {
   const auto lanes = call.array<uint32_t>(0, "lanes", 16);
   const auto x = call.array<float>(1, "x");
@@ -486,6 +502,8 @@ NAPI_MODULE_INIT() {
       method<vectors_add>("add"),
       method<vectors_sum_of_squares>("sumOfSquares"),
       method<vectors_adamw>("adamw"),
+      method<vectors_subtract>("subtract"),
+      method<vectors_nesterov>("nesterov"),
       method<vectors_digest>("digest"),
       method<vectors_to_bf16>("toBf16"),
       method<vectors_from_bf16>("fromBf16"),

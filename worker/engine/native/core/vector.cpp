@@ -44,6 +44,17 @@ void VectorOps::adamw(float* w, const float* g, float* m, float* v, size_t n, co
   });
 }
 
+void VectorOps::subtract(float* left, const float* right, size_t n) {
+  pool_.run_ranges(n, grain, pieces_per_thread,
+                   [&](size_t a, size_t b, int) { kernels_.subtract(left + a, right + a, b - a); });
+}
+
+void VectorOps::nesterov(float* w, const float* g, float* momentum, size_t n, const float* scalars) {
+  pool_.run_ranges(n, grain, pieces_per_thread, [&](size_t a, size_t b, int) {
+    kernels_.nesterov(w + a, g + a, momentum + a, b - a, scalars);
+  });
+}
+
 void VectorOps::digest(uint32_t* lanes, const uint32_t* words, size_t n) { kernels_.digest(lanes, words, n); }
 
 void VectorOps::to_bf16(uint16_t* out, const float* x, size_t n) {
