@@ -2,7 +2,8 @@
 // Node's own client rather than fetch: twice as fast with large bodies, and silence is noticed by the socket.
 import * as http from "node:http";
 import * as https from "node:https";
-import { z } from "zod";
+import type { z } from "zod";
+import { explain } from "../shared/check.ts";
 import { ConfigError, messageOf } from "../shared/errors.ts";
 import { onOneLine } from "./terminal.ts";
 
@@ -100,7 +101,7 @@ export class Remote {
     }
     const parsed = schema.safeParse(value);
     if (parsed.success) return parsed.data;
-    const details = onOneLine(z.prettifyError(parsed.error).slice(0, 500));
+    const details = onOneLine(explain(parsed.error, value));
     throw new ConfigError(`${this.url}${path} is not the answer of a coordinator of this version: ${details}`);
   }
 }

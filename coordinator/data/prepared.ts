@@ -6,6 +6,7 @@ import { stat } from "node:fs/promises";
 import { basename, dirname, extname, join } from "node:path";
 import { isDeepStrictEqual } from "node:util";
 import { z } from "zod";
+import { checked } from "../../shared/check.ts";
 import { ConfigError } from "../../shared/errors.ts";
 import { isAbsent, readJson } from "../../shared/json.ts";
 import { NoTokenizerError, openTokenizer } from "../../shared/tokenizers/open.ts";
@@ -108,9 +109,7 @@ async function readDescription(folder: string): Promise<Description | undefined>
     throw error;
   });
   if (value === undefined) return undefined;
-  const parsed = descriptionSchema.safeParse(value);
-  if (!parsed.success) throw new ConfigError(`${path}: ${z.prettifyError(parsed.error)}; prepare the data again`);
-  return parsed.data;
+  return checked(descriptionSchema, value, `${path}: not what "weft data prepare" writes`);
 }
 
 /** The tokenizer that lies in the folder, or the one that was named where none does. */

@@ -3,6 +3,7 @@
 import { mkdir, rename, rm } from "node:fs/promises";
 import { basename, dirname, join } from "node:path";
 import { z } from "zod";
+import { checked } from "../check.ts";
 import { ConfigError } from "../errors.ts";
 import { type Layout, layoutOf } from "../family/layout.ts";
 import { isAbsent, readJson } from "../json.ts";
@@ -150,14 +151,11 @@ export async function readCheckpoint(directory: string, { optimizer }: { optimiz
     if (name === "optimizer.safetensors" && !optimizer) await proveSize(directory, name, proof);
     else await proveFile(directory, name, proof);
   const statePath = join(directory, "state.json");
-  const state = stateSchema.safeParse(await readJson(statePath));
-  if (!state.success) throw new ConfigError(`${statePath}: ${z.prettifyError(state.error)}`);
-  if (state.data.step !== step)
-    throw new ConfigError(
-      `checkpoint ${directory}: state.json is of step ${state.data.step}, manifest.json of ${step}`,
-    );
+  const state = checked(stateSchema, await readJson(statePath), statePath);
+  if (state.step !== step)
+    throw new ConfigError(`checkpoint ${directory}: state.json is of step ${state.step}, manifest.json of ${step}`);
   const pretrained = await readPretrained(directory);
-  const whole = { ...pretrained, directory, state: state.data };
+  const whole = { ...pretrained, directory, state };
   return optimizer ? { ...whole, optimizer: await readState(directory, pretrained.layout) } : whole;
 }
 

@@ -1,6 +1,7 @@
 // Hugging Face's way of writing a model down: config.json and named tensors in safetensors, as `transformers` opens
 // them. What each family is called there stands in its own file (shared/family/).
 import { z } from "zod";
+import { checked } from "../check.ts";
 import { ConfigError } from "../errors.ts";
 import { families, familyNames, familyOf } from "../family/families.ts";
 import type { Slot } from "../family/family.ts";
@@ -35,15 +36,17 @@ export function modelOf(config: unknown, where: string): ModelConfig {
       `${where}: not a model that Weft has: its model_type is ${JSON.stringify(type?.slice(0, 80)) ?? "absent"}, expected one of ${known}`,
     );
   }
-  const model = modelSchema.safeParse({ family, ...families[family].huggingFace.read(config, where) });
-  if (!model.success) throw new ConfigError(`${where}: ${z.prettifyError(model.error)}`);
-  return model.data;
+  return checked(modelSchema, { family, ...families[family].huggingFace.read(config, where) }, where);
 }
+
+/** What PyTorch's compiled and distributed models put before every name. */
+const wrappers = /^(?:(?:_orig_mod|module)\.)+/;
 
 /** A tensor's name without the prefix, which a model with a head writes and one without does not. */
 export function bareName(model: ModelConfig, name: string): string {
   const { prefix } = familyOf(model).huggingFace;
-  return name.startsWith(prefix) ? name.slice(prefix.length) : name;
+  const own = name.replace(wrappers, "");
+  return own.startsWith(prefix) ? own.slice(prefix.length) : own;
 }
 
 function fileName(model: ModelConfig, { key, name }: Slot): string {

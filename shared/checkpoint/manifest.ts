@@ -4,6 +4,7 @@ import { createHash } from "node:crypto";
 import { open } from "node:fs/promises";
 import { join } from "node:path";
 import { z } from "zod";
+import { checked } from "../check.ts";
 import { ConfigError } from "../errors.ts";
 import { readJson } from "../json.ts";
 import { fileNameSchema } from "../wire/names.ts";
@@ -85,9 +86,7 @@ export async function hashFile(path: string): Promise<string> {
 /** @throws ConfigError where there is none (its cause says so) or it is not one of ours */
 export async function readManifest(directory: string): Promise<Manifest> {
   const path = join(directory, manifestName);
-  const parsed = manifestSchema.safeParse(await readJson(path));
-  if (!parsed.success) throw new ConfigError(`${path}: not a manifest of Weft:\n${z.prettifyError(parsed.error)}`);
-  return parsed.data;
+  return checked(manifestSchema, await readJson(path), `${path}: not a manifest of Weft`);
 }
 
 /** Check one file's size: cheap, finds what was cut short. @throws ConfigError with the difference */

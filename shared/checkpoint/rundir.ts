@@ -3,6 +3,7 @@
 import { access, readdir, rename, rm } from "node:fs/promises";
 import { join } from "node:path";
 import { z } from "zod";
+import { checked } from "../check.ts";
 import { ConfigError } from "../errors.ts";
 import { isAbsent, readJson } from "../json.ts";
 import {
@@ -78,9 +79,7 @@ export async function readMarkers(runDirectory: string): Promise<Markers> {
     if (isAbsent(error)) return {};
     throw error;
   });
-  const parsed = markersSchema.safeParse(raw);
-  if (!parsed.success) throw new ConfigError(`${path}: ${z.prettifyError(parsed.error)}`);
-  return parsed.data;
+  return checked(markersSchema, raw, path);
 }
 
 /** Add or move markers; the others stay. */

@@ -1,6 +1,7 @@
 // weft-tokenizer.json: the file of the two tokenizers that Hugging Face has no format for, `char` and `word`.
 // { "kind": "char", "version": 1, "tokens": ["\n", " ", ...] }: a token's place in the list is its id.
 import { z } from "zod";
+import { checked } from "../check.ts";
 import { ConfigError } from "../errors.ts";
 
 export const ownFile = "weft-tokenizer.json";
@@ -23,7 +24,5 @@ export function parseOwnFile(json: string, path: string): z.infer<typeof schema>
   } catch (error) {
     throw new ConfigError(`${path}: not JSON; copy it again from where it was written`, { cause: error });
   }
-  const parsed = schema.safeParse(value);
-  if (!parsed.success) throw new ConfigError(`${path}: ${z.prettifyError(parsed.error)}`);
-  return parsed.data;
+  return checked(schema, value, path);
 }

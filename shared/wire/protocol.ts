@@ -2,6 +2,7 @@
 // before use. README.md tells a step from start to finish.
 import { Packr } from "msgpackr";
 import { z } from "zod";
+import { explain } from "../check.ts";
 import { ProtocolError } from "../errors.ts";
 import { modelSchema } from "../model.ts";
 import { titleSchema } from "./names.ts";
@@ -115,7 +116,7 @@ function decode<T extends z.ZodType>(schema: T, message: Buffer, sender: string)
   }
   const parsed = schema.safeParse(value);
   if (!parsed.success)
-    throw new ProtocolError(`a message from ${sender} is malformed: ${z.prettifyError(parsed.error)}`);
+    throw new ProtocolError(`a message from ${sender} is malformed: ${explain(parsed.error, value)}`);
   return parsed.data;
 }
 

@@ -91,7 +91,7 @@ test.each<[string, (out: string) => Promise<unknown>, RegExp]>([
   [
     "a foreign data.json",
     (out) => writeFile(join(out, "data.json"), "{}"),
-    /data.json: .*format.*prepare the data again/s,
+    /data.json: not what "weft data prepare" writes: format is missing/,
   ],
 ])("%s is refused", async (_, damage, message) => {
   const out = await prepared();
