@@ -6,10 +6,11 @@ import { Command } from "commander";
 import { configOf, differencesInTransformers, tensorsOf } from "../shared/checkpoint/huggingface.ts";
 import { syncDirectory, writeProven } from "../shared/checkpoint/manifest.ts";
 import { releaseTokenizerFiles } from "../shared/checkpoint/openai-release.ts";
-import { type LoadedModel, loadModel } from "../shared/checkpoint/rundir.ts";
+import type { LoadedModel } from "../shared/checkpoint/rundir.ts";
 import { encode } from "../shared/checkpoint/safetensors.ts";
 import { ConfigError } from "../shared/errors.ts";
 import { isAbsent } from "../shared/json.ts";
+import { openModel } from "../shared/store/model.ts";
 import { ownFile } from "../shared/tokenizers/own-file.ts";
 import { say, tell } from "./terminal.ts";
 
@@ -74,7 +75,7 @@ export function convertCommand(): Command {
     .argument("<from>", "a checkpoint, a run's folder, a Hugging Face GPT-2 or OpenAI-GPT folder, or GPT-2's release")
     .requiredOption("--out <DIR>", "folder to write; must not exist yet")
     .action(async (from: string, { out }: { out: string }) => {
-      const model = await loadModel(from, say);
+      const model = await openModel(from, say);
       const tokenizer = await convertModel(model, out);
       tell(
         `${model.what}: ${model.model.family}, ${model.layout.size.toLocaleString("en")} parameters, written to ${out}`,

@@ -2,9 +2,9 @@
 import { Command } from "commander";
 import { openDataset } from "../coordinator/data/dataset.ts";
 import { firstNonFinite } from "../shared/arithmetic/finite.ts";
-import { loadModel } from "../shared/checkpoint/rundir.ts";
 import { optionTable, threadsEach } from "../shared/config.ts";
 import { ConfigError } from "../shared/errors.ts";
+import { openModel } from "../shared/store/model.ts";
 import { openTokenizerOf } from "../shared/tokenizers/open.ts";
 import { openEngine } from "../worker/engine/choose.ts";
 import { engineOptionsOf } from "../worker/engine/options.ts";
@@ -16,7 +16,7 @@ const rows = 8;
 
 export function evalCommand(): Command {
   const command = new Command("eval").description("loss of a model over all consecutive windows of a text");
-  command.requiredOption("--checkpoint <PATH>", "checkpoint, run, or Hugging Face folder");
+  command.requiredOption("--checkpoint <PATH>", "checkpoint or run, s3:// too, or Hugging Face folder");
   command.option("--data <SOURCE>", optionTable.data.help, optionTable.data.default);
   command.option("--split <SPLIT>", "val (the last tenth), train, or all", "val");
   addOptions(command, ["engine"]);
@@ -25,7 +25,7 @@ export function evalCommand(): Command {
     if (!["val", "train", "all"].includes(split))
       throw new ConfigError(`eval: --split must be val, train or all, got "${split}"`);
     const options = await optionsOf(command);
-    const loaded = await loadModel(checkpoint, say);
+    const loaded = await openModel(checkpoint, say);
     const { model, weights, what } = loaded;
     const tokenizer = await openTokenizerOf(loaded);
     const dataset = await openDataset({ source: data, blockSize: model.blockSize, tokenizer, notify: say });

@@ -4,16 +4,13 @@ import * as http from "node:http";
 import * as https from "node:https";
 import type { z } from "zod";
 import { explain } from "../shared/check.ts";
-import { ConfigError, messageOf } from "../shared/errors.ts";
+import { ConfigError, Interrupted, messageOf } from "../shared/errors.ts";
 import { onOneLine } from "./terminal.ts";
 
 /** Longest wait for an answer, and between two pieces of one. */
 const silenceMs = 30_000;
 /** Longest answer that is read as JSON: a manifest, or the status of thousands of workers. */
 const jsonLimit = 16 * 2 ** 20;
-
-/** The connection broke, or the coordinator has no time: asking again may help. */
-export class Interrupted extends Error {}
 
 export interface Answer {
   readonly status: number;

@@ -6,11 +6,12 @@ import { join } from "node:path";
 import { text as readAll } from "node:stream/consumers";
 import { Command } from "commander";
 import { resolveToken } from "../coordinator/serve/access.ts";
-import { type LoadedModel, loadModel } from "../shared/checkpoint/rundir.ts";
+import type { LoadedModel } from "../shared/checkpoint/rundir.ts";
 import { flagOf, type Options, optionTable } from "../shared/config.ts";
 import { beamSearch } from "../shared/decoding/beam.ts";
 import { continueText, stopsAt, textBefore } from "../shared/decoding/text.ts";
 import { ConfigError } from "../shared/errors.ts";
+import { openModel } from "../shared/store/model.ts";
 import { openTokenizerOf } from "../shared/tokenizers/open.ts";
 import type { Tokenizer } from "../shared/tokenizers/tokenizer.ts";
 import { openEngine } from "../worker/engine/choose.ts";
@@ -59,7 +60,10 @@ const drawing = ["temperature", "topK", "topP", "seed"] as const;
 export function sampleCommand(): Command {
   const command = new Command("sample")
     .description("write text with a model: from a checkpoint, a Hugging Face or GPT-2 release folder, or a running run")
-    .option("--checkpoint <PATH>", "a checkpoint, or a run's folder: its best checkpoint, else the final or newest")
+    .option(
+      "--checkpoint <PATH>",
+      "a checkpoint, or a run's folder: its best checkpoint, else the final or newest; s3:// too",
+    )
     .option("--model <DIR>", "a Hugging Face GPT-2 or OpenAI-GPT folder, or OpenAI's GPT-2 release")
     .option("--from <URL>", "fetch the checkpoint from this coordinator, such as http://127.0.0.1:7070")
     .option("--step <WHICH>", "with --from: latest, best, final or the number of a step", "latest")
@@ -175,7 +179,7 @@ async function load(flags: SampleFlags): Promise<{ model: LoadedModel; tokenizer
 }
 
 async function open(path: string): Promise<{ model: LoadedModel; tokenizer: Tokenizer }> {
-  const model = await loadModel(path, say);
+  const model = await openModel(path, say);
   return { model, tokenizer: await openTokenizerOf(model) };
 }
 

@@ -3,6 +3,7 @@
 import { type Snapshot, writeCheckpoint } from "../shared/checkpoint/checkpoint.ts";
 import { mark, prune } from "../shared/checkpoint/rundir.ts";
 import type { Journal } from "./journal.ts";
+import type { Mirror } from "./mirror.ts";
 import { CheckpointShelf } from "./shelf.ts";
 
 export class Archive {
@@ -12,15 +13,17 @@ export class Archive {
   readonly #runDir: string;
   readonly #keep: number;
   readonly #journal: Journal;
+  readonly #mirror: Mirror | undefined;
   #writing: Promise<void> = Promise.resolve();
   #newest = -1;
 
   /** @param best validation loss of the best checkpoint so far, of a run that is resumed */
-  constructor(runDir: string, keep: number, journal: Journal, best?: number) {
+  constructor(runDir: string, keep: number, journal: Journal, best?: number, mirror?: Mirror) {
     this.#runDir = runDir;
     this.#keep = keep;
     this.#journal = journal;
     this.best = best;
+    this.#mirror = mirror;
     this.shelf = new CheckpointShelf(runDir);
   }
 
@@ -49,6 +52,7 @@ export class Archive {
 
   async refresh(): Promise<void> {
     await this.shelf.refresh((why) => this.#journal.log.warn(why));
+    this.#mirror?.changed();
   }
 
   async #write(snapshot: Snapshot, isFinal: boolean): Promise<void> {
@@ -60,7 +64,7 @@ export class Archive {
       ...(isBest && { best: { step, valLossNats } }),
       ...(isFinal && { final: { step } }),
     });
-    await prune(this.#runDir, this.#keep);
+    await prune(this.#runDir, this.#keep, this.#mirror?.uploading);
     await this.refresh();
     this.#journal.tell("checkpoint", `checkpoint ${path}`, { step, path, best: isBest, final: isFinal });
   }

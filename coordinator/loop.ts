@@ -25,6 +25,7 @@ import type { History } from "./history.ts";
 import { Journal } from "./journal.ts";
 import type { Ledger } from "./ledger.ts";
 import { Metrics } from "./metrics.ts";
+import type { Mirror } from "./mirror.ts";
 import { AdamW } from "./optimizer/adamw.ts";
 import type { Optimizer } from "./optimizer/optimizer.ts";
 import { learningRateAt } from "./optimizer/schedule.ts";
@@ -54,6 +55,8 @@ export interface RunSetup {
   readonly dataset: Dataset;
   readonly sampler: Sampler;
   readonly ledger: Ledger;
+  /** Sends the checkpoints to an object store as well. */
+  readonly mirror?: Mirror | undefined;
   readonly ops: VectorOps;
   readonly log: Logger;
 }
@@ -105,7 +108,13 @@ export class TrainingRun {
     this.#step = setup.step;
     this.#valLossNats = setup.valLossNats ?? null;
     this.#digest = ops.digest(setup.weights);
-    this.#archive = new Archive(options.out, options.keepCheckpoints, this.journal, setup.bestValLossNats);
+    this.#archive = new Archive(
+      options.out,
+      options.keepCheckpoints,
+      this.journal,
+      setup.bestValLossNats,
+      setup.mirror,
+    );
     this.dispatch = new Dispatch({
       timeoutMs: options.timeout * 1000,
       rows: options.batchSize / options.shards,
@@ -156,6 +165,7 @@ export class TrainingRun {
     this.dispatch.waitingFor = null;
     const finished = this.#state === "finished";
     await this.dispatch.crew.finish(finished ? "the run is finished" : "the coordinator stops");
+    await this.#setup.mirror?.settled();
     return {
       step: this.#step,
       finished,

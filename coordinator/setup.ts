@@ -7,12 +7,13 @@ import type { Logger } from "pino";
 import { bestOps } from "../shared/arithmetic/native.ts";
 import type { Checkpoint } from "../shared/checkpoint/checkpoint.ts";
 import { cropPositions } from "../shared/checkpoint/crop.ts";
-import { checkpointSteps, loadModel, newestCheckpoint, readMarkers } from "../shared/checkpoint/rundir.ts";
+import { checkpointSteps, newestCheckpoint, readMarkers } from "../shared/checkpoint/rundir.ts";
 import { flagOf, modelOf, type OptionName, type Options, optionTable } from "../shared/config.ts";
 import { ConfigError } from "../shared/errors.ts";
 import { initialWeights } from "../shared/family/init.ts";
 import { layoutOf } from "../shared/family/layout.ts";
 import type { ModelConfig } from "../shared/model.ts";
+import { openModel } from "../shared/store/model.ts";
 import { NoTokenizerError, openTokenizerOf, tokenizerNamed } from "../shared/tokenizers/open.ts";
 import type { Tokenizer } from "../shared/tokenizers/tokenizer.ts";
 import { openDataset } from "./data/dataset.ts";
@@ -20,6 +21,7 @@ import { fileSampler, randomSampler } from "./data/sampler.ts";
 import { History } from "./history.ts";
 import { Ledger, ledgerStart } from "./ledger.ts";
 import type { RunSetup } from "./loop.ts";
+import { Mirror } from "./mirror.ts";
 import { readPast } from "./past.ts";
 
 /**
@@ -27,6 +29,7 @@ import { readPast } from "./past.ts";
  * @throws ConfigError on anything that the user can mend
  */
 export async function setUpRun(given: Options, log: Logger, substitute: boolean): Promise<RunSetup> {
+  const mirror = await mirrorOf(given, log);
   const resumed = await checkpointToResume(given, log);
   const initial = resumed ? undefined : await initialModel(given, log);
   const start = resumed ?? initial;
@@ -65,6 +68,7 @@ export async function setUpRun(given: Options, log: Logger, substitute: boolean)
       : randomSampler(options.seed, options.batchSize, positions),
     history: await historyOf(options.out, resumed?.state.step, log),
     ledger: await Ledger.open(options.out, resumed?.state.ledger ?? ledgerStart),
+    mirror,
     ops: bestOps(),
     log,
   };
@@ -74,6 +78,13 @@ export async function setUpRun(given: Options, log: Logger, substitute: boolean)
 async function historyOf(out: string, step: number | undefined, log: Logger): Promise<History> {
   const past = step === undefined ? undefined : await readPast(out, (why) => log.warn(why));
   return past ? History.from(past, step!) : new History();
+}
+
+/** What keeps the checkpoints in the store of --checkpoint-to; a run that is resumed from there is on the disk now. */
+async function mirrorOf(options: Options, log: Logger): Promise<Mirror | undefined> {
+  const { checkpointTo, out, keepCheckpoints, resume } = options;
+  if (checkpointTo === "") return undefined;
+  return await Mirror.open({ address: checkpointTo, runDir: out, keep: keepCheckpoints, log }, resume);
 }
 
 /** The checkpoint that --resume goes on from; a new run must not write into an old one's folder. */
@@ -95,7 +106,7 @@ async function checkpointToResume(options: Options, log: Logger): Promise<Checkp
 /** The weights of --init-from; a --block-size below theirs keeps the first positions. */
 async function initialModel({ initFrom, blockSize }: Options, log: Logger) {
   if (!initFrom) return undefined;
-  const whole = await loadModel(initFrom, (why) => log.warn(why));
+  const whole = await openModel(initFrom, (why) => log.warn(why));
   log.info(`starting from ${whole.what}`);
   return { ...whole, ...(blockSize === optionTable.blockSize.default ? {} : cropPositions(whole, blockSize)) };
 }

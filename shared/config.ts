@@ -6,6 +6,7 @@ import { z } from "zod";
 import { ConfigError } from "./errors.ts";
 import { families, familyNames } from "./family/families.ts";
 import { type ModelConfig, modelSchema } from "./model.ts";
+import { isStoreAddress } from "./store/address.ts";
 import { titleSchema } from "./wire/names.ts";
 
 export type OptionGroup = "model" | "data" | "training" | "run" | "engine" | "network" | "serving" | "local" | "worker";
@@ -114,6 +115,10 @@ export const optionTable = {
   checkpointInterval: number("run", 500, { min: 0, ...integer }, "checkpoint every so many steps; 0: at the end only", {
     unit: "steps",
   }),
+  checkpointTo: {
+    ...text("run", "URL", "", "object store for checkpoints as well: s3://bucket/prefix; --resume finds them", "none"),
+    schema: z.string().refine((url) => url === "" || isStoreAddress(url), "must be an address such as s3://bucket/run"),
+  },
   keepCheckpoints: number("run", 3, { min: 1, ...integer }, "newest checkpoints to keep, beside best and final"),
 
   engine: choice("engine", ["auto", "native", "tfjs"], "auto", "who computes; auto takes the fastest that works here"),

@@ -63,7 +63,7 @@ async function firstWhole(
   );
 }
 
-const markersSchema = z.strictObject({
+export const markersSchema = z.strictObject({
   best: z.strictObject({ step: z.int().min(0), valLossNats: z.number() }).optional(),
   final: z.strictObject({ step: z.int().min(0) }).optional(),
 });
@@ -71,7 +71,7 @@ const markersSchema = z.strictObject({
 /** Which checkpoints are more than the newest. */
 export type Markers = z.infer<typeof markersSchema>;
 
-const markersName = "markers.json";
+export const markersName = "markers.json";
 
 export async function readMarkers(runDirectory: string): Promise<Markers> {
   const path = join(runDirectory, markersName);
@@ -95,13 +95,14 @@ export async function mark(runDirectory: string, markers: Markers): Promise<void
 /**
  * Remove what interrupted writes left, and all checkpoints but the newest `keep` and the marked ones.
  * Not while one is being written.
+ * @param inUse step of a checkpoint that somebody reads
  */
-export async function prune(runDirectory: string, keep: number): Promise<void> {
+export async function prune(runDirectory: string, keep: number, inUse?: number): Promise<void> {
   for (const name of await readdir(runDirectory))
     if (name.startsWith(unfinishedPrefix)) await rm(join(runDirectory, name), { recursive: true });
   const { best, final } = await readMarkers(runDirectory);
   for (const step of (await checkpointSteps(runDirectory)).slice(keep))
-    if (step !== best?.step && step !== final?.step) await moveAway(join(runDirectory, checkpointName(step)));
+    if (![best?.step, final?.step, inUse].includes(step)) await moveAway(join(runDirectory, checkpointName(step)));
 }
 
 export interface LoadedModel extends Pretrained {
