@@ -102,8 +102,16 @@ export function nativeOps(addon: Addon, threads: number, isa = "auto"): VectorOp
   };
 }
 
-/** The fastest arithmetic here: native where it is built, else JavaScript. Same bits. Never throws. */
+const pools = new Map<number, VectorOps>();
+
+/**
+ * The fastest arithmetic here: native where it is built, else JavaScript. Same bits. Never throws. All callers of one
+ * thread count share one pool: calls run to their end before they return, so that nobody waits for another.
+ */
 export function bestOps(threads = availableParallelism()): VectorOps {
   const addon = nativeAddon();
-  return addon ? nativeOps(addon, threads) : scalarOps;
+  if (!addon) return scalarOps;
+  const ops = pools.get(threads) ?? nativeOps(addon, threads);
+  pools.set(threads, ops);
+  return ops;
 }

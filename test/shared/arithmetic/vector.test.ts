@@ -1,5 +1,6 @@
 // The native twins against the definition in shared/arithmetic/vector.ts, bit for bit: any length, any instruction set, any number
 // of threads, from the smallest denormal to infinity. Which NaN comes out is not part of the promise, only that one does.
+import { readdir } from "node:fs/promises";
 import * as fc from "fast-check";
 import { describe, expect, test } from "vitest";
 import { bestOps, nativeAddon, nativeOps, nativeStatus } from "../../../shared/arithmetic/native.ts";
@@ -94,6 +95,16 @@ describe.skipIf(!addon)(`native vector arithmetic${addon ? "" : ` (skipped: ${na
     scalarOps.add(wanted.subarray(3), right.subarray(1, 999));
     ops.add(left.subarray(3), right.subarray(1, 999));
     expectSameBits(left, wanted, "add");
+  });
+
+  test("200 reconnects make no new threads", async () => {
+    const threads = async () => (await readdir("/proc/self/task").catch(() => [])).length;
+    bestOps(3).sumOfSquares(mixed(200_000, 3));
+    const before = await threads();
+    for (let i = 0; i < 200; i++) bestOps(3).sumOfSquares(mixed(100, i));
+    expect(await threads()).toBeLessThanOrEqual(before + 2);
+    expect(bestOps(3)).toBe(bestOps(3));
+    expect(bestOps(2)).not.toBe(bestOps(3));
   });
 
   test("Node's own arithmetic keeps its denormals", () => {
