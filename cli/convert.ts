@@ -1,6 +1,6 @@
 // `weft convert`: any model that Weft reads (a checkpoint, a Hugging Face directory, OpenAI's GPT-2 release) into a
 // directory that Hugging Face's transformers opens as it is. Whole or not at all.
-import { mkdir, readdir, readFile, rename, rm } from "node:fs/promises";
+import { readdir, readFile, rename, rm } from "node:fs/promises";
 import { dirname, join, resolve } from "node:path";
 import { Command } from "commander";
 import { configOf, differencesInTransformers, tensorsOf } from "../shared/checkpoint/huggingface.ts";
@@ -8,6 +8,7 @@ import { syncDirectory, writeProven } from "../shared/checkpoint/manifest.ts";
 import { releaseTokenizerFiles } from "../shared/checkpoint/openai-release.ts";
 import type { LoadedModel } from "../shared/checkpoint/rundir.ts";
 import { encode } from "../shared/checkpoint/safetensors.ts";
+import { makeFolder, onDisk } from "../shared/disk.ts";
 import { ConfigError } from "../shared/errors.ts";
 import { isAbsent } from "../shared/json.ts";
 import { openModel } from "../shared/store/model.ts";
@@ -42,8 +43,8 @@ export async function convertModel(model: LoadedModel, out: string): Promise<str
   if (inTheWay.length > 0)
     throw new ConfigError(`${out}: exists and is not empty; move it away or choose another --out`);
   const temporary = `${target}.unfinished`;
-  await rm(temporary, { recursive: true, force: true });
-  await mkdir(temporary, { recursive: true });
+  await onDisk(temporary, "written", () => rm(temporary, { recursive: true, force: true }));
+  await makeFolder(temporary);
   try {
     const copied: string[] = [];
     for (const [from, to] of tokenizerFiles) {
@@ -61,11 +62,11 @@ export async function convertModel(model: LoadedModel, out: string): Promise<str
     const tensors = tensorsOf(model.model, model.weights);
     await writeProven(join(temporary, "model.safetensors"), encode(tensors, { format: "pt" }));
     await syncDirectory(temporary);
-    await rename(temporary, target);
+    await onDisk(out, "written", () => rename(temporary, target));
     await syncDirectory(dirname(target));
     return copied;
   } finally {
-    await rm(temporary, { recursive: true, force: true });
+    await rm(temporary, { recursive: true, force: true }).catch(() => {}); // the next convert removes it
   }
 }
 

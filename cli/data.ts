@@ -1,11 +1,12 @@
 // `weft data`: look at a text or at token files, make token files of a text of any size, train a tokenizer.
-import { mkdir, writeFile } from "node:fs/promises";
+import { writeFile } from "node:fs/promises";
 import { join } from "node:path";
 import { Command, InvalidArgumentError } from "commander";
 import { openDataset, openDocuments } from "../coordinator/data/dataset.ts";
 import { prepareData } from "../coordinator/data/prepare.ts";
 import { defaultValFraction } from "../coordinator/data/prepared.ts";
 import { withProgress } from "../coordinator/data/text-source.ts";
+import { makeFolder, onDisk } from "../shared/disk.ts";
 import { tokenizerNamed } from "../shared/tokenizers/open.ts";
 import { BpeTrainer } from "../shared/tokenizers/train-bpe.ts";
 import { progressOf } from "./progress.ts";
@@ -127,8 +128,11 @@ export function dataCommand(): Command {
         bar.stop();
       }
       const tokenizer = trainer.train(vocabSize);
-      await mkdir(out, { recursive: true });
-      for (const [name, content] of tokenizer.toFiles()) await writeFile(join(out, name), content);
+      await makeFolder(out);
+      for (const [name, content] of tokenizer.toFiles()) {
+        const path = join(out, name);
+        await onDisk(path, "written", () => writeFile(path, content, { flush: true }));
+      }
       tell(
         `${out}: ${count(vocabSize)} tokens, ${count(tokenizer.vocabulary.merges.length)} merges; ` +
           `use it with: weft data prepare ... --tokenizer ${out}`,

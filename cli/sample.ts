@@ -1,8 +1,6 @@
 // `weft sample`: text from a checkpoint, an imported model or a running coordinator, streamed to the terminal as it
 // comes. The text alone goes to standard output; what was loaded and who computes, to standard error.
-import { mkdtemp, readFile, rm } from "node:fs/promises";
-import { tmpdir } from "node:os";
-import { join } from "node:path";
+import { readFile, rm } from "node:fs/promises";
 import { text as readAll } from "node:stream/consumers";
 import { Command } from "commander";
 import { resolveToken } from "../coordinator/serve/access.ts";
@@ -10,6 +8,7 @@ import type { LoadedModel } from "../shared/checkpoint/rundir.ts";
 import { flagOf, type Options, optionTable } from "../shared/config.ts";
 import { beamSearch } from "../shared/decoding/beam.ts";
 import { continueText, stopsAt, textBefore } from "../shared/decoding/text.ts";
+import { temporaryFolder } from "../shared/disk.ts";
 import { ConfigError } from "../shared/errors.ts";
 import { openModel } from "../shared/store/model.ts";
 import { openTokenizerOf } from "../shared/tokenizers/open.ts";
@@ -160,7 +159,7 @@ async function load(flags: SampleFlags): Promise<{ model: LoadedModel; tokenizer
   if (sources.length !== 1)
     throw new ConfigError(`sample: name one of --checkpoint, --model and --from; got ${sources.length || "none"}`);
   if (from === undefined) return await open(sources[0]!);
-  const directory = await mkdtemp(join(tmpdir(), "weft-sample-"));
+  const directory = await temporaryFolder("weft-sample-");
   try {
     const token = (await resolveToken("localhost", flags.tokenFile ?? "", process.env))?.text;
     const pulled = await pullCheckpoint({
@@ -174,7 +173,7 @@ async function load(flags: SampleFlags): Promise<{ model: LoadedModel; tokenizer
     const opened = await open(pulled.directory);
     return { ...opened, model: { ...opened.model, what: `step ${pulled.checkpoint.step} of ${from}` } };
   } finally {
-    await rm(directory, { recursive: true });
+    await rm(directory, { recursive: true, force: true });
   }
 }
 

@@ -2,6 +2,7 @@
 // The program: its commands, and how errors reach people. ConfigError and EngineError are for the user to act on and
 // are printed alone; anything else is our bug and keeps its stack.
 import { Command } from "commander";
+import { diskError } from "../shared/disk.ts";
 import { ConfigError, EngineError, ProtocolError } from "../shared/errors.ts";
 import { weftVersion } from "../shared/version.ts";
 import { convertCommand } from "./convert.ts";
@@ -39,12 +40,18 @@ for (const command of [
 // A reader such as head that has seen enough ends the program and is no error.
 process.stdout.on("error", (error: NodeJS.ErrnoException) => {
   if (error.code === "EPIPE") process.exit(0);
-  throw error;
+  const refused = diskError(error, "standard output", "written");
+  if (!(refused instanceof ConfigError)) throw error;
+  say(refused.message);
+  process.exit(1);
 });
+// Where the log cannot go, nothing can be said; what is computed is still worth keeping.
+process.stderr.on("error", () => {});
 
 try {
   await program.parseAsync();
-} catch (error) {
+} catch (raw) {
+  const error = diskError(raw);
   const isForUser = [ConfigError, EngineError, ProtocolError].some((kind) => error instanceof kind);
   say(isForUser ? (error as Error).message : String((error as Error).stack));
   process.exitCode = 1;

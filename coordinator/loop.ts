@@ -166,6 +166,11 @@ export class TrainingRun {
     const finished = this.#state === "finished";
     await this.dispatch.crew.finish(finished ? "the run is finished" : "the coordinator stops");
     await this.#setup.mirror?.settled();
+    const { trouble } = this.#archive;
+    if (trouble !== undefined)
+      throw new ConfigError(
+        `the last checkpoint is not written: ${trouble}; those before it are whole: go on from them with --resume`,
+      );
     return {
       step: this.#step,
       finished,
@@ -265,7 +270,8 @@ export class TrainingRun {
       log.info({ step: this.#step, valLossNats }, "validation");
     }
     const isBest = valLossNats !== null && valLossNats < (this.#archive.best ?? Number.POSITIVE_INFINITY);
-    if (due(options.checkpointInterval) || isBest || this.#checkpointAsked)
+    const owed = this.#archive.owes(performance.now());
+    if (due(options.checkpointInterval) || isBest || this.#checkpointAsked || owed)
       await this.#betweenSteps("checkpoint", () => this.#checkpoint(valLossNats, isLast));
   }
 
@@ -299,7 +305,6 @@ export class TrainingRun {
   async #checkpoint(valLossNats: number | null, isFinal: boolean): Promise<void> {
     const { options, model, weights, ledger, dataset } = this.#setup;
     this.#checkpointAsked = false;
-    await ledger.sync();
     await this.#savePast();
     await this.#archive.write(
       {
@@ -321,6 +326,7 @@ export class TrainingRun {
         },
       },
       isFinal,
+      () => ledger.sync(),
     );
   }
 

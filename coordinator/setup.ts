@@ -1,6 +1,5 @@
 // From options to a run that can begin: data, model, weights, ledger; or the same from the newest whole checkpoint.
 import { randomUUID } from "node:crypto";
-import { mkdir } from "node:fs/promises";
 import { basename, resolve } from "node:path";
 import { isDeepStrictEqual } from "node:util";
 import type { Logger } from "pino";
@@ -20,6 +19,7 @@ import { openDataset } from "./data/dataset.ts";
 import { fileSampler, randomSampler } from "./data/sampler.ts";
 import { History } from "./history.ts";
 import { Ledger, ledgerStart } from "./ledger.ts";
+import { lockRun, type RunLock } from "./lock.ts";
 import type { RunSetup } from "./loop.ts";
 import { Mirror } from "./mirror.ts";
 import { readPast } from "./past.ts";
@@ -29,6 +29,16 @@ import { readPast } from "./past.ts";
  * @throws ConfigError on anything that the user can mend
  */
 export async function setUpRun(given: Options, log: Logger, substitute: boolean): Promise<RunSetup> {
+  const lock = await lockRun(given.out);
+  try {
+    return await setUpLocked(given, log, substitute, lock);
+  } catch (error) {
+    await lock.release();
+    throw error;
+  }
+}
+
+async function setUpLocked(given: Options, log: Logger, substitute: boolean, lock: RunLock): Promise<RunSetup> {
   const mirror = await mirrorOf(given, log);
   const resumed = await checkpointToResume(given, log);
   const initial = resumed ? undefined : await initialModel(given, log);
@@ -49,25 +59,28 @@ export async function setUpRun(given: Options, log: Logger, substitute: boolean)
   if (resumed) checkSameRun(resumed, options, dataset.fingerprint);
   if (start) checkSameModel(start.model, model, resumed ? "--resume" : "--init-from");
   const positions = dataset.train.length - options.blockSize;
-  await mkdir(options.out, { recursive: true });
+  const mixed = resumed?.state.arithmetic === "any";
+  const begins = resumed && { step: resumed.state.step, weights: resumed.state.weightsDigest };
+  const onTrouble = (why: string) => log.warn(why);
   return {
     id: randomUUID(),
     name: basename(resolve(options.out)),
-    options,
+    // What any workers made together has no arithmetic to hold others to.
+    options: mixed ? { ...options, anyArithmetic: true } : options,
     model,
     layout,
     weights: start?.weights ?? initialWeights(layout, options.seed),
     optimizer: resumed?.optimizer,
     step: resumed?.state.step ?? 0,
-    arithmetic: options.anyArithmetic ? undefined : resumed?.state.arithmetic,
+    arithmetic: options.anyArithmetic || mixed ? undefined : resumed?.state.arithmetic,
     valLossNats: resumed?.state.valLossNats,
-    bestValLossNats: resumed && (await readMarkers(options.out)).best?.valLossNats,
+    bestValLossNats: resumed && (await readMarkers(options.out, (why) => log.warn(why))).best?.valLossNats,
     dataset,
     sampler: options.windowsFile
       ? await fileSampler(options.windowsFile, options.batchSize, options.steps, positions)
       : randomSampler(options.seed, options.batchSize, positions),
     history: await historyOf(options.out, resumed?.state.step, log),
-    ledger: await Ledger.open(options.out, resumed?.state.ledger ?? ledgerStart),
+    ledger: await Ledger.open(options.out, resumed?.state.ledger ?? ledgerStart, { begins, onTrouble, lock }),
     mirror,
     ops: bestOps(),
     log,

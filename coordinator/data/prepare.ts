@@ -1,8 +1,9 @@
 // `weft data prepare`: text of any size to a prepared folder. Ids are written as they come into train.bin; when their
 // number is known, the last part moves to val.bin. data.json comes last: a folder without it is not finished.
 import { createHash } from "node:crypto";
-import { mkdir, rename, stat, writeFile } from "node:fs/promises";
+import { rename, stat, writeFile } from "node:fs/promises";
 import { join } from "node:path";
+import { makeFolder, onDisk } from "../../shared/disk.ts";
 import { ConfigError } from "../../shared/errors.ts";
 import type { Tokenizer } from "../../shared/tokenizers/tokenizer.ts";
 import { encodeDocuments, openDocuments, vocabularyOf } from "./dataset.ts";
@@ -33,7 +34,7 @@ export async function prepareData(options: PrepareOptions): Promise<Description>
   const tokenizer =
     options.tokenizer ?? (await vocabularyOf(withProgress(documents, (...at) => progress("vocabulary", ...at))));
   const { vocabSize } = tokenizer;
-  await mkdir(out, { recursive: true });
+  await makeFolder(out);
   const partial = (name: string): string => join(out, `${name}.part`);
 
   const writer = await TokenWriter.create(partial("train.bin"), vocabSize);
@@ -70,8 +71,10 @@ export async function prepareData(options: PrepareOptions): Promise<Description>
     valTokens,
     sha256: digest.digest("hex"),
   };
-  for (const [name, content] of tokenizer.toFiles()) await writeFile(join(out, name), content);
-  await writeFile(partial(descriptionFile), `${JSON.stringify(description, null, 2)}\n`, { flush: true });
+  const writeText = (path: string, text: string) =>
+    onDisk(path, "written", () => writeFile(path, text, { flush: true }));
+  for (const [name, content] of tokenizer.toFiles()) await writeText(join(out, name), content);
+  await writeText(partial(descriptionFile), `${JSON.stringify(description, null, 2)}\n`);
   await rename(partial(descriptionFile), join(out, descriptionFile));
   return description;
 }

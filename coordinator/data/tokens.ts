@@ -2,6 +2,7 @@
 // vocabulary has more than 65,536 tokens. Files are read by offset, so they may be larger than memory.
 import type { Hash } from "node:crypto";
 import { type FileHandle, open } from "node:fs/promises";
+import { onDisk } from "../../shared/disk.ts";
 import { ConfigError } from "../../shared/errors.ts";
 
 /** Ids that can be read from any place. */
@@ -117,17 +118,19 @@ export class TokenFile implements Tokens {
 
 /** Writes a token file. */
 export class TokenWriter {
+  readonly #path: string;
   readonly #file: FileHandle;
   readonly #vocabSize: number;
   #length = 0;
 
-  private constructor(file: FileHandle, vocabSize: number) {
+  private constructor(path: string, file: FileHandle, vocabSize: number) {
+    this.#path = path;
     this.#file = file;
     this.#vocabSize = vocabSize;
   }
 
   static async create(path: string, vocabSize: number): Promise<TokenWriter> {
-    return new TokenWriter(await open(path, "w"), vocabSize);
+    return new TokenWriter(path, await onDisk(path, "written", () => open(path, "w")), vocabSize);
   }
 
   /** Tokens written so far. */
@@ -138,20 +141,20 @@ export class TokenWriter {
   async write(ids: Int32Array): Promise<void> {
     const raw = tokenArray(this.#vocabSize, ids.length);
     raw.set(ids);
-    await this.#file.writeFile(new Uint8Array(raw.buffer));
+    await onDisk(this.#path, "written", () => this.#file.writeFile(new Uint8Array(raw.buffer)));
     this.#length += ids.length;
   }
 
   /** Cut the file off after `length` tokens. */
   async truncate(length: number): Promise<void> {
-    await this.#file.truncate(length * widthOf(this.#vocabSize));
+    await onDisk(this.#path, "written", () => this.#file.truncate(length * widthOf(this.#vocabSize)));
     this.#length = length;
   }
 
   /** Flush to the disk and close. */
   async close(): Promise<void> {
     try {
-      await this.#file.sync();
+      await onDisk(this.#path, "written", () => this.#file.sync());
     } finally {
       await this.#file.close();
     }

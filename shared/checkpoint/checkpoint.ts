@@ -1,9 +1,10 @@
 // One checkpoint: a directory step-000400 that Hugging Face's transformers opens as it is, with what training needs to
 // go on to the same bits. It exists once it is whole: written under another name, synced, its manifest last, renamed.
-import { mkdir, rename, rm } from "node:fs/promises";
+import { lstat, mkdtemp, rename, rm } from "node:fs/promises";
 import { basename, dirname, join } from "node:path";
 import { z } from "zod";
 import { checked } from "../check.ts";
+import { diskError, makeFolder, onDisk } from "../disk.ts";
 import { ConfigError } from "../errors.ts";
 import { type Layout, layoutOf } from "../family/layout.ts";
 import { isAbsent, readJson } from "../json.ts";
@@ -74,9 +75,11 @@ export async function writeCheckpoint(
 ): Promise<string> {
   const { step } = snapshot.state;
   const target = join(runDirectory, checkpointName(step));
-  const temporary = join(runDirectory, `${unfinishedPrefix}${checkpointName(step)}`);
-  await rm(temporary, { recursive: true, force: true });
-  await mkdir(temporary, { recursive: true });
+  await makeFolder(runDirectory);
+  // A name of its own: what another write left may be impossible to remove.
+  const temporary = await onDisk(runDirectory, "written", () =>
+    mkdtemp(join(runDirectory, `${unfinishedPrefix}${checkpointName(step)}-`)),
+  );
   try {
     const manifest: Manifest = { format: "weft-checkpoint", version: 1, step, files: {} };
     for (const [name, pieces] of filesOf(snapshot))
@@ -87,23 +90,24 @@ export async function writeCheckpoint(
     await rename(temporary, target);
     await syncDirectory(runDirectory);
   } catch (error) {
-    await rm(temporary, { recursive: true, force: true });
-    throw error;
+    // What cannot be removed now is removed by a later prune().
+    await rm(temporary, { recursive: true, force: true }).catch(() => {});
+    throw diskError(error, target, "written");
   }
   return target;
 }
 
 /** Remove a checkpoint so that nobody ever sees half of it. Absent: nothing happens. */
 export async function moveAway(directory: string): Promise<void> {
-  const doomed = join(dirname(directory), `${unfinishedPrefix}removing-${basename(directory)}`);
-  await rm(doomed, { recursive: true, force: true });
-  try {
-    await rename(directory, doomed);
-  } catch (error) {
-    if (isAbsent(error)) return;
+  const { ino } = await lstat(directory).catch((error) => {
+    if (isAbsent(error)) return { ino: undefined };
     throw error;
-  }
-  await rm(doomed, { recursive: true });
+  });
+  if (ino === undefined) return;
+  const doomed = join(dirname(directory), `${unfinishedPrefix}removing-${basename(directory)}-${ino}`);
+  await onDisk(directory, "written", () => rename(directory, doomed));
+  // From here on it is out of sight: what cannot be removed now is removed by a later prune().
+  await rm(doomed, { recursive: true }).catch(() => {});
 }
 
 /** The step that a directory's name says, or undefined if it is no checkpoint's name. */

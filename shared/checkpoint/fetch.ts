@@ -1,8 +1,9 @@
 // Fetching a checkpoint from where others keep it, a coordinator or an object store: goes on where an earlier try
 // stopped, trusts only what the manifest proves, and puts the checkpoint in place whole or not at all.
-import { mkdir, open, rename, stat, statfs } from "node:fs/promises";
+import { open, rename, stat, statfs, writeFile } from "node:fs/promises";
 import { dirname, join, resolve } from "node:path";
 import { setTimeout as sleep } from "node:timers/promises";
+import { makeFolder, onDisk } from "../disk.ts";
 import { ConfigError, Interrupted, messageOf } from "../errors.ts";
 import {
   type FileProof,
@@ -91,7 +92,7 @@ export async function fetchCheckpoint(source: CheckpointSource, options: FetchOp
   const temporary = join(options.out, `.pulling-${name}`);
   const total = wanted.reduce((sum, [, proof]) => sum + proof.bytes, 0);
   await checkRoom(options.out, temporary, wanted, `${source.url}: ${checkpoint.name}`);
-  await mkdir(temporary, { recursive: true });
+  await makeFolder(temporary);
   let bytesReceived = 0;
   let before = 0;
   for (const [file, proof] of wanted) {
@@ -102,7 +103,7 @@ export async function fetchCheckpoint(source: CheckpointSource, options: FetchOp
   }
   if (!model) await writeManifest(temporary, manifest);
   await syncDirectory(temporary);
-  await rename(temporary, directory);
+  await onDisk(directory, "written", () => rename(temporary, directory));
   await syncDirectory(options.out);
   return { directory, checkpoint, bytesReceived };
 }
@@ -182,7 +183,7 @@ async function fetchFile(
 ): Promise<number> {
   const path = join(directory, name);
   const what = `${source.url}/${checkpoint}/${name}`;
-  const file = await open(path, "a+");
+  const file = await onDisk(path, "written", () => open(path, "a+"));
   try {
     let size = (await file.stat()).size;
     let received = 0;
@@ -197,7 +198,7 @@ async function fetchFile(
       for await (const piece of pieces) {
         if (size + piece.length > proof.bytes)
           throw new ConfigError(`${what} is longer than the ${proof.bytes} bytes of its manifest`);
-        await file.appendFile(piece);
+        await onDisk(path, "written", () => file.appendFile(piece));
         size += piece.length;
         received += piece.length;
         onDone(size);
@@ -209,7 +210,7 @@ async function fetchFile(
     // What an earlier try left may be of another checkpoint: if it does not fit, once more from the first byte.
     for (let kept = size > 0; ; kept = false) {
       await persist(options, fetchRest, () => size);
-      await file.sync();
+      await onDisk(path, "written", () => file.sync());
       const sha256 = await hashFile(path);
       if (sha256 === proof.sha256) break;
       await restart();
@@ -250,11 +251,6 @@ async function persist<T>(options: FetchOptions, action: () => Promise<T>, progr
 
 /** Last, and in the bytes that its source has. */
 async function writeManifest(directory: string, manifest: Manifest): Promise<void> {
-  const file = await open(join(directory, manifestName), "w");
-  try {
-    await file.writeFile(`${JSON.stringify(manifest, null, 2)}\n`);
-    await file.sync();
-  } finally {
-    await file.close();
-  }
+  const path = join(directory, manifestName);
+  await onDisk(path, "written", () => writeFile(path, `${JSON.stringify(manifest, null, 2)}\n`, { flush: true }));
 }

@@ -5,6 +5,7 @@ import { open } from "node:fs/promises";
 import { join } from "node:path";
 import { z } from "zod";
 import { checked } from "../check.ts";
+import { onDisk } from "../disk.ts";
 import { ConfigError } from "../errors.ts";
 import { readJson } from "../json.ts";
 import { fileNameSchema } from "../wire/names.ts";
@@ -38,6 +39,10 @@ export async function writeProven(
   pieces: readonly Uint8Array[],
   signal?: AbortSignal,
 ): Promise<FileProof> {
+  return await onDisk(path, "written", () => writeHashed(path, pieces, signal));
+}
+
+async function writeHashed(path: string, pieces: readonly Uint8Array[], signal?: AbortSignal): Promise<FileProof> {
   const hash = createHash("sha256");
   let bytes = 0;
   const file = await open(path, "wx");
@@ -69,6 +74,10 @@ export async function syncDirectory(path: string): Promise<void> {
 
 /** SHA-256 of a file in hexadecimal digits. */
 export async function hashFile(path: string): Promise<string> {
+  return await onDisk(path, "read", () => hashWhole(path));
+}
+
+async function hashWhole(path: string): Promise<string> {
   const hash = createHash("sha256");
   const buffer = Buffer.allocUnsafe(pieceBytes);
   const file = await open(path, "r");

@@ -3,8 +3,8 @@
 import { access, readdir, rename, rm } from "node:fs/promises";
 import { join } from "node:path";
 import { z } from "zod";
-import { checked } from "../check.ts";
-import { ConfigError } from "../errors.ts";
+import { diskError, onDisk } from "../disk.ts";
+import { ConfigError, messageOf } from "../errors.ts";
 import { isAbsent, readJson } from "../json.ts";
 import {
   type Checkpoint,
@@ -73,22 +73,44 @@ export type Markers = z.infer<typeof markersSchema>;
 
 export const markersName = "markers.json";
 
-export async function readMarkers(runDirectory: string): Promise<Markers> {
+/** Damaged markers are made again from what the checkpoints say of themselves. @param onSkip hears of it */
+export async function readMarkers(runDirectory: string, onSkip: (why: string) => void = () => {}): Promise<Markers> {
   const path = join(runDirectory, markersName);
-  const raw = await readJson(path).catch((error) => {
+  try {
+    return markersSchema.parse(await readJson(path));
+  } catch (error) {
     if (isAbsent(error)) return {};
-    throw error;
-  });
-  return checked(markersSchema, raw, path);
+    const why = error instanceof z.ZodError ? "not the markers of a run" : messageOf(error).replace(`${path}: `, "");
+    onSkip(`${path} is damaged (${why}): the best and the final checkpoint are found anew`);
+    return await markersOf(runDirectory);
+  }
+}
+
+const markedSchema = z.object({ valLossNats: z.number().optional(), options: z.looseObject({ steps: z.number() }) });
+
+async function markersOf(runDirectory: string): Promise<Markers> {
+  const markers: Markers = {};
+  for (const step of await checkpointSteps(runDirectory)) {
+    const raw = await readJson(join(runDirectory, checkpointName(step), "state.json")).catch(() => undefined);
+    const { data } = markedSchema.safeParse(raw);
+    const { valLossNats, options } = data ?? {};
+    if (valLossNats !== undefined && valLossNats <= (markers.best?.valLossNats ?? Number.POSITIVE_INFINITY))
+      markers.best = { step, valLossNats };
+    if (options?.steps === step) markers.final = { step };
+  }
+  return markers;
 }
 
 /** Add or move markers; the others stay. */
 export async function mark(runDirectory: string, markers: Markers): Promise<void> {
   const all = { ...(await readMarkers(runDirectory)), ...markers };
   const temporary = join(runDirectory, `${unfinishedPrefix}${markersName}`);
-  await rm(temporary, { force: true });
-  await writeProven(temporary, [Buffer.from(`${JSON.stringify(all)}\n`)]);
-  await rename(temporary, join(runDirectory, markersName));
+  const path = join(runDirectory, markersName);
+  await onDisk(path, "written", async () => {
+    await rm(temporary, { force: true });
+    await writeProven(temporary, [Buffer.from(`${JSON.stringify(all)}\n`)]);
+    await rename(temporary, path);
+  });
   await syncDirectory(runDirectory);
 }
 
@@ -96,10 +118,20 @@ export async function mark(runDirectory: string, markers: Markers): Promise<void
  * Remove what interrupted writes left, and all checkpoints but the newest `keep` and the marked ones.
  * Not while one is being written.
  * @param inUse step of a checkpoint that somebody reads
+ * @param onSkip hears of what cannot be removed: it takes room, no more
  */
-export async function prune(runDirectory: string, keep: number, inUse?: number): Promise<void> {
+export async function prune(
+  runDirectory: string,
+  keep: number,
+  { inUse, onSkip = () => {} }: { inUse?: number | undefined; onSkip?: (why: string) => void } = {},
+): Promise<void> {
   for (const name of await readdir(runDirectory))
-    if (name.startsWith(unfinishedPrefix)) await rm(join(runDirectory, name), { recursive: true });
+    if (name.startsWith(unfinishedPrefix)) {
+      const path = join(runDirectory, name);
+      await rm(path, { recursive: true, force: true }).catch((error) => {
+        onSkip(messageOf(diskError(error, path, "removed")));
+      });
+    }
   const { best, final } = await readMarkers(runDirectory);
   for (const step of (await checkpointSteps(runDirectory)).slice(keep))
     if (![best?.step, final?.step, inUse].includes(step)) await moveAway(join(runDirectory, checkpointName(step)));

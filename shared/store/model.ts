@@ -1,11 +1,9 @@
 // Any path that a person names as a model: a folder here, or a run or checkpoint in an object store, which is brought
 // here for as long as the process lives.
 import { rmSync } from "node:fs";
-import { mkdtemp } from "node:fs/promises";
-import { tmpdir } from "node:os";
-import { join } from "node:path";
 import { fetchCheckpoint } from "../checkpoint/fetch.ts";
 import { type LoadedModel, loadModel } from "../checkpoint/rundir.ts";
+import { temporaryFolder } from "../disk.ts";
 import { isStoreAddress } from "./address.ts";
 import { openStoredRun } from "./run.ts";
 
@@ -18,7 +16,7 @@ import { openStoredRun } from "./run.ts";
 export async function openModel(path: string, onSkip: (why: string) => void): Promise<LoadedModel> {
   if (!isStoreAddress(path)) return await loadModel(path, onSkip);
   const run = await openStoredRun(path);
-  const out = await mkdtemp(join(tmpdir(), "weft-model-"));
+  const out = await temporaryFolder("weft-model-");
   process.once("exit", () => rmSync(out, { recursive: true, force: true }));
   const { directory, checkpoint } = await fetchCheckpoint(run, {
     step: "best or latest",
