@@ -1,8 +1,9 @@
 // `weft data`: look at a text or at token files, make token files of a text of any size, train a tokenizer.
+import { existsSync } from "node:fs";
 import { writeFile } from "node:fs/promises";
-import { join } from "node:path";
+import { basename, dirname, join } from "node:path";
 import { Command, InvalidArgumentError } from "commander";
-import { openDataset, openDocuments } from "../coordinator/data/dataset.ts";
+import { openDataset, openDocuments, type Split } from "../coordinator/data/dataset.ts";
 import { prepareData } from "../coordinator/data/prepare.ts";
 import { defaultValFraction } from "../coordinator/data/prepared.ts";
 import { withProgress } from "../coordinator/data/text-source.ts";
@@ -23,6 +24,13 @@ function numberIn(check: (n: number) => boolean, expected: string): (text: strin
     if (text.trim() === "" || !check(n)) throw new InvalidArgumentError(`expected ${expected}`);
     return n;
   };
+}
+
+/** Which split a file is, where it is one of a folder's two. */
+function partOf(source: string): Split | undefined {
+  const split = ({ "train.bin": "train", "val.bin": "val" } as const)[basename(source)];
+  const both = ["train.bin", "val.bin"].every((name) => existsSync(join(dirname(source), name)));
+  return both ? split : undefined;
 }
 
 export function dataCommand(): Command {
@@ -85,10 +93,13 @@ export function dataCommand(): Command {
         ...(tokenizer && { tokenizer }),
       });
       try {
-        const first = new Int32Array(Math.min(60, data.train.length));
-        await data.read("train", 0, first.length, first);
+        const part = partOf(source);
+        const split = part ?? "train";
+        const first = new Int32Array(Math.min(60, data[split].length));
+        await data.read(split, 0, first.length, first);
         const facts = {
-          source: data.name,
+          source: part === undefined ? data.name : dirname(source),
+          ...(part && { file: `${basename(source)}, the ${part} split: ${count(data[part].length)} tokens` }),
           tokenizer: data.tokenizer.name,
           vocabSize: data.tokenizer.vocabSize,
           trainTokens: data.train.length,

@@ -17,12 +17,21 @@ export function workerCommand(): Command {
   addOptions(command, ["worker", "engine"]);
   command.option("--token-file <FILE>", "file with the run's token (default: the variable WEFT_TOKEN)");
   command.option("--gpus <LIST>", "one process for each: all, none, or numbers such as 0,2; for the tfjs engine");
-  command.option("--processes <N>", "processes on the CPU, which share its cores", Number);
+  command.option("--processes <N>", "processes on the CPU, which share its cores", processCount);
   return command.action(async () => {
     const { gpus, processes } = command.opts<{ gpus?: string; processes?: number }>();
     if (gpus === undefined && processes === undefined) await workHere(command);
     else await workInProcesses(command, gpus ?? "none", processes ?? 1);
   });
+}
+
+const mostProcesses = 1024;
+
+function processCount(raw: string): number {
+  const count = raw.trim() === "" ? Number.NaN : Number(raw);
+  if (!Number.isInteger(count) || count < 1 || count > mostProcesses)
+    throw new ConfigError(`worker: --processes must be a whole number from 1 to ${mostProcesses}, got "${raw}"`);
+  return count;
 }
 
 async function workHere(command: Command): Promise<void> {
@@ -43,8 +52,6 @@ async function workHere(command: Command): Promise<void> {
 
 /** The same command line again for each process, with what it has of its own. */
 async function workInProcesses(command: Command, gpus: string, processes: number): Promise<void> {
-  if (!Number.isInteger(processes) || processes < 1)
-    throw new ConfigError(`worker: --processes must be a whole number of at least 1, got ${processes}`);
   const options = await optionsOf(command);
   const chosen = chooseGpus(
     gpus,

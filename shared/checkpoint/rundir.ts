@@ -1,6 +1,6 @@
 // A run's directory of checkpoints: which there are, the newest whole one, which are marked best and final, and which
 // may go. Also the way from any path that a person names to a model.
-import { access, readdir, rename, rm } from "node:fs/promises";
+import { access, readdir, rename, rm, stat } from "node:fs/promises";
 import { join } from "node:path";
 import { z } from "zod";
 import { diskError, onDisk } from "../disk.ts";
@@ -159,6 +159,8 @@ export async function loadModel(path: string, onSkip: (why: string) => void): Pr
     return { ...(await readPretrained(path)), directory: path, what: `Hugging Face model ${path}` };
   if (await has(hyperparametersName))
     return { ...(await readRelease(path)), directory: path, what: `GPT-2 release ${path}` };
+  if ((await stat(path).catch(() => undefined))?.isFile())
+    throw new ConfigError(`${path}: a file; name the folder of a checkpoint, a run or a model`);
   if (!(await has("."))) throw new ConfigError(`${path}: no such directory; name a checkpoint, a run or a model`);
   const { best, final } = await readMarkers(path);
   const marked = [best, final].flatMap((marker) => (marker ? [marker.step] : []));
