@@ -3,10 +3,11 @@
 import { hostname } from "node:os";
 import { Command } from "commander";
 import type { Logger } from "pino";
-import { type RunSetup, summaryOf, TrainingRun } from "../coordinator/loop.ts";
+import { type RunSetup, TrainingRun } from "../coordinator/loop.ts";
 import { accessWith, resolveToken, type Token } from "../coordinator/serve/access.ts";
 import { type RunServer, serve } from "../coordinator/serve/server.ts";
 import { setUpRun } from "../coordinator/setup.ts";
+import { summaryOf } from "../shared/model.ts";
 import { createLog } from "./log.ts";
 import { addOptions, optionsOf } from "./options.ts";
 import { onStopSignal } from "./signals.ts";

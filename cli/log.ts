@@ -100,6 +100,7 @@ export function progressLine(progress: Progress, columns: number): string {
     parts(12, loss + validation, crew),
     parts(12, loss + validation, ""),
     parts(6, loss + validation.replace("validation", "val"), ""),
+    parts(6, loss, ""),
     parts(0, loss, ""),
     parts(0, "", ""),
   ];

@@ -6,42 +6,54 @@ const dots = [
   [0x08, 0x10, 0x20, 0x80],
 ];
 
+/** Fewer are no curve. */
+const leastPoints = 10;
+
 /**
  * @param xs ascending, as many as ys; points that are not finite are left out
  * @returns `rows` lines with the highest and the lowest value at the left, and a line with the first and the last x;
- *   nothing where there are not two points
+ *   nothing for less than ten points
  */
 export function plot(xs: readonly number[], ys: readonly number[], columns: number, rows: number): string[] {
   const points = xs.map((x, i) => ({ x, y: ys[i]! })).filter(({ x, y }) => Number.isFinite(x) && Number.isFinite(y));
-  const [first, last] = [points[0], points.at(-1)];
-  if (!first || !last || last.x <= first.x) return [];
-  const highest = points.reduce((most, { y }) => Math.max(most, y), Number.NEGATIVE_INFINITY);
-  const lowest = points.reduce((least, { y }) => Math.min(least, y), Number.POSITIVE_INFINITY);
-  const labels = [highest.toFixed(2), lowest.toFixed(2)];
-  const margin = Math.max(...labels.map((label) => label.length)) + 1;
+  if (points.length < leastPoints) return [];
+  const [first, last] = [points[0]!.x, points.at(-1)!.x];
+  const margin = Math.max(...points.map(({ y }) => y.toFixed(2).length)) + 1;
   const width = Math.max(1, columns - margin);
-  const cells = Array.from({ length: rows }, () => new Uint8Array(width));
-
-  // Every column of dots gets the mean of its points, joined to the column before.
-  const sums = Array.from({ length: 2 * width }, () => ({ sum: 0, count: 0 }));
-  for (const { x, y } of points) {
-    const column = sums[Math.min(2 * width - 1, Math.floor(((x - first.x) / (last.x - first.x)) * 2 * width))]!;
-    column.sum += y;
-    column.count++;
-  }
+  const means = meansOf(points, 2 * width);
+  const [highest, lowest] = [Math.max(...means), Math.min(...means)];
   const dotRow = (y: number): number => Math.round(((highest - y) / (highest - lowest || 1)) * (4 * rows - 1));
-  let before: number | undefined;
-  for (const [column, { sum, count }] of sums.entries()) {
-    if (count === 0) continue;
-    const row = dotRow(sum / count);
-    const [from, to] = [Math.min(row, before ?? row), Math.max(row, before ?? row)];
-    for (let dot = from; dot <= to; dot++) cells[dot >> 2]![column >> 1]! |= dots[column & 1]![dot & 3]!;
-    before = row;
-  }
 
-  const left = (i: number): string => (i === 0 ? labels[0]! : i === rows - 1 ? labels[1]! : "").padStart(margin - 1);
-  const lines = cells.map((row, i) => `${left(i)} ${String.fromCharCode(...[...row].map((bits) => 0x2800 + bits))}`);
-  const ends = [first.x, last.x].map((x) => x.toLocaleString("en"));
-  const axis = `${" ".repeat(margin)}${ends[0]}${ends[1]!.padStart(width - ends[0]!.length)}`;
-  return [...lines, axis];
+  const cells = Array.from({ length: rows }, () => new Uint8Array(width));
+  for (const [column, mean] of means.entries()) {
+    const [row, before] = [dotRow(mean), dotRow(means[column - 1] ?? mean)];
+    for (let dot = Math.min(row, before); dot <= Math.max(row, before); dot++)
+      cells[dot >> 2]![column >> 1]! |= dots[column & 1]![dot & 3]!;
+  }
+  const lines = cells.map((cell, i) => {
+    const label = i === 0 ? highest.toFixed(2) : i === rows - 1 ? lowest.toFixed(2) : "";
+    const drawn = [...cell].map((bits) => (bits === 0 ? " " : String.fromCharCode(0x2800 + bits))).join("");
+    return `${label.padStart(margin - 1)} ${drawn}`.trimEnd();
+  });
+  const [from, to] = [first.toLocaleString("en"), last.toLocaleString("en")];
+  return [...lines, `${" ".repeat(margin)}${from}${`step ${to}`.padStart(width - from.length)}`];
+}
+
+/** The mean of the points that fall into each of `count` columns; a column without any lies between its neighbours. */
+function meansOf(points: readonly { x: number; y: number }[], count: number): number[] {
+  const [first, last] = [points[0]!.x, points.at(-1)!.x];
+  const sums = Array.from({ length: count }, () => ({ sum: 0, n: 0 }));
+  for (const { x, y } of points) {
+    const column = sums[Math.min(count - 1, Math.floor(((x - first) / (last - first)) * count))]!;
+    column.sum += y;
+    column.n++;
+  }
+  const filled = sums.flatMap(({ sum, n }, column) => (n > 0 ? [{ column, mean: sum / n }] : []));
+  let next = 0;
+  return sums.map((_, column) => {
+    while (filled[next]!.column < column) next++;
+    const [after, before] = [filled[next]!, filled[Math.max(0, next - 1)]!];
+    const span = after.column - before.column || 1;
+    return before.mean + ((after.mean - before.mean) * (column - before.column)) / span;
+  });
 }

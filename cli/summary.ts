@@ -27,8 +27,8 @@ export function summary(ended: Ended, { train, validation }: Curves, columns: nu
     bestLoss === undefined ? "" : `best ${bestLoss.toFixed(4)} after step ${validation.step[best]}`,
   ].filter((part) => part !== "");
   if (losses.length > 0) lines.push(losses.join(", "));
-  if (columns !== undefined) lines.push("", ...plot(train.step, train.lossNats, Math.min(columns - 1, 100), rows));
-  return lines;
+  const curve = columns === undefined ? [] : plot(train.step, train.lossNats, Math.min(columns - 1, 100), rows);
+  return curve.length === 0 ? lines : [...lines, "", ...curve, ""];
 }
 
 /** How this program was called, so that a line it prints can be copied: "weft", "npx weft" or "node dist/cli/weft.js". */

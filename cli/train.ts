@@ -7,7 +7,6 @@ import { serve } from "../coordinator/serve/server.ts";
 import { setUpRun } from "../coordinator/setup.ts";
 import { flagOf, type OptionName, type Options, optionTable, threadsEach } from "../shared/config.ts";
 import { continueText } from "../shared/decoding/text.ts";
-import { summaryOf } from "../shared/model.ts";
 import { openEngine } from "../worker/engine/choose.ts";
 import { engineOptionsOf } from "../worker/engine/options.ts";
 import { chooseGpus, findGpus } from "../worker/gpus.ts";
@@ -108,7 +107,6 @@ async function showSample(options: Options, { model, weights, dataset }: RunSetu
   );
   try {
     await engine.setWeights(weights);
-    tell("");
     const style = { tokens: options.sampleTokens, temperature: 0.8, topK: 200, topP: 1, repetitionPenalty: 1 };
     const all = { ...style, samples: 1, seed: options.seed, stop: [] };
     const shown = new ModelText();
