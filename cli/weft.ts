@@ -6,6 +6,7 @@ import { didYouMean } from "../shared/config.ts";
 import { diskError } from "../shared/disk.ts";
 import { ConfigError, EngineError, ProtocolError } from "../shared/errors.ts";
 import { weftVersion } from "../shared/version.ts";
+import { auditCommand } from "./audit.ts";
 import { convertCommand } from "./convert.ts";
 import { coordinatorCommand } from "./coordinator.ts";
 import { dataCommand } from "./data.ts";
@@ -33,6 +34,7 @@ for (const command of [
   evalCommand(),
   dataCommand(),
   convertCommand(),
+  auditCommand(),
   doctorCommand(),
   installCommand(),
 ])

@@ -6,8 +6,8 @@ import { join } from "node:path";
 import { diskError } from "../shared/disk.ts";
 import { ConfigError } from "../shared/errors.ts";
 import { isAbsent } from "../shared/json.ts";
-import { chainStart, hashOf, ledgerName, linesOf } from "./chain.ts";
 import type { RunLock } from "./lock.ts";
+import { chainStart, hashOf, ledgerName, linesOf } from "./proof/chain.ts";
 
 export interface LedgerEntry {
   /** 1-based: the number of updates after this step. */

@@ -102,8 +102,12 @@ async function markersOf(runDirectory: string): Promise<Markers> {
 }
 
 /** Add or move markers; the others stay. */
-export async function mark(runDirectory: string, markers: Markers): Promise<void> {
-  const all = { ...(await readMarkers(runDirectory)), ...markers };
+export async function mark(
+  runDirectory: string,
+  markers: Markers,
+  onSkip: (why: string) => void = () => {},
+): Promise<void> {
+  const all = { ...(await readMarkers(runDirectory, onSkip)), ...markers };
   const temporary = join(runDirectory, `${unfinishedPrefix}${markersName}`);
   const path = join(runDirectory, markersName);
   await onDisk(path, "written", async () => {

@@ -3,7 +3,7 @@
 import { createHash } from "node:crypto";
 import { type FileHandle, open } from "node:fs/promises";
 import { z } from "zod";
-import { diskError } from "../shared/disk.ts";
+import { diskError } from "../../shared/disk.ts";
 
 export const ledgerName = "ledger.jsonl";
 
@@ -55,9 +55,16 @@ const newline = 10;
 /** Every line of a ledger in order, the last one also when its line break is missing. @throws ConfigError for the disk */
 export async function* linesOf(path: string): AsyncGenerator<ChainLine> {
   let number = 0;
+  /** The last line that could be read, until one after it can. */
+  let good = { number: 0, step: 0 };
   for await (const bytes of piecesOf(path)) {
     const line = lineOf(bytes);
+    const isBehindGap = number > good.number;
     number += line.kind === "lost" ? line.lost.last - line.lost.first + 1 : 1;
+    // A hole may have swallowed the ends of several lines: the step that follows says how many.
+    if (line.kind === "step" && isBehindGap) number = Math.max(number, good.number + line.entry.step - good.step);
+    if (line.kind === "step") good = { number, step: line.entry.step };
+    else if (line.kind !== "damaged") good = { ...good, number };
     yield { ...line, number };
   }
 }
