@@ -13,7 +13,8 @@ import { BpeTrainer } from "../shared/tokenizers/train-bpe.ts";
 import { progressOf } from "./progress.ts";
 import { say, tell } from "./terminal.ts";
 
-const sourceHelp = "`shakespeare`, a UTF-8 text file, a folder of .txt files, or a glob in quotes";
+const sourceHelp =
+  "`shakespeare`, a UTF-8 text file, a folder of .txt files, a glob in quotes, or - for standard input";
 const tokenizerHelp = "char, gpt2, word:FILE (a word a line), or a folder that holds a tokenizer";
 
 const count = (n: number): string => n.toLocaleString("en");
@@ -80,14 +81,14 @@ export function dataCommand(): Command {
   command
     .command("info")
     .description("what a data source holds; token files are read whole and checked")
-    .argument("<SOURCE>", `${sourceHelp}, a .bin file, or a prepared folder`)
+    .argument("<SOURCE>", `${sourceHelp}, a .bin or .npy file, or a prepared folder`)
     .option("--tokenizer <NAME>", `${tokenizerHelp}; needed for token files without one beside them`)
     .option("--json", "one JSON object for programs", false)
     .action(async (source: string, options: { tokenizer?: string; json: boolean }) => {
       const tokenizer = options.tokenizer === undefined ? undefined : await tokenizerNamed(options.tokenizer);
       const data = await openDataset({
         source,
-        blockSize: 1,
+        blockSize: 0,
         verify: true,
         notify: say,
         ...(tokenizer && { tokenizer }),

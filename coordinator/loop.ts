@@ -147,7 +147,7 @@ export class TrainingRun {
     this.dispatch.crew.broadcast(this.#step, weights);
     try {
       // A run that was stopped in its last evaluation still owes it.
-      if (this.#step === options.steps && this.#valLossNats === null) await this.#validateAndSave();
+      if (this.#step === options.steps && this.#valLossNats === null && this.#validates) await this.#validateAndSave();
       while (this.#step < options.steps) {
         await this.#trainStep();
         await this.#validateAndSave();
@@ -259,7 +259,7 @@ export class TrainingRun {
     const isLast = this.#step === options.steps;
     const due = (interval: number) => isLast || (interval > 0 && this.#step % interval === 0);
     let valLossNats: number | null = null;
-    if (due(options.evalInterval)) {
+    if (due(options.evalInterval) && this.#validates) {
       this.#state = "evaluating";
       valLossNats = await this.#betweenSteps("eval", () => this.#validationLoss());
       this.#valLossNats = valLossNats;
@@ -273,6 +273,11 @@ export class TrainingRun {
     const owed = this.#archive.owes(performance.now());
     if (due(options.checkpointInterval) || isBest || this.#checkpointAsked || owed)
       await this.#betweenSteps("checkpoint", () => this.#checkpoint(valLossNats, isLast));
+  }
+
+  /** With --val-fraction 0 there is nothing to validate on. */
+  get #validates(): boolean {
+    return this.#setup.dataset.val.length > 0;
   }
 
   /** Of training, since the run's first step, without the times in which no coordinator was there. */

@@ -48,6 +48,7 @@ async function setUpLocked(given: Options, log: Logger, substitute: boolean, loc
   const dataset = await openDataset({
     source: options.data,
     blockSize: options.blockSize,
+    ...(options.valFraction !== optionTable.valFraction.default && { valFraction: options.valFraction }),
     substitute,
     notify: (line) => log.info(line),
     ...(tokenizer && { tokenizer }),

@@ -82,9 +82,15 @@ export const optionTable = {
     "the output head has weights of its own, not the token embedding's",
   ),
 
-  data: text("data", "SOURCE", "shakespeare", "text or .bin file, folder, glob, or `shakespeare`"),
+  data: text(
+    "data",
+    "SOURCE",
+    "shakespeare",
+    "text, .bin or .npy file, folder, glob, - for standard input, or `shakespeare`",
+  ),
   tokenizer: text("data", "NAME|DIR", "char", "char, gpt2, word:FILE, or a folder with a tokenizer"),
 
+  valFraction: number("training", 0.1, { min: 0, below: 1 }, "last part of the tokens, kept for validation; 0: none"),
   steps: number("training", 2000, { min: 1, ...integer }, "updates of the weights"),
   batchSize: number("training", 12, { min: 1, ...integer }, "sequences in one step, over all workers", {
     unit: "sequences",

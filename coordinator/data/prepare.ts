@@ -9,7 +9,8 @@ import type { Tokenizer } from "../../shared/tokenizers/tokenizer.ts";
 import { encodeDocuments, openDocuments, vocabularyOf } from "./dataset.ts";
 import { type Description, descriptionFile, trainLength } from "./prepared.ts";
 import { withProgress } from "./text-source.ts";
-import { TokenFile, TokenWriter, widthOf } from "./tokens.ts";
+import { widthOf } from "./token-format.ts";
+import { TokenFile, TokenWriter } from "./tokens.ts";
 
 export interface PrepareOptions {
   /** `shakespeare`, a text file, a folder of .txt files, or a glob. */
@@ -48,7 +49,7 @@ export async function prepareData(options: PrepareOptions): Promise<Description>
       await writer.write(ids);
     trainTokens = trainLength(writer.length, options.valFraction);
     valTokens = writer.length - trainTokens;
-    await copyTail(partial("train.bin"), trainTokens, partial("val.bin"), vocabSize);
+    await copyTail(partial("train.bin"), trainTokens, partial("val.bin"), tokenizer);
     await writer.truncate(trainTokens);
   } finally {
     await writer.close();
@@ -56,7 +57,7 @@ export async function prepareData(options: PrepareOptions): Promise<Description>
 
   const digest = createHash("sha256");
   for (const name of ["train.bin", "val.bin"]) {
-    const file = await TokenFile.open(partial(name), vocabSize);
+    const file = await TokenFile.open(partial(name), tokenizer, widthOf(vocabSize));
     await file.addTo(digest).finally(() => file.close());
     await rename(partial(name), join(out, name));
   }
@@ -80,10 +81,10 @@ export async function prepareData(options: PrepareOptions): Promise<Description>
 }
 
 /** Copy the ids from `start` to the end into another file. */
-async function copyTail(from: string, start: number, to: string, vocabSize: number): Promise<void> {
-  const file = await TokenFile.open(from, vocabSize);
+async function copyTail(from: string, start: number, to: string, tokenizer: Tokenizer): Promise<void> {
+  const file = await TokenFile.open(from, tokenizer, widthOf(tokenizer.vocabSize));
   try {
-    const writer = await TokenWriter.create(to, vocabSize);
+    const writer = await TokenWriter.create(to, tokenizer.vocabSize);
     try {
       const piece = new Int32Array(1 << 20);
       for (let offset = start; offset < file.length; offset += piece.length) {

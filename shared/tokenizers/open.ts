@@ -2,11 +2,13 @@
 import { readFile } from "node:fs/promises";
 import { join } from "node:path";
 import { ConfigError } from "../errors.ts";
+import { decodeText } from "../json.ts";
 import { BpeTokenizer } from "./bpe.ts";
 import { CharTokenizer } from "./char.ts";
 import { fitted } from "./fitted.ts";
 import { Gpt1Tokenizer } from "./gpt1.ts";
 import { gpt2Tokenizer, isGpt2 } from "./gpt2.ts";
+import { metaFile, parseMeta } from "./nanogpt-meta.ts";
 import { ownFile, parseOwnFile } from "./own-file.ts";
 import type { TokenizerPlan } from "./plan.ts";
 import type { Tokenizer } from "./tokenizer.ts";
@@ -16,8 +18,13 @@ import { WordTokenizer } from "./word.ts";
 
 /** The text of a file without its byte order mark, or undefined where there is none. */
 async function textOf(path: string): Promise<string | undefined> {
+  const bytes = await bytesOf(path);
+  return bytes && decodeText(bytes, path);
+}
+
+async function bytesOf(path: string): Promise<Uint8Array | undefined> {
   try {
-    return (await readFile(path, "utf8")).replace(/^\uFEFF/, "");
+    return await readFile(path);
   } catch (error) {
     const { code } = error as NodeJS.ErrnoException;
     if (code === "ENOENT" || code === "ENOTDIR") return undefined;
@@ -41,7 +48,9 @@ export async function openTokenizer(directory: string): Promise<Tokenizer> {
   }
   const plan = await readTokenizerFolder((name) => textOf(at(name)), at);
   if (plan) return tokenizerOf(plan);
-  const names = [ownFile, tokenizerJson, ...vocabularyPairs.map((pair) => pair.join(" + "))];
+  const meta = await bytesOf(at(metaFile));
+  if (meta !== undefined) return parseMeta(meta, at(metaFile));
+  const names = [ownFile, tokenizerJson, ...vocabularyPairs.map((pair) => pair.join(" + ")), metaFile];
   throw new NoTokenizerError(`${directory}: holds no tokenizer; looked for ${names.join(", ")}`);
 }
 

@@ -59,7 +59,7 @@ test("documents of a folder are parted by <|endoftext|> where the vocabulary has
   await writeFile(join(folder, "in/2.txt"), "two");
   const out = join(folder, "out");
   await prepareData({ source: join(folder, "in"), out, tokenizer: gpt2Tokenizer(), valFraction: 0 });
-  const data = await openDataset({ source: out, blockSize: 3, valFraction: 0 });
+  const data = await openDataset({ source: out, blockSize: 3 });
   const { tokens } = await data.windows("train", [0]);
   expect(data.tokenizer.decode(tokens)).toBe("one<|endoftext|>two");
   expect([data.train.length, data.val.length, data.consecutive("val").length]).toEqual([4, 0, 0]);
