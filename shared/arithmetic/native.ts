@@ -5,10 +5,11 @@ import { createRequire } from "node:module";
 import { availableParallelism } from "node:os";
 import { dirname, join, relative } from "node:path";
 import { messageOf } from "../errors.ts";
+import { type Codec, type CodecKernels, codecOver, scalarCodec, type WireFormat } from "./codec.ts";
 import { adamwScalars, finishDigest, nesterovScalars, scalarOps, type VectorOps } from "./vector.ts";
 
 /** The addon's arithmetic (worker/engine/native/core/vector.h): lengths are checked there, everything runs before it returns. */
-export interface NativeVectors {
+export interface NativeVectors extends CodecKernels {
   isa(): string;
   add(left: Float32Array, right: Float32Array): void;
   sumOfSquares(x: Float32Array): number;
@@ -84,9 +85,8 @@ export function nativeAddon(): Addon | undefined {
   return once().addon;
 }
 
-/** The addon's vector arithmetic on a thread pool of its own, which lives as long as the object. */
-export function nativeOps(addon: Addon, threads: number, isa = "auto"): VectorOps {
-  const vectors = new addon.Vectors(threads, isa);
+/** Vector arithmetic of the addon; its thread pool lives as long as the object. */
+export function nativeOps(vectors: NativeVectors): VectorOps {
   return {
     name: `native ${vectors.isa()}`,
     add: (left, right) => vectors.add(left, right),
@@ -102,16 +102,36 @@ export function nativeOps(addon: Addon, threads: number, isa = "auto"): VectorOp
   };
 }
 
-const pools = new Map<number, VectorOps>();
+interface Arithmetic {
+  readonly ops: VectorOps;
+  readonly codec: CodecKernels;
+}
+
+const scalar: Arithmetic = { ops: scalarOps, codec: scalarCodec };
+const pools = new Map<number, Arithmetic>();
+
+function best(threads: number): Arithmetic {
+  const addon = nativeAddon();
+  if (!addon) return scalar;
+  let found = pools.get(threads);
+  if (!found) {
+    const vectors = new addon.Vectors(threads, "auto");
+    found = { ops: nativeOps(vectors), codec: vectors };
+    pools.set(threads, found);
+  }
+  return found;
+}
 
 /**
  * The fastest arithmetic here: native where it is built, else JavaScript. Same bits. Never throws. All callers of one
  * thread count share one pool: calls run to their end before they return, so that nobody waits for another.
  */
 export function bestOps(threads = availableParallelism()): VectorOps {
-  const addon = nativeAddon();
-  if (!addon) return scalarOps;
-  const ops = pools.get(threads) ?? nativeOps(addon, threads);
-  pools.set(threads, ops);
-  return ops;
+  return best(threads).ops;
+}
+
+/** A wire format over the same arithmetic and pool as `bestOps`. */
+export function bestCodec(format: WireFormat, threads = availableParallelism()): Codec {
+  const { ops, codec } = best(threads);
+  return codecOver(format, codec, ops);
 }

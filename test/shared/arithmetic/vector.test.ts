@@ -75,7 +75,7 @@ describe.skipIf(!addon)(`native vector arithmetic${addon ? "" : ` (skipped: ${na
   test.each(sets.flatMap((isa) => [1, 3].map((threads) => ({ isa, threads }))))(
     "$isa with $threads threads gives JavaScript's bits",
     async ({ isa, threads }) => {
-      const ops = nativeOps(addon!, threads, isa);
+      const ops = nativeOps(new addon!.Vectors(threads, isa));
       await fc.assert(
         fc.property(fc.integer({ min: 0, max: 300 }), fc.integer(), (length, seed) => {
           expectTwins(ops, length, seed, []);

@@ -5,6 +5,7 @@
 #include <cstddef>
 #include <cstdint>
 
+#include "codec.h"
 #include "isa.h"
 #include "pool.h"
 
@@ -49,11 +50,20 @@ class VectorOps {
   void to_bf16(uint16_t* out, const float* x, size_t n);
   void from_bf16(float* out, const uint16_t* x, size_t n);
 
+  // shared/arithmetic/codec.ts; bits: 8 or 4.
+  void round_bf16(float* x, size_t n, const CodecPosition& at);
+  void encode_bf16(uint8_t* out, const float* x, size_t n, const CodecPosition& at);
+  void decode_bf16(float* out, const uint8_t* bytes, size_t n);
+  void round_blocks(float* x, size_t n, int bits);
+  void encode_blocks(uint8_t* out, const float* x, size_t n, int bits);
+  void decode_blocks(float* out, const uint8_t* bytes, size_t n, int bits);
+
   Isa isa() const { return isa_; }
 
  private:
   Isa isa_;
   const VectorKernels& kernels_;
+  const CodecKernels& codec_;
   Pool pool_;
 };
 
