@@ -2,13 +2,17 @@
 // newest and the marked ones are kept.
 import { type Snapshot, writeCheckpoint } from "../shared/checkpoint/checkpoint.ts";
 import { mark, prune } from "../shared/checkpoint/rundir.ts";
-import { ConfigError } from "../shared/errors.ts";
+import { ConfigError, messageOf } from "../shared/errors.ts";
 import type { Journal } from "./journal.ts";
 import type { Mirror } from "./mirror.ts";
+import { type Past, writePast } from "./past.ts";
 import { CheckpointShelf } from "./shelf.ts";
 
 /** A disk that refused a checkpoint is not asked at every step. */
 const retryMs = 10_000;
+
+/** Where a run leaves what it goes on from: its folder, or a simulated disk. */
+export type RunArchive = Omit<Archive, "shelf"> & { readonly shelf: Pick<CheckpointShelf, "list" | "find"> };
 
 export class Archive {
   readonly shelf: CheckpointShelf;
@@ -79,6 +83,13 @@ export class Archive {
 
   async whenWritten(): Promise<void> {
     await this.#writing;
+  }
+
+  /** The curves beside the checkpoint that they lead to; only what the page shows depends on them. */
+  async saveCurves(past: Past): Promise<void> {
+    await writePast(this.#runDir, past).catch((error) =>
+      this.#journal.log.warn(`the curves for the page could not be saved: ${messageOf(error)}`),
+    );
   }
 
   async refresh(): Promise<void> {

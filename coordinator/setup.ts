@@ -7,6 +7,7 @@ import { bestOps } from "../shared/arithmetic/native.ts";
 import type { Checkpoint } from "../shared/checkpoint/checkpoint.ts";
 import { cropPositions } from "../shared/checkpoint/crop.ts";
 import { checkpointSteps, newestCheckpoint, readMarkers } from "../shared/checkpoint/rundir.ts";
+import { systemClock } from "../shared/clock.ts";
 import { flagOf, modelOf, type OptionName, type Options, optionTable } from "../shared/config.ts";
 import { ConfigError } from "../shared/errors.ts";
 import { initialWeights } from "../shared/family/init.ts";
@@ -15,6 +16,7 @@ import type { ModelConfig } from "../shared/model.ts";
 import { openModel } from "../shared/store/model.ts";
 import { NoTokenizerError, openTokenizerOf, tokenizerNamed } from "../shared/tokenizers/open.ts";
 import type { Tokenizer } from "../shared/tokenizers/tokenizer.ts";
+import { Archive } from "./archive.ts";
 import { openDataset } from "./data/dataset.ts";
 import { fileSampler, randomSampler } from "./data/sampler.ts";
 import { History } from "./history.ts";
@@ -63,6 +65,7 @@ async function setUpLocked(given: Options, log: Logger, substitute: boolean, loc
   const mixed = resumed?.state.arithmetic === "any";
   const begins = resumed && { step: resumed.state.step, weights: resumed.state.weightsDigest };
   const onTrouble = (why: string) => log.warn(why);
+  const best = resumed && (await readMarkers(options.out, onTrouble)).best?.valLossNats;
   return {
     id: randomUUID(),
     name: basename(resolve(options.out)),
@@ -75,14 +78,15 @@ async function setUpLocked(given: Options, log: Logger, substitute: boolean, loc
     step: resumed?.state.step ?? 0,
     arithmetic: options.anyArithmetic || mixed ? undefined : resumed?.state.arithmetic,
     valLossNats: resumed?.state.valLossNats,
-    bestValLossNats: resumed && (await readMarkers(options.out, (why) => log.warn(why))).best?.valLossNats,
     dataset,
     sampler: options.windowsFile
       ? await fileSampler(options.windowsFile, options.batchSize, options.steps, positions)
       : randomSampler(options.seed, options.batchSize, positions),
     history: await historyOf(options.out, resumed?.state.step, log),
     ledger: await Ledger.open(options.out, resumed?.state.ledger ?? ledgerStart, { begins, onTrouble, lock }),
+    openArchive: (journal) => new Archive(options.out, options.keepCheckpoints, journal, best, mirror),
     mirror,
+    clock: systemClock,
     ops: bestOps(),
     log,
   };
