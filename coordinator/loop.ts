@@ -323,6 +323,7 @@ export class TrainingRun {
         weights: weights.slice(),
         optimizer: Object.fromEntries(Object.entries(this.#optimizer.state).map(([name, x]) => [name, x.slice()])),
         tokenizer: dataset.tokenizer.toFiles(),
+        endOfText: dataset.tokenizer.endOfText,
         state: {
           step: this.#step,
           seed: options.seed,

@@ -147,6 +147,12 @@ export async function vocabularyOf(documents: readonly TextDocument[]): Promise<
   return CharTokenizer.fromCodePoints(codes);
 }
 
+/** What ends a document where the tokenizer's own template does not already divide them with it. */
+function separatorOf(tokenizer: Tokenizer): number | undefined {
+  const { endOfText, template } = tokenizer;
+  return endOfText !== undefined && template?.includes(endOfText) ? undefined : endOfText;
+}
+
 /**
  * Ids of all documents in order. Where there are several and the vocabulary has a token that ends a document, it
  * follows each of them.
@@ -155,6 +161,7 @@ export async function* encodeDocuments(
   documents: readonly TextDocument[],
   tokenizer: Tokenizer,
 ): AsyncGenerator<Int32Array> {
+  const end = separatorOf(tokenizer);
   for (const document of documents) {
     const encoder = new StreamEncoder(tokenizer);
     try {
@@ -165,7 +172,7 @@ export async function* encodeDocuments(
         throw new ConfigError(`data ${document.name}: ${error.message}`, { cause: error });
       throw error;
     }
-    if (documents.length > 1 && tokenizer.endOfText !== undefined) yield Int32Array.of(tokenizer.endOfText);
+    if (documents.length > 1 && end !== undefined) yield Int32Array.of(end);
   }
 }
 

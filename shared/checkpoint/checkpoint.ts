@@ -48,6 +48,8 @@ export interface Snapshot {
   readonly state: RunState;
   /** The tokenizer's files by name: Tokenizer.toFiles(). */
   readonly tokenizer: ReadonlyMap<string, string>;
+  /** Tokenizer.endOfText */
+  readonly endOfText?: number | undefined;
 }
 
 export interface Checkpoint extends Pretrained {
@@ -120,10 +122,10 @@ function json(value: unknown): Uint8Array {
   return Buffer.from(`${JSON.stringify(value, null, 2)}\n`);
 }
 
-function filesOf({ model, weights, optimizer, state, tokenizer }: Snapshot): Map<string, Uint8Array[]> {
+function filesOf({ model, weights, optimizer, state, tokenizer, endOfText }: Snapshot): Map<string, Uint8Array[]> {
   const format = { format: "pt" }; // transformers asks for it
   return new Map([
-    ["config.json", [json(configOf(model))]],
+    ["config.json", [json(configOf(model, endOfText))]],
     ["model.safetensors", encode(tensorsOf(model, weights), format)],
     ["optimizer.safetensors", encode(stateTensors(layoutOf(model), optimizer), format)],
     ["state.json", [json(stateSchema.parse(state))]],

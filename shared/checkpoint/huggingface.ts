@@ -9,10 +9,14 @@ import { layoutOf } from "../family/layout.ts";
 import { type ModelConfig, modelSchema } from "../model.ts";
 import type { TensorToWrite } from "./safetensors.ts";
 
-/** The contents of config.json. */
-export function configOf(model: ModelConfig): Record<string, unknown> {
+/**
+ * The contents of config.json.
+ * @param endOfText what ends a text, so that transformers' generate() ends too; it begins one there as well
+ */
+export function configOf(model: ModelConfig, endOfText?: number): Record<string, unknown> {
   const { modelType, write } = familyOf(model).huggingFace;
-  return { model_type: modelType, ...write(model) };
+  const ids = endOfText === undefined ? {} : { bos_token_id: endOfText, eos_token_id: endOfText };
+  return { model_type: modelType, ...write(model), ...ids };
 }
 
 /** What `transformers` will compute differently from this model, for people; empty where nothing. */

@@ -21,11 +21,13 @@ class CutTokenizer implements Tokenizer {
   readonly name: Tokenizer["name"];
   readonly vocabSize: number;
   readonly endOfText?: number;
+  readonly template: readonly number[];
   readonly #whole: Tokenizer;
 
   constructor(whole: Tokenizer, vocabSize: number) {
     this.#whole = whole;
     this.name = whole.name;
+    this.template = whole.template ?? [];
     this.vocabSize = vocabSize;
     if (whole.endOfText !== undefined && whole.endOfText < vocabSize) this.endOfText = whole.endOfText;
   }

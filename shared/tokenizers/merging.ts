@@ -43,6 +43,7 @@ export abstract class MergingTokenizer implements Tokenizer {
   readonly vocabulary: BpeVocabulary;
   readonly ordinarySize: number;
   readonly endOfText?: number;
+  readonly template: readonly number[];
   protected readonly plan: TokenizerPlan;
   protected readonly added: AddedTokens;
   /** Ids of the vocabulary without the added tokens. */
@@ -74,6 +75,7 @@ export abstract class MergingTokenizer implements Tokenizer {
     if (plan.unknown !== undefined) this.#unknown = own.get(plan.unknown);
     const special = new Set(added.map(({ id }) => id));
     this.ordinarySize = 1 + tokens.findLastIndex((token, id) => token !== undefined && !special.has(id));
+    this.template = [...plan.before, ...plan.after];
     if (plan.endOfText !== undefined) this.endOfText = plan.endOfText;
   }
 

@@ -47,7 +47,7 @@ export async function openTokenizer(directory: string): Promise<Tokenizer> {
     return kind === "char" ? new CharTokenizer(tokens) : new WordTokenizer(tokens);
   }
   const plan = await readTokenizerFolder((name) => textOf(at(name)), at);
-  if (plan) return tokenizerOf(plan);
+  if (plan) return tokenizerOf(plan, directory);
   const meta = await bytesOf(at(metaFile));
   if (meta !== undefined) return parseMeta(meta, at(metaFile));
   const names = [ownFile, tokenizerJson, ...vocabularyPairs.map((pair) => pair.join(" + ")), metaFile];
@@ -62,9 +62,14 @@ export async function openTokenizerOf(model: { directory: string; model: { vocab
   return fitted(await openTokenizer(model.directory), model.model.vocabSize, model.directory);
 }
 
-function tokenizerOf(plan: TokenizerPlan): Tokenizer {
-  if (plan.kind === "gpt1") return new Gpt1Tokenizer(plan);
-  return new BpeTokenizer(isGpt2(plan) ? "gpt2" : "bpe", plan);
+function tokenizerOf(plan: TokenizerPlan, directory: string): Tokenizer {
+  try {
+    if (plan.kind === "gpt1") return new Gpt1Tokenizer(plan);
+    return new BpeTokenizer(isGpt2(plan) ? "gpt2" : "bpe", plan);
+  } catch (error) {
+    if (error instanceof ConfigError) throw new ConfigError(`${directory}: ${error.message}`, { cause: error });
+    throw error;
+  }
 }
 
 /**

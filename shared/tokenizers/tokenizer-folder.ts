@@ -3,12 +3,12 @@
 // special_tokens_map.json and added_tokens.json add. Where transformers' versions disagree, or these files with each
 // other, the folder is refused by the name of what they disagree about.
 import { z } from "zod";
+import { checked } from "../check.ts";
 import { ConfigError } from "../errors.ts";
 import type { AddedToken } from "./added.ts";
 import { Adding, endOfTextToken, roles, type TokenizerPlan } from "./plan.ts";
 import {
   addedToken,
-  check,
   configJson,
   highestId,
   pairOf,
@@ -46,7 +46,7 @@ export async function readTokenizerFolder(
   if (!plan) return undefined;
   const object = async (name: string): Promise<Record<string, unknown>> => {
     const text = await read(name);
-    return text === undefined ? {} : check(anything, parseJson(text, at(name)), at(name));
+    return text === undefined ? {} : checked(anything, parseJson(text, at(name)), at(name));
   };
   const files = { config: await object(configJson), map: await object(mapJson), added: await object(addedJson) };
   const modelType =
@@ -180,7 +180,7 @@ function withConfig(
 }
 
 function objectOf(value: unknown, where: string): Record<string, unknown> {
-  return value == null ? {} : check(anything, value, where);
+  return value == null ? {} : checked(anything, value, where);
 }
 
 /** transformers lets tokenizer_config.json overrule tokenizer.json, the tokenizers library does not know of it. */

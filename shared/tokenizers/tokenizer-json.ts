@@ -1,6 +1,7 @@
 // tokenizer.json, the file of Hugging Face's tokenizers library. Reading refuses by name whatever would make other ids
 // than Weft does.
 import { z } from "zod";
+import { checked } from "../check.ts";
 import { ConfigError } from "../errors.ts";
 import type { AddedToken } from "./added.ts";
 import { Adding, endOfTextToken, roles, type TokenizerPlan } from "./plan.ts";
@@ -28,7 +29,7 @@ const addedSchema = z.object({
 
 /** An added token as tokenizer.json and tokenizer_config.json write it; `special` as the place says where it does not. */
 export function addedToken(value: unknown, where: string, special?: boolean): Omit<AddedToken, "id"> {
-  const { single_word, normalized, ...token } = check(
+  const { single_word, normalized, ...token } = checked(
     addedSchema,
     typeof value === "string" ? { content: value } : value,
     where,
@@ -66,7 +67,7 @@ export function parseTokenizerJson(json: string, path: string): TokenizerPlan {
   const value = parseJson(json, path);
   const type = (value as { model?: { type?: unknown } } | null)?.model?.type;
   if (typeof type === "string" && type !== "BPE") throw new ConfigError(`${path}: a ${type} model; Weft reads BPE`);
-  const file = check(tokenizerSchema, value, path);
+  const file = checked(tokenizerSchema, value, path);
   const { model, normalizer, pre_tokenizer: words, decoder } = file;
   const refuse = (what: string, expected: string): never => {
     throw new ConfigError(`${path}: ${what}; Weft reads ${expected}`);
@@ -150,7 +151,7 @@ function templateOf(
   if (!processor || processor.type === "ByteLevel") return around;
   if (processor.type === "Sequence") {
     let templates = 0;
-    for (const inner of check(z.array(component), processor.processors, `${path}: post_processor`)) {
+    for (const inner of checked(z.array(component), processor.processors, `${path}: post_processor`)) {
       const { before, after } = templateOf(inner, known, path);
       if (before.length + after.length > 0 && ++templates > 1)
         throw new ConfigError(
@@ -162,7 +163,7 @@ function templateOf(
     return around;
   }
   if (processor.type === "TemplateProcessing") {
-    const { single, special_tokens } = check(templateSchema, processor, `${path}: TemplateProcessing`);
+    const { single, special_tokens } = checked(templateSchema, processor, `${path}: TemplateProcessing`);
     let texts = 0;
     for (const piece of single) {
       if ("Sequence" in piece) texts++;
@@ -176,8 +177,8 @@ function templateOf(
     }
     if (texts !== 1) throw new ConfigError(`${path}: TemplateProcessing has the text ${texts} times; Weft reads once`);
   } else if (processor.type === "RobertaProcessing" || processor.type === "BertProcessing") {
-    around.before.push(check(pair, processor.cls, `${path}: ${processor.type} cls`)[1]);
-    around.after.push(check(pair, processor.sep, `${path}: ${processor.type} sep`)[1]);
+    around.before.push(checked(pair, processor.cls, `${path}: ${processor.type} cls`)[1]);
+    around.after.push(checked(pair, processor.sep, `${path}: ${processor.type} sep`)[1]);
   } else
     throw new ConfigError(`${path}: post_processor ${processor.type}; Weft reads ByteLevel and TemplateProcessing`);
   for (const tokenId of [...around.before, ...around.after])
@@ -235,6 +236,18 @@ export function writeTokenizerJson(isGpt2: boolean, plan: TokenizerPlan): Readon
   ]);
 }
 
+/**
+ * The same tokenizer.json with its merges as text, which transformers 4.38 reads too; as it is where that cannot be said.
+ */
+export function mergesAsText(json: string, path: string): string {
+  const file = parseJson(json, path) as { model?: { merges?: unknown } } | null;
+  const merges = file?.model?.merges;
+  if (!Array.isArray(merges) || typeof merges[0] === "string") return json;
+  const pairs = mergesOf(merges, path);
+  if (pairs.some((pair) => pair.join("").includes(" "))) return json;
+  return `${JSON.stringify({ ...file, model: { ...file?.model, merges: pairs.map((pair) => pair.join(" ")) } })}\n`;
+}
+
 function templateFrom({ before, after, vocabulary }: TokenizerPlan): object | null {
   if (before.length + after.length === 0) return null;
   const special = (id: number) => ({ SpecialToken: { id: vocabulary.tokens[id]!, type_id: 0 } });
@@ -263,12 +276,6 @@ export function parseJson(json: string, path: string): unknown {
   } catch (error) {
     throw new ConfigError(`${path}: not JSON; copy it again from where it came from`, { cause: error });
   }
-}
-
-export function check<T>(schema: z.ZodType<T>, value: unknown, path: string): T {
-  const parsed = schema.safeParse(value);
-  if (!parsed.success) throw new ConfigError(`${path}: ${z.prettifyError(parsed.error)}`);
-  return parsed.data;
 }
 
 /** A vocabulary by id and by token. Read by hand: a schema would lose the token "__proto__". */

@@ -24,7 +24,14 @@ async function prepared(content = text): Promise<string> {
 
 test("a prepared folder gives the tokens, the split and the fingerprint of the text itself", async () => {
   const out = await prepared();
-  expect((await readdir(out)).sort()).toEqual(["data.json", "train.bin", "val.bin", "weft-tokenizer.json"]);
+  expect((await readdir(out)).sort()).toEqual([
+    "data.json",
+    "tokenizer.json",
+    "tokenizer_config.json",
+    "train.bin",
+    "val.bin",
+    "weft-tokenizer.json",
+  ]);
   const direct = await openDataset({ source: join(folder, "text.txt"), blockSize: 8 });
   for (const source of [out, join(out, "train.bin")]) {
     const data = await openDataset({ source, blockSize: 8, verify: true });
