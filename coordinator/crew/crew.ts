@@ -1,22 +1,20 @@
-// The workers of a run: who is here, how fast each is, and what it still owes. Joining and leaving at any moment is
-// normal.
+// The workers of a run: who is here, how fast each is, and which weights they are sent. Joining and leaving at any
+// moment is normal.
+import { performance } from "node:perf_hooks";
+import { setTimeout as sleep } from "node:timers/promises";
+import type { WebSocket } from "ws";
 import type { VectorPool } from "../../shared/arithmetic/tree.ts";
-import { type Clock, sleep } from "../../shared/clock.ts";
-import type { Pipe } from "../../shared/wire/pipe.ts";
-import type { RoundKind, Welcome } from "../../shared/wire/protocol.ts";
+import { SharedVector } from "../../shared/wire/shared-memory.ts";
 import type { GoneWorker, WorkerStatus } from "../status.ts";
-import { Weights } from "../weights.ts";
-import { Connection, type ConnectionEvents } from "./connection.ts";
+import { Connection, type ConnectionEvents, WeightsSnapshot, type Welcome, type WorkerMemory } from "./connection.ts";
 import type { Lease, WorkerView } from "./plan.ts";
-import { Standing } from "./standing.ts";
-import { Uploads } from "./uploads.ts";
+
+export type Purpose = "train" | "eval";
 
 /** What the run has seen of one worker. */
 interface Experience {
-  /** Units a second of each kind of round, smoothed over the last answers. */
-  readonly speed: Map<RoundKind, number>;
-  /** Leases that others answered first, or of rounds that are over, until it answers or hands them back. */
-  readonly owes: Map<number, { readonly kind: RoundKind; readonly count: number; readonly grantedAt: number }>;
+  /** Units a second, smoothed over the last answers. */
+  readonly speed: { train?: number; eval?: number };
   lastAnswerAt: number;
   shardsDone: number;
   /** Leases handed back since its last answer. */
@@ -27,28 +25,32 @@ interface Experience {
 const mostGone = 50;
 /** Weight of the newest answer in the smoothed speed. */
 const smoothing = 0.3;
-/** How long a goodbye may take. */
-const goodbyeMs = 2000;
 
 export class Crew {
-  readonly standing = new Standing();
-  readonly uploads: Uploads;
-  readonly #clock: Clock;
-  readonly #pool: VectorPool;
-  readonly #weights: Weights;
   readonly #members = new Map<Connection, Experience>();
-  readonly #byName = new Map<string, Connection>();
+  readonly #pool: VectorPool;
+  #snapshot: WeightsSnapshot | undefined;
+  #spare: WeightsSnapshot | undefined;
+  /** Where workers on this machine find the newest weights; made for the first of them. */
+  #shared: SharedVector | undefined;
   #gone: GoneWorker[] = [];
   #finished: string | undefined;
   #bytesIn = 0;
   #bytesOut = 0;
 
   /** @param pool of gradients (P) */
-  constructor(pool: VectorPool, clock: Clock) {
-    this.#clock = clock;
+  constructor(pool: VectorPool) {
     this.#pool = pool;
-    this.#weights = new Weights(pool.length);
-    this.uploads = new Uploads(pool, () => clock.now());
+  }
+
+  /** Shared memory for one more worker, where there is such a thing. */
+  #shareMemory(): WorkerMemory | undefined {
+    if (!this.#shared) {
+      this.#shared = SharedVector.create(this.#pool.length);
+      if (this.#snapshot) this.#shared?.values.set(this.#snapshot.weights);
+    }
+    const gradient = this.#shared && SharedVector.create(this.#pool.length);
+    return gradient && { weights: this.#shared!, gradient };
   }
 
   get size(): number {
@@ -63,46 +65,32 @@ export class Crew {
    * Take in a new connection. Its events reach the listener after the crew's own book-keeping.
    * @param mayShareMemory it comes from this machine, or seems to
    */
-  admit(pipe: Pipe, welcome: Welcome, mayShareMemory: boolean, events: ConnectionEvents): void {
-    const connection = new Connection({
-      pipe,
+  admit(socket: WebSocket, welcome: Welcome, mayShareMemory: boolean, events: ConnectionEvents): void {
+    const connection = new Connection(
+      socket,
       welcome,
-      clock: this.#clock,
-      memory: mayShareMemory ? this.#weights.share() : undefined,
-      uploads: this.uploads,
-      takeVector: () => this.#pool.take(),
-      uniqueName: (wanted) => this.#uniqueName(connection, wanted),
-      events: {
+      mayShareMemory ? this.#shareMemory() : undefined,
+      this.#pool,
+      {
         ...events,
         gone: (worker, reason) => {
-          this.#forget(worker, reason);
+          this.#remember(worker, reason);
+          this.#members.delete(worker);
+          this.#bytesIn += worker.bytesIn;
+          this.#bytesOut += worker.bytesOut;
           events.gone(worker, reason);
         },
       },
-    });
-    this.#members.set(connection, {
-      speed: new Map(),
-      owes: new Map(),
-      lastAnswerAt: Number.NEGATIVE_INFINITY,
-      shardsDone: 0,
-      handbacks: 0,
-    });
+      (wanted) => this.#uniqueName(wanted),
+    );
+    this.#members.set(connection, { speed: {}, lastAnswerAt: 0, shardsDone: 0, handbacks: 0 });
     if (this.#finished !== undefined) void connection.finish(this.#finished);
   }
 
-  #forget(worker: Connection, why: string): void {
-    this.#remember(worker, why);
-    this.#members.delete(worker);
-    if (this.#byName.get(worker.name) === worker) this.#byName.delete(worker.name);
-    this.#bytesIn += worker.bytesIn;
-    this.#bytesOut += worker.bytesOut;
-  }
-
   /** Those who left stay in sight, with the reason. */
-  #remember(worker: Connection, why: string): void {
-    const { name, host, device } = worker;
+  #remember({ name, host, device }: Connection, why: string): void {
     if (name === "" || this.isFinished) return;
-    const shardsDone = this.#members.get(worker)?.shardsDone ?? 0;
+    const shardsDone = [...this.#members].find(([worker]) => worker.name === name)?.[1].shardsDone ?? 0;
     const others = this.#gone.filter(({ id }) => id !== name);
     this.#gone = [{ id: name, host, device, shardsDone, at: new Date().toISOString(), why }, ...others].slice(
       0,
@@ -112,88 +100,61 @@ export class Crew {
 
   /** Workers that left and have not come back, the last first. */
   gone(): GoneWorker[] {
-    return this.#gone.filter(({ id }) => !this.#byName.has(id));
+    const here = new Set([...this.#members.keys()].map((worker) => worker.name));
+    return this.#gone.filter(({ id }) => !here.has(id));
   }
 
-  #uniqueName(worker: Connection, wanted: string): string {
+  #uniqueName(wanted: string): string {
+    const taken = new Set([...this.#members.keys()].map((worker) => worker.name));
     let name = wanted;
-    for (let i = 2; this.#byName.has(name); i++) name = `${wanted}-${i}`;
-    this.#byName.set(name, worker);
+    for (let i = 2; taken.has(name); i++) name = `${wanted}-${i}`;
     return name;
-  }
-
-  find(name: string): Connection | undefined {
-    return this.#byName.get(name);
   }
 
   /** New weights for everyone, encoded once. */
   broadcast(step: number, weights: Float32Array): void {
-    const snapshot = this.#weights.publish(step, weights);
-    for (const worker of this.#members.keys()) worker.offer(snapshot);
+    const old = this.#snapshot;
+    const spare = this.#spare?.users === 0 ? this.#spare : undefined;
+    this.#shared?.values.set(weights);
+    this.#snapshot = new WeightsSnapshot(step, this.#shared?.values ?? weights, spare);
+    this.#spare = old;
+    for (const worker of this.#members.keys()) worker.offer(this.#snapshot);
   }
 
   /** The newest weights for one who has just come. */
   supply(worker: Connection): void {
-    if (this.#weights.newest) worker.offer(this.#weights.newest);
+    if (this.#snapshot) worker.offer(this.#snapshot);
   }
 
-  /** Those who take part in a round on the weights of this step, those whose weights are still on the way among them. */
-  views(step: number, kind: RoundKind): WorkerView[] {
-    const views: WorkerView[] = [];
-    for (const [worker, { speed, owes }] of this.#members) {
-      if (worker.state !== "ready") continue;
-      const [debt] = owes.values();
-      views.push({
-        name: worker.name,
-        able: worker.hasWeightsOf(step),
-        unitsPerSecond: speed.get(kind),
-        onProbation: this.standing.probation(worker.name) !== undefined,
-        owesSince: debt?.grantedAt,
-      });
-    }
-    return views;
+  /** Those who can compute with the weights of this step, fastest first. */
+  able(step: number, purpose: Purpose): Connection[] {
+    const speed = (worker: Connection) => this.#members.get(worker)?.speed[purpose] ?? 0;
+    return [...this.#members.keys()]
+      .filter((worker) => worker.hasWeightsOf(step))
+      .sort((a, b) => speed(b) - speed(a) || a.name.localeCompare(b.name));
   }
 
-  /** A lease is over for everyone but its holder, who will still say something about it. */
-  owe(worker: Connection, kind: RoundKind, { id, count, grantedAt }: Lease): void {
-    this.#members.get(worker)?.owes.set(id, { kind, count, grantedAt });
+  /** Everyone who computes or soon will: those whose weights are still on the way count in the shares too. */
+  views(purpose: Purpose): WorkerView[] {
+    return [...this.#members]
+      .filter(([worker]) => worker.state === "ready")
+      .map(([worker, { speed }]) => ({ name: worker.name, unitsPerSecond: speed[purpose] }));
   }
 
-  /** The holder has said something about a lease that was over: learn from it. @param units that it has computed */
-  settle(worker: Connection, id: number, units: number | "all"): void {
-    const owed = this.#members.get(worker)?.owes.get(id);
-    if (!owed) return;
-    this.#members.get(worker)!.owes.delete(id);
-    const count = units === "all" ? owed.count : Math.min(units, owed.count);
-    if (count > 0) this.learn(worker, owed.kind, { count, grantedAt: owed.grantedAt });
-  }
-
-  /** Connections that have owed an answer since before then. */
-  *debtors(before: number): Generator<{ worker: Connection; grantedAt: number }> {
-    for (const [worker, { owes }] of this.#members)
-      for (const { grantedAt } of owes.values())
-        if (grantedAt < before) {
-          yield { worker, grantedAt };
-          break;
-        }
-  }
-
-  /** Units were computed: learn the worker's speed, the wire included. */
-  learn(worker: Connection, kind: RoundKind, { count, grantedAt }: { count: number; grantedAt: number }): void {
+  /** A lease was answered: learn the worker's speed, the wire included. */
+  learn(worker: Connection, purpose: Purpose, lease: Lease, now: number): void {
     const seen = this.#members.get(worker);
     if (!seen) return;
-    const now = this.#clock.now();
     // A lease that waited behind another was not worked on before that one's answer.
-    const seconds = Math.max(1e-4, (now - Math.max(grantedAt, seen.lastAnswerAt)) / 1000);
-    const before = seen.speed.get(kind);
-    const speed = count / seconds;
-    seen.speed.set(kind, before === undefined ? speed : before + smoothing * (speed - before));
+    const seconds = Math.max(1e-4, (now - Math.max(lease.grantedAt, seen.lastAnswerAt)) / 1000);
+    const before = seen.speed[purpose];
+    const speed = lease.count / seconds;
+    seen.speed[purpose] = before === undefined ? speed : before + smoothing * (speed - before);
     seen.lastAnswerAt = now;
     seen.handbacks = 0;
   }
 
-  /** An answer of the worker's counted. */
-  count(worker: Connection, shards: number): void {
+  credit(worker: Connection, shards: number): void {
     const seen = this.#members.get(worker);
     if (seen) seen.shardsDone += shards;
   }
@@ -204,25 +165,15 @@ export class Crew {
     return seen ? ++seen.handbacks : 0;
   }
 
-  /** Send home, for good, those for whom there is a reason. */
-  refuseWhere(reason: (worker: Connection) => string | undefined): void {
-    for (const worker of [...this.#members.keys()]) {
-      const why = worker.state === "ready" ? reason(worker) : undefined;
-      if (why) worker.refuse(why);
-    }
+  find(name: string): Connection | undefined {
+    return [...this.#members.keys()].find((worker) => worker.name === name);
   }
 
   /** Send everyone home, and whoever still comes. Resolves when all have been told, or soon. */
   async finish(reason: string): Promise<void> {
     this.#finished = reason;
     const told = Promise.all([...this.#members.keys()].map((worker) => worker.finish(reason)));
-    await Promise.race([told, sleep(this.#clock, goodbyeMs)]);
-  }
-
-  /** The coordinator goes and the run does not: workers wait for it to come back. */
-  suspend(reason: string): void {
-    this.#finished = undefined;
-    for (const worker of [...this.#members.keys()]) worker.close(reason);
+    await Promise.race([told, sleep(2000, undefined, { ref: false })]);
   }
 
   bytes(): { bytesIn: number; bytesOut: number } {
@@ -236,8 +187,6 @@ export class Crew {
 
   /** @param tokensPerSec of each worker that had a part in the last steps */
   status(step: number, leases: readonly Lease[], tokensPerSec: ReadonlyMap<string, number>): WorkerStatus[] {
-    const held = new Map<string, number>();
-    for (const { worker } of leases) held.set(worker, (held.get(worker) ?? 0) + 1);
     return [...this.#members]
       .filter(([worker]) => worker.name !== "")
       .map(([worker, seen]) => ({
@@ -246,16 +195,14 @@ export class Crew {
         device: worker.device,
         arithmetic: worker.arithmetic,
         state: worker.state === "leaving" ? "leaving" : worker.hasWeightsOf(step) ? "contributing" : "connected",
-        probation: this.standing.probation(worker.name) ?? null,
         step: Math.max(0, worker.step),
-        leasesHeld: held.get(worker.name) ?? 0,
-        leasesOwed: seen.owes.size,
+        leasesHeld: leases.filter((lease) => lease.worker === worker.name).length,
         shardsDone: seen.shardsDone,
         tokensPerSec: tokensPerSec.get(worker.name) ?? null,
         bytesIn: worker.bytesIn,
         bytesOut: worker.bytesOut,
         roundTripMs: worker.roundTripMs,
-        connectedSeconds: (this.#clock.now() - worker.connectedAt) / 1000,
+        connectedSeconds: (performance.now() - worker.connectedAt) / 1000,
       }));
   }
 }

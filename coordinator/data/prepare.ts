@@ -1,16 +1,14 @@
 // `weft data prepare`: text of any size to a prepared folder. Ids are written as they come into train.bin; when their
 // number is known, the last part moves to val.bin. data.json comes last: a folder without it is not finished.
 import { createHash } from "node:crypto";
-import { rename, stat, writeFile } from "node:fs/promises";
+import { mkdir, rename, stat, writeFile } from "node:fs/promises";
 import { join } from "node:path";
-import { makeFolder, onDisk } from "../../shared/disk.ts";
 import { ConfigError } from "../../shared/errors.ts";
 import type { Tokenizer } from "../../shared/tokenizers/tokenizer.ts";
 import { encodeDocuments, openDocuments, vocabularyOf } from "./dataset.ts";
 import { type Description, descriptionFile, trainLength } from "./prepared.ts";
 import { withProgress } from "./text-source.ts";
-import { widthOf } from "./token-format.ts";
-import { TokenFile, TokenWriter } from "./tokens.ts";
+import { TokenFile, TokenWriter, widthOf } from "./tokens.ts";
 
 export interface PrepareOptions {
   /** `shakespeare`, a text file, a folder of .txt files, or a glob. */
@@ -35,7 +33,7 @@ export async function prepareData(options: PrepareOptions): Promise<Description>
   const tokenizer =
     options.tokenizer ?? (await vocabularyOf(withProgress(documents, (...at) => progress("vocabulary", ...at))));
   const { vocabSize } = tokenizer;
-  await makeFolder(out);
+  await mkdir(out, { recursive: true });
   const partial = (name: string): string => join(out, `${name}.part`);
 
   const writer = await TokenWriter.create(partial("train.bin"), vocabSize);
@@ -49,7 +47,7 @@ export async function prepareData(options: PrepareOptions): Promise<Description>
       await writer.write(ids);
     trainTokens = trainLength(writer.length, options.valFraction);
     valTokens = writer.length - trainTokens;
-    await copyTail(partial("train.bin"), trainTokens, partial("val.bin"), tokenizer);
+    await copyTail(partial("train.bin"), trainTokens, partial("val.bin"), vocabSize);
     await writer.truncate(trainTokens);
   } finally {
     await writer.close();
@@ -57,7 +55,7 @@ export async function prepareData(options: PrepareOptions): Promise<Description>
 
   const digest = createHash("sha256");
   for (const name of ["train.bin", "val.bin"]) {
-    const file = await TokenFile.open(partial(name), tokenizer, widthOf(vocabSize));
+    const file = await TokenFile.open(partial(name), vocabSize);
     await file.addTo(digest).finally(() => file.close());
     await rename(partial(name), join(out, name));
   }
@@ -72,19 +70,17 @@ export async function prepareData(options: PrepareOptions): Promise<Description>
     valTokens,
     sha256: digest.digest("hex"),
   };
-  const writeText = (path: string, text: string) =>
-    onDisk(path, "written", () => writeFile(path, text, { flush: true }));
-  for (const [name, content] of tokenizer.toFiles()) await writeText(join(out, name), content);
-  await writeText(partial(descriptionFile), `${JSON.stringify(description, null, 2)}\n`);
+  for (const [name, content] of tokenizer.toFiles()) await writeFile(join(out, name), content);
+  await writeFile(partial(descriptionFile), `${JSON.stringify(description, null, 2)}\n`, { flush: true });
   await rename(partial(descriptionFile), join(out, descriptionFile));
   return description;
 }
 
 /** Copy the ids from `start` to the end into another file. */
-async function copyTail(from: string, start: number, to: string, tokenizer: Tokenizer): Promise<void> {
-  const file = await TokenFile.open(from, tokenizer, widthOf(tokenizer.vocabSize));
+async function copyTail(from: string, start: number, to: string, vocabSize: number): Promise<void> {
+  const file = await TokenFile.open(from, vocabSize);
   try {
-    const writer = await TokenWriter.create(to, tokenizer.vocabSize);
+    const writer = await TokenWriter.create(to, vocabSize);
     try {
       const piece = new Int32Array(1 << 20);
       for (let offset = start; offset < file.length; offset += piece.length) {

@@ -38,7 +38,8 @@ beforeAll(async () => {
   await writeCheckpoint(run, {
     model,
     weights,
-    optimizer: { m: zeros, v: zeros },
+    m: zeros,
+    v: zeros,
     tokenizer: tokenizer.toFiles(),
     state: {
       step: 7,

@@ -3,12 +3,13 @@ import { EngineError } from "../../shared/errors.ts";
 import type { Engine, EngineKind, EngineOptions } from "./contract.ts";
 import { native } from "./native/engine.ts";
 import { threadedTfjs } from "./threaded.ts";
+import { xla } from "./xla/kind.ts";
 
-export const engineNames = ["auto", "native", "tfjs"] as const;
+export const engineNames = ["auto", "native", "xla", "tfjs"] as const;
 export type EngineName = (typeof engineNames)[number];
 
 /** Every kind of engine, the fastest on a CPU first. */
-const kinds: readonly EngineKind[] = [native, threadedTfjs];
+const kinds: readonly EngineKind[] = [native, xla, threadedTfjs];
 
 /**
  * Open an engine.
@@ -54,5 +55,7 @@ function candidates(
       (isa === "auto" || kind.name === "native"),
   );
   const devices = device === "auto" && name === "auto" && backend === "auto" ? (["gpu", "cpu"] as const) : [device];
-  return devices.flatMap((each) => allowed.map((kind) => ({ kind, device: each })));
+  const pairs = devices.flatMap((each) => allowed.map((kind) => ({ kind, device: each })));
+  // On a CPU the xla engine is an oracle: only by name.
+  return pairs.filter(({ kind, device: on }) => name !== "auto" || kind.name !== "xla" || on === "gpu");
 }

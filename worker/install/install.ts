@@ -44,7 +44,7 @@ export async function installTensorflow(options: InstallOptions): Promise<Build>
   checkPlatform(cuda);
   const [pip, compiler, npm] = await Promise.all([findPip(), findCompiler(), findNpm()]);
   await mkdir(cache, { recursive: true });
-  await removeLeftovers(cache);
+  await removeLeftovers(cache, LEFTOVER);
   await checkSpace(cache, cuda ? PEAK_BYTES.cuda : PEAK_BYTES.cpu);
 
   const staging = await mkdtemp(join(cache, `${LEFTOVER}${process.pid}-`));
@@ -74,9 +74,9 @@ export async function installTensorflow(options: InstallOptions): Promise<Build>
 const LEFTOVER = ".tensorflow-";
 
 /** What an installer that was killed left behind; folders of one that still runs are left alone. */
-async function removeLeftovers(cache: string): Promise<void> {
+export async function removeLeftovers(cache: string, prefix: string): Promise<void> {
   for (const name of await readdir(cache)) {
-    const pid = name.startsWith(LEFTOVER) ? Number.parseInt(name.slice(LEFTOVER.length), 10) : 0;
+    const pid = name.startsWith(prefix) ? Number.parseInt(name.slice(prefix.length), 10) : 0;
     if (pid > 0 && !isRunning(pid)) await rm(join(cache, name), { recursive: true, force: true });
   }
 }
@@ -101,15 +101,22 @@ export function wheelArguments(version: string, cuda: boolean, arch: string = pr
   ];
 }
 
-async function fetchWheels(pip: Program, staging: string, { version, cuda, showProgress }: InstallOptions) {
-  const fixed = ["install", "--no-deps", "--no-compile", "--target", join(staging, parts.site)];
-  const env = {
+/** pip's arguments to lay packages out in a folder of our own. */
+export const pipTarget = (site: string): string[] => ["install", "--no-deps", "--no-compile", "--target", site];
+
+export function pipEnvironment(staging: string): NodeJS.ProcessEnv {
+  return {
     TMPDIR: staging, // pip unpacks here first: a rename instead of a second copy on another disk
     PIP_USER: "0",
     PIP_NO_INPUT: "1",
     PIP_DISABLE_PIP_VERSION_CHECK: "1",
     PIP_ROOT_USER_ACTION: "ignore",
   };
+}
+
+async function fetchWheels(pip: Program, staging: string, { version, cuda, showProgress }: InstallOptions) {
+  const fixed = pipTarget(join(staging, parts.site));
+  const env = pipEnvironment(staging);
   const fetch = async (what: string, wanted: readonly string[]) => {
     const { status, stderr } = await run(pip, [...fixed, ...wanted], { env, show: showProgress });
     if (status !== 0) throw new ConfigError(`install tensorflow: ${explainDownload(what, status, stderr)}`);

@@ -47,29 +47,30 @@ async function firstThatAnswers(candidates: readonly Program[], question: string
 const install = "install tensorflow:";
 
 /** @throws ConfigError without pip */
-export async function findPip(): Promise<Program> {
+export async function findPip(what = "install tensorflow"): Promise<Program> {
   const pip = await firstThatAnswers([["python3", "-m", "pip"], ["pip3"], ["pip"]], "--version");
   if (pip) return pip;
   const python = await firstThatAnswers([["python3"]], "--version");
   const cure = "install it (Debian, Ubuntu: apt-get install python3-pip) and run this again";
   throw new ConfigError(
     python
-      ? `${install} python3 is here but pip is not (tried python3 -m pip, pip3, pip); ${cure}`
-      : `${install} neither python3 nor pip is here; pip fetches TensorFlow's libraries: ${cure}`,
+      ? `${what}: python3 is here but pip is not (tried python3 -m pip, pip3, pip); ${cure}`
+      : `${what}: neither python3 nor pip is here; pip fetches the libraries: ${cure}`,
   );
 }
 
 /** @throws ConfigError without a C++ compiler and its nm */
-export async function findCompiler(env: NodeJS.ProcessEnv = process.env): Promise<Program> {
+export async function findCompiler(
+  what = "install tensorflow",
+  env: NodeJS.ProcessEnv = process.env,
+): Promise<Program> {
   const asked = env.CXX?.trim();
   const candidates: Program[] = asked ? [asked.split(/\s+/) as [string]] : [["c++"], ["g++"], ["clang++"]];
   const cure = "install one (Debian, Ubuntu: apt-get install g++) or name it in CXX";
   const compiler = await firstThatAnswers(candidates, "--version");
-  if (!compiler) throw new ConfigError(`${install} no C++ compiler here (tried ${candidates.join(", ")}); ${cure}`);
+  if (!compiler) throw new ConfigError(`${what}: no C++ compiler here (tried ${candidates.join(", ")}); ${cure}`);
   if ((await run(["nm"], ["--version"])).status !== 0) {
-    throw new ConfigError(
-      `${install} no nm here; it comes with the compiler (Debian, Ubuntu: apt-get install binutils)`,
-    );
+    throw new ConfigError(`${what}: no nm here; it comes with the compiler (Debian, Ubuntu: apt-get install binutils)`);
   }
   return compiler;
 }
@@ -98,15 +99,20 @@ function thisMachine(): Machine {
   return { platform: process.platform, arch: process.arch, glibc: report.header.glibcVersionRuntime };
 }
 
-/** TensorFlow's wheels are for Linux with the GNU C library. @throws ConfigError elsewhere */
-export function checkPlatform(cuda: boolean, { platform, arch, glibc }: Machine = thisMachine()): void {
+/** The wheels are for Linux with the GNU C library, CUDA's for x64. @throws ConfigError elsewhere */
+export function checkPlatform(
+  cuda: boolean,
+  of: "TensorFlow" | "XLA" = "TensorFlow",
+  { platform, arch, glibc }: Machine = thisMachine(),
+): void {
+  const install = `install ${of.toLowerCase()}:`;
   const here = `${platform} ${arch}${platform === "linux" && !glibc ? " without glibc" : ""}`;
   if (platform !== "linux" || !glibc || (arch !== "x64" && arch !== "arm64")) {
-    throw new ConfigError(`${install} TensorFlow's wheels are for Linux x64 and arm64 with glibc, this is ${here}`);
+    throw new ConfigError(`${install} ${of}'s wheels are for Linux x64 and arm64 with glibc, this is ${here}`);
   }
-  if (cuda && arch !== "x64") throw new ConfigError(`${install} TensorFlow's CUDA wheels are for x64, this is ${here}`);
+  if (cuda && arch !== "x64") throw new ConfigError(`${install} ${of}'s CUDA wheels are for x64, this is ${here}`);
   if (glibc.localeCompare("2.27", "en", { numeric: true }) < 0) {
-    throw new ConfigError(`${install} TensorFlow's wheels need glibc 2.27, this system has ${glibc}`);
+    throw new ConfigError(`${install} ${of}'s wheels need glibc 2.27, this system has ${glibc}`);
   }
 }
 
@@ -118,7 +124,7 @@ export async function checkSpace(dir: string, bytes: number, free?: number): Pro
   const available = free ?? bavail * bsize;
   if (available >= bytes) return;
   throw new ConfigError(
-    `${install} ${(bytes / GB).toFixed(1)} GB are needed for a while in ${dir}, ` +
+    `install: ${(bytes / GB).toFixed(1)} GB are needed for a while in ${dir}, ` +
       `${(available / GB).toFixed(1)} GB are free; make room or name another folder with --dir`,
   );
 }

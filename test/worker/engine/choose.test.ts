@@ -39,6 +39,8 @@ test.each([
     "tfjs",
     "auto",
   ],
+  ["xla on a GPU before others", [stand("xla", "gpu", "cpu"), stand("tfjs", "gpu", "cpu")], {}, "xla", "gpu"],
+  ["xla on a CPU never by itself", [stand("xla", "cpu"), stand("tfjs", "cpu")], {}, "tfjs", "cpu"],
   ["the engine of a named isa", [stand("tfjs", "cpu"), stand("native", "cpu")], { isa: "plain" }, "native", "cpu"],
 ] as [string, EngineKind[], Partial<EngineOptions>, string, string][])(
   "auto takes %s",

@@ -122,7 +122,7 @@ describe.skipIf(!built)(`engine native${built ? "" : ` (skipped: ${why})`}`, () 
   test("what it cannot do is refused by name, with the reason", async () => {
     expect(await native.probe({ ...options, device: "gpu" })).toEqual({
       usable: false,
-      why: "native: it computes on the CPU; a GPU needs --engine tfjs",
+      why: "native: it computes on the CPU; a GPU needs --engine xla or tfjs",
     });
     const isa = process.arch === "x64" ? "neon" : "avx2";
     await expect(native.create({ ...options, isa })).rejects.toThrow(`"${isa}" does not run on this machine`);

@@ -135,7 +135,7 @@ test("too little disk space is said before anything is fetched", async () => {
 
 test("platforms without a wheel are named", () => {
   const on = (cuda: boolean, platform: string, arch: string, glibc?: string) => () =>
-    checkPlatform(cuda, { platform, arch, glibc });
+    checkPlatform(cuda, "TensorFlow", { platform, arch, glibc });
   on(true, "linux", "x64", "2.36")();
   on(false, "linux", "arm64", "2.27")();
   expect(on(true, "linux", "arm64", "2.36")).toThrow(/CUDA wheels are for x64, this is linux arm64/);

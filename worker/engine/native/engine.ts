@@ -239,7 +239,7 @@ class NativeGeneration implements Generation {
 
 /** Why these options cannot run on the native engine here, or nothing. */
 function refusal(options: EngineOptions): string | undefined {
-  if (options.device === "gpu") return "native: it computes on the CPU; a GPU needs --engine tfjs";
+  if (options.device === "gpu") return "native: it computes on the CPU; a GPU needs --engine xla or tfjs";
   const addon = nativeAddon();
   if (!addon) return nativeStatus().why;
   try {

@@ -1,0 +1,177 @@
+// The contract suite on XLA's CPU plugin, and what is the xla engine's own: bf16, devices, programs that are kept,
+// memory. It needs `weft install xla --cpu`; scripts/ci-xla.sh runs it from a clean cache.
+import { mkdtempSync, readdirSync, rmSync, truncateSync } from "node:fs";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { describe, expect, test } from "vitest";
+import { scalarOps } from "../../../shared/arithmetic/vector.ts";
+import { initialWeights } from "../../../shared/family/init.ts";
+import { layoutOf } from "../../../shared/family/layout.ts";
+import type { ModelConfig } from "../../../shared/model.ts";
+import type { Engine, EngineOptions } from "../../../worker/engine/contract.ts";
+import { xla } from "../../../worker/engine/xla/kind.ts";
+import { rowsPerPass } from "../../../worker/engine/xla/trace.ts";
+import { openOracle, oraclesPresent } from "../../oracle.ts";
+import { largest, worst } from "./compare.ts";
+import { engineContract } from "./engine.contract.ts";
+
+const model: ModelConfig = {
+  family: "gpt2",
+  vocabSize: 65,
+  blockSize: 16,
+  nLayer: 1,
+  nHead: 2,
+  nEmbd: 16,
+  bias: true,
+  dropout: 0.2,
+  activation: "gelu_tanh",
+  tiedHead: true,
+  layerNormEps: 1e-5,
+};
+const options: EngineOptions = { model, maxRows: 2, precision: "float32", threads: 1, device: "cpu" };
+const { usable, why } = await xla.probe(options);
+
+test("XLA's plugin is there where it must be", () => {
+  if (process.env.WEFT_REQUIRE_XLA) expect(usable, why).toBe(true);
+});
+
+const weights = initialWeights(layoutOf(model), 1);
+const tokens = Int32Array.from({ length: 8 * 2 * 16 }, (_, i) => (i * 31) % 65);
+const lease = { seed: 5, step: 9, first: 0, count: 8 };
+
+async function gradient(engine: Engine, at = lease): Promise<{ digest: string; losses: number[] | undefined }> {
+  const out = new Float32Array(weights.length);
+  const part = tokens.subarray(at.first * 32, (at.first + at.count) * 32);
+  const losses = await engine.gradient(part, part, 2, at, out);
+  return { digest: scalarOps.digest(out), losses };
+}
+
+describe.skipIf(!usable)("on the CPU plugin (skipped without it: weft install xla --cpu)", () => {
+  engineContract("xla", (asked) => xla.create({ ...asked, device: "cpu" }));
+
+  test("1, 2, 3, 4 and 8 devices give the same bits, as do leases of any size", async () => {
+    const digests = new Set<string>();
+    for (const threads of [1, 2, 3, 4, 8]) {
+      const engine = await xla.create({ ...options, threads });
+      expect(engine.device).toContain(`${threads} device`);
+      await engine.setWeights(weights);
+      const whole = await gradient(engine);
+      expect(whole.losses).toHaveLength(8);
+      digests.add(JSON.stringify(whole));
+      for (const count of [1, 2, 4]) {
+        const part = await gradient(engine, { ...lease, first: 4, count });
+        expect(part.losses).toEqual(whole.losses!.slice(4, 4 + count));
+      }
+      await engine.dispose();
+    }
+    expect(digests.size).toBe(1);
+  });
+
+  test("a failing device ends the lease on all of them, and the next lease is whole", async () => {
+    const engine = await xla.create({ ...options, threads: 4 });
+    await engine.setWeights(weights);
+    const before = await gradient(engine);
+    let asked = 0;
+    const out = new Float32Array(weights.length);
+    expect(await engine.gradient(tokens, tokens, 2, lease, out, () => ++asked > 5)).toBeUndefined();
+    expect(await gradient(engine)).toEqual(before);
+    await engine.dispose();
+  });
+
+  // Products round their inputs to 8 bits: a relative error of 2^-9 each, of which hundreds average out.
+  test.skipIf(!oraclesPresent)("bf16 stays near the oracles", async () => {
+    for (const file of ["gpt2-tiny", "gpt1-tiny"]) {
+      const oracle = await openOracle(file);
+      const layout = layoutOf(oracle.model);
+      const [, B, T] = oracle.shape("input.tokens") as [number, number, number];
+      const engine = await xla.create({ ...options, model: oracle.model, maxRows: B, precision: "bf16" });
+      expect(engine.arithmetic).toMatch(/^xla xla-cpu-pjrt .* bf16 on /);
+      const start = new Float32Array(layout.size);
+      for (const { name, offset } of layout.parameters) start.set(await oracle.floats(`param.${name}`), offset);
+      await engine.setWeights(start);
+      const [input, targets] = await Promise.all(["input.tokens", "input.targets"].map((name) => oracle.ints(name)));
+      const out = new Float32Array(layout.size);
+      const range = [0, B * T] as const;
+      const at = { seed: 1, step: 0, first: 0, count: 1 };
+      const losses = await engine.gradient(input!.subarray(...range), targets!.subarray(...range), B, at, out);
+      expect(Math.abs(losses![0]! - oracle.meta<number>("loss"))).toBeLessThan(5e-3);
+      let far = 0;
+      for (const { name, offset, size } of layout.parameters) {
+        const expected = await oracle.floats(`grad.${name}`);
+        const { difference } = worst(out.subarray(offset, offset + size), expected);
+        far = Math.max(far, difference / largest(expected));
+      }
+      // Not float32 by another name, and no further away than rounding takes it.
+      expect(far).toBeGreaterThan(1e-4);
+      expect(far).toBeLessThan(0.05);
+      await engine.dispose();
+    }
+  });
+
+  test("a program is compiled once; one that was cut short is compiled again", async () => {
+    const cache = process.env.WEFT_CACHE_DIR;
+    const plugin = process.env.WEFT_XLA_PLUGIN;
+    const { pluginFor } = await import("../../../worker/engine/xla/engine.ts");
+    const { executable } = await import("../../../worker/engine/xla/executables.ts");
+    const { openClient } = await import("../../../worker/engine/xla/pjrt.ts");
+    const client = await openClient(pluginFor(options)!, { cpu_device_count: 1 });
+    const folder = mkdtempSync(join(tmpdir(), "weft-programs-"));
+    try {
+      process.env.WEFT_CACHE_DIR = folder;
+      let compiled = 0;
+      const counting = {
+        ...client,
+        pjrt: Object.assign(Object.create(client.pjrt), {
+          compile: (...args: Parameters<typeof client.pjrt.compile>) => {
+            compiled++;
+            return client.pjrt.compile(...args);
+          },
+        }),
+      };
+      const program =
+        "func.func public @main(%0: tensor<2xf32>) -> tensor<2xf32> { %1 = stablehlo.add %0, %0 : tensor<2xf32> return %1 : tensor<2xf32> }";
+      for (const times of [1, 1]) {
+        await executable(counting, program, {});
+        expect(compiled).toBe(times);
+      }
+      const programs = join(folder, "xla-programs");
+      const [name] = readdirSync(programs) as [string];
+      truncateSync(join(programs, name), 100);
+      await executable(counting, program, {});
+      expect(compiled).toBe(2);
+      await expect(executable(counting, "no program", {})).rejects.toThrow(/XLA does not compile the program: .*error/);
+    } finally {
+      rmSync(folder, { recursive: true });
+      process.env.WEFT_CACHE_DIR = cache;
+      if (plugin) process.env.WEFT_XLA_PLUGIN = plugin;
+    }
+  });
+
+  test("500 steps, and engines opened and closed, leave no memory behind", async () => {
+    const small = { ...options, model: { ...model, dropout: 0 } };
+    const step = async (engine: Engine) => {
+      await engine.setWeights(weights);
+      await gradient(engine);
+    };
+    const engine = await xla.create(small);
+    const open = async () => (await xla.create(small)).dispose();
+    for (let i = 0; i < 100; i++) await step(engine);
+    for (let i = 0; i < 20; i++) await open();
+    globalThis.gc?.();
+    const before = process.memoryUsage().rss;
+    for (let i = 0; i < 400; i++) await step(engine);
+    for (let i = 0; i < 80; i++) await open();
+    globalThis.gc?.();
+    // 400 lost gradients would be 100 MB and more with their shards.
+    expect((process.memoryUsage().rss - before) / 2 ** 20).toBeLessThan(48);
+    await engine.dispose();
+  });
+});
+
+test("a shard is cut into passes by the model alone", () => {
+  const gpt2 = { ...model, nLayer: 12, nHead: 12, nEmbd: 768, vocabSize: 50257 };
+  expect(rowsPerPass(gpt2, 64, 1024)).toBe(16);
+  expect(rowsPerPass(gpt2, 12, 1024)).toBe(12);
+  expect(rowsPerPass({ ...gpt2, nLayer: 48, nEmbd: 1600 }, 9, 1024)).toBe(3);
+  expect(rowsPerPass({ ...gpt2, nLayer: 1000, nEmbd: 12_288 }, 4, 8192)).toBe(1);
+});

@@ -1,0 +1,332 @@
+// The xla engine: the contract of worker/engine/contract.ts over programs that XLA compiled. Weights and gradients stay on
+// the devices: a lease's shards are spread over them, and their gradients are added along the tree where they are, a
+// sum of two devices after one copy from the right to the left. So the bits are the same for any number of devices.
+import { cpus } from "node:os";
+import { keyOf, stream } from "../../../shared/arithmetic/philox.ts";
+import { EngineError, messageOf } from "../../../shared/errors.ts";
+import { layoutOf } from "../../../shared/family/layout.ts";
+import type { ModelConfig } from "../../../shared/model.ts";
+import { findPlugin, type XlaPlugin } from "../../install/xla-plugin.ts";
+import { checkLease, checkLength, checkTargets, checkTokens } from "../check.ts";
+import type { Engine, EngineOptions, Generation, LeasePosition } from "../contract.ts";
+import type { XlaFlags } from "./compile-options.ts";
+import { executable } from "./executables.ts";
+import { XlaGeneration } from "./generation.ts";
+import { type BufferHandle, type ExecutableHandle, type OpenClient, openClient } from "./pjrt.ts";
+import * as trace from "./trace.ts";
+
+/** What decides bits must not be chosen by a stopwatch: no autotuning; nor by who comes first: no atomic sums. */
+function flagsOf({ gpu, cudaData }: XlaPlugin): XlaFlags {
+  // Eigen cuts long sums by the number of threads.
+  if (!gpu) return { xla_cpu_multi_thread_eigen: false };
+  return {
+    xla_gpu_deterministic_ops: true,
+    xla_gpu_autotune_level: 0,
+    xla_gpu_enable_triton_gemm: false,
+    ...(cudaData && { xla_gpu_cuda_data_dir: cudaData }),
+  };
+}
+
+/** On a CPU every thread is a device. */
+function clientOptions({ gpu }: XlaPlugin, { threads }: EngineOptions): Record<string, string | number | boolean> {
+  return gpu ? { allocator: "bfc", preallocate: false, memory_fraction: 0.9 } : { cpu_device_count: threads || 1 };
+}
+
+const megabytes = (bytes: number): string => Math.ceil(bytes / 2 ** 20).toLocaleString("en");
+
+/** @throws EngineError where the plugin has no device, or the model does not fit it */
+export async function openXla(options: EngineOptions, plugin: XlaPlugin): Promise<Engine> {
+  const client = await openClient(plugin, clientOptions(plugin, options));
+  const engine = new XlaEngine(options, plugin, client);
+  try {
+    await engine.plan(options);
+    return engine;
+  } catch (error) {
+    await engine.dispose();
+    throw error;
+  }
+}
+
+/** The plugin that these options ask for, if it is here. */
+export function pluginFor({ device }: EngineOptions): XlaPlugin | undefined {
+  if (device !== "auto") return findPlugin(device === "gpu");
+  return findPlugin(true) ?? findPlugin(false);
+}
+
+class XlaEngine implements Engine {
+  readonly name = "xla";
+  readonly arithmetic: string;
+  readonly device: string;
+  readonly model: ModelConfig;
+  plannedBytes = 0;
+  readonly #client: OpenClient;
+  readonly #flags: XlaFlags;
+  readonly #traced: trace.Traced;
+  readonly #maxRows: number;
+  readonly #size: number;
+  readonly #devices: readonly number[];
+  /** By the program's text. */
+  readonly #executables = new Map<string, Promise<ExecutableHandle>>();
+  readonly #generations = new Set<Generation>();
+  /** One a device. */
+  #weights: BufferHandle[] = [];
+  #ended = false;
+
+  constructor(options: EngineOptions, plugin: XlaPlugin, client: OpenClient) {
+    const { model, maxRows, precision, checkpointActivations = false } = options;
+    const { devices } = client.facts;
+    this.model = model;
+    this.#client = client;
+    this.#flags = flagsOf(plugin);
+    this.#traced = { model, recompute: checkpointActivations, bf16: precision === "bf16", gpu: plugin.gpu };
+    this.#maxRows = maxRows;
+    this.#size = layoutOf(model).size;
+    this.#devices = [...devices.keys()];
+    // LLVM compiles for the processor that it finds.
+    const kind = plugin.gpu ? devices[0]!.kind : (cpus()[0]?.model.trim() ?? process.arch);
+    this.arithmetic = `xla ${plugin.identity} ${precision} on ${kind}`;
+    const count = devices.length === 1 ? "1 device" : `${devices.length} devices`;
+    this.device = plugin.gpu ? `${kind}, ${count} (XLA)` : `XLA on the CPU, ${count}`;
+  }
+
+  /** Compile the largest step and refuse what does not fit. @throws EngineError with both numbers */
+  async plan({ maxRows, memoryLimitBytes }: EngineOptions): Promise<void> {
+    const { model } = this;
+    const { bytesLimit } = this.#client.facts.devices[0]!;
+    const available = bytesLimit ?? process.availableMemory() / this.#devices.length;
+    const limit =
+      memoryLimitBytes === undefined ? available : memoryLimitBytes / (bytesLimit ? 1 : this.#devices.length);
+    const vector = 4 * this.#size;
+    const check = (bytes: number, how: string) => {
+      this.plannedBytes = bytes * this.#devices.length;
+      if (bytes > limit)
+        throw new EngineError(
+          `engine xla: ${maxRows} rows of ${model.blockSize} tokens need about ${megabytes(bytes)} MB on each device ` +
+            `(${how}), the limit is ${megabytes(limit)} MB; use fewer rows a call (more shards)` +
+            `${this.#traced.recompute ? "" : ", --checkpoint-activations"} or a smaller model`,
+        );
+    };
+    // Weights, the sum of the left and the gradient of the right: before anything is compiled.
+    check(3 * vector, "weights and gradients alone");
+    const program = await this.#executable(trace.gradientProgram(this.#traced, maxRows, model.blockSize));
+    const { argument, output, temporary, code } = this.#client.pjrt.memory(program);
+    check(argument + output + temporary + code + vector, "by XLA's own analysis");
+  }
+
+  async setWeights(weights: Float32Array): Promise<void> {
+    checkLength("weights", weights.length, this.#size);
+    this.#dropWeights();
+    await this.#inXla(async ({ pjrt, handle }) => {
+      const first = await pjrt.upload(handle, weights, [this.#size], 0);
+      this.#weights = [first, ...(await Promise.all(this.#devices.slice(1).map((to) => pjrt.copyTo(first, to))))];
+    });
+  }
+
+  async gradient(
+    tokens: Int32Array,
+    targets: Int32Array,
+    rows: number,
+    at: LeasePosition,
+    out: Float32Array,
+    cancelled: () => boolean = () => false,
+  ): Promise<number[] | undefined> {
+    const { first, count } = at;
+    const T = checkLease(this.model, this.#maxRows, { tokens, targets, rows, first, count, out });
+    this.#checkWeights();
+    const shard = await this.#executable(trace.gradientProgram(this.#traced, rows, T));
+    const sum = count > 1 ? await this.#executable(trace.sumProgram(this.model)) : undefined;
+    const { pjrt } = this.#client;
+    const losses = new Array<number>(count).fill(0);
+
+    /** Gradient of one shard, on `device`. */
+    const leaf = async (index: number, device: number): Promise<BufferHandle | undefined> => {
+      if (cancelled()) return undefined;
+      const [start, end] = [(index - first) * rows * T, (index - first + 1) * rows * T];
+      const position = Uint32Array.of(...keyOf(at.seed, stream.dropout), at.step, index);
+      const inputs = [tokens.subarray(start, end), targets.subarray(start, end), position];
+      const [perToken, gradient] = await this.#run(shard, device, inputs);
+      const values = new Float32Array(rows * T);
+      await pjrt.download(perToken!, values).finally(() => pjrt.release(perToken!));
+      losses[index - first] = mean(values);
+      return gradient;
+    };
+
+    /** Sum of a node of the tree, on the first of `devices`, which share its work. */
+    const node = async (from: number, size: number, devices: readonly number[]): Promise<BufferHandle | undefined> => {
+      const [home] = devices as [number];
+      if (size === 1) return await leaf(from, home);
+      const half = Math.ceil(devices.length / 2);
+      const goRight = () => node(from + size / 2, size / 2, devices.length > 1 ? devices.slice(half) : devices);
+      const goLeft = () => node(from, size / 2, devices.slice(0, half));
+      const [left, right] =
+        devices.length > 1 ? await both(goLeft(), goRight(), this.#letGo) : [await goLeft(), undefined];
+      const other = devices.length > 1 ? right : left && (await goRight().catch(this.#letting(left)));
+      if (!left || !other) {
+        this.#release(left, other);
+        return undefined;
+      }
+      const here = devices.length > 1 ? await pjrt.copyTo(other, home) : other;
+      try {
+        return (await pjrt.execute(sum!, [left, here], home))[0];
+      } finally {
+        this.#release(left, other, here);
+      }
+    };
+
+    return await this.#inXla(async () => {
+      const gradient = await node(first, count, this.#devices.slice(0, count));
+      if (!gradient) return undefined;
+      await pjrt.download(gradient, out).finally(() => pjrt.release(gradient));
+      return losses;
+    });
+  }
+
+  async losses(tokens: Int32Array, targets: Int32Array, rows: number): Promise<Float32Array> {
+    const T = checkTokens(this.model, this.#maxRows, "tokens", tokens, rows);
+    checkTargets(this.model, tokens, targets);
+    // One program serves a validation and its last few rows; rows do not touch each other.
+    const all = (ids: Int32Array) => {
+      const whole = new Int32Array(this.#maxRows * T);
+      whole.set(ids);
+      return whole;
+    };
+    const program = trace.lossesProgram(this.#traced, this.#maxRows, T);
+    const perToken = await this.#forward(program, [all(tokens), all(targets)], this.#maxRows * T);
+    return Float32Array.from({ length: rows }, (_, row) => mean(perToken.subarray(row * T, (row + 1) * T)));
+  }
+
+  async logits(tokens: Int32Array, rows: number): Promise<Float32Array> {
+    const T = checkTokens(this.model, this.#maxRows, "tokens", tokens, rows);
+    return await this.#forward(
+      trace.logitsProgram(this.#traced, rows, T),
+      [tokens],
+      tokens.length * this.model.vocabSize,
+    );
+  }
+
+  async hidden(tokens: Int32Array, rows: number): Promise<Float32Array> {
+    if (this.model.nLayer === 0)
+      throw new EngineError("engine xla: a bigram has no hidden states: its table is its head");
+    const T = checkTokens(this.model, this.#maxRows, "tokens", tokens, rows);
+    return await this.#forward(trace.hiddenProgram(this.#traced, rows, T), [tokens], tokens.length * this.model.nEmbd);
+  }
+
+  async generation(rows: number): Promise<Generation> {
+    if (!Number.isInteger(rows) || rows < 1) throw new EngineError(`generation: ${rows} rows, expected 1 or more`);
+    this.#checkWeights();
+    const generation = new XlaGeneration(this.#traced, rows, {
+      executable: (program) => this.#executable(program),
+      run: (program, inputs) => this.#run(program, 0, inputs),
+      inXla: (call) => this.#inXla(call),
+      release: (...handles) => this.#release(...handles),
+    });
+    this.#generations.add(generation);
+    return generation;
+  }
+
+  async dispose(): Promise<void> {
+    this.#ended = true;
+    this.#dropWeights();
+    for (const opening of this.#executables.values())
+      await opening.then(
+        (program) => this.#client.pjrt.release(program),
+        () => {}, // it was refused: there is nothing to release
+      );
+    this.#executables.clear();
+  }
+
+  #dropWeights(): void {
+    for (const generation of this.#generations) generation.dispose();
+    this.#generations.clear();
+    this.#release(...this.#weights);
+    this.#weights = [];
+  }
+
+  #checkWeights(): void {
+    if (this.#ended) throw new EngineError("engine xla: it was disposed");
+    if (this.#weights.length === 0) throw new EngineError("engine xla: setWeights has not been called");
+  }
+
+  async #executable(program: string): Promise<ExecutableHandle> {
+    let opening = this.#executables.get(program);
+    if (!opening) {
+      opening = executable(this.#client, program, this.#flags);
+      this.#executables.set(program, opening);
+      opening.catch(() => this.#executables.delete(program));
+    }
+    return await opening;
+  }
+
+  /** A program on the weights of a device and further inputs: buffers are used as they are, arrays go up first. */
+  async #run(
+    program: ExecutableHandle,
+    device: number,
+    inputs: readonly (Int32Array | Uint32Array | BufferHandle)[],
+  ): Promise<BufferHandle[]> {
+    const { pjrt, handle } = this.#client;
+    const isArray = (input: (typeof inputs)[number]) => input instanceof Int32Array || input instanceof Uint32Array;
+    const buffers = await Promise.all(
+      inputs.map((input) =>
+        isArray(input)
+          ? pjrt.upload(handle, input as Int32Array, [(input as Int32Array).length], device)
+          : (input as BufferHandle),
+      ),
+    );
+    try {
+      return await pjrt.execute(program, [this.#weights[device]!, ...buffers], device);
+    } finally {
+      this.#release(...buffers.filter((_, i) => isArray(inputs[i]!)));
+    }
+  }
+
+  async #forward(program: string, inputs: readonly Int32Array[], size: number): Promise<Float32Array> {
+    this.#checkWeights();
+    const compiled = await this.#executable(program);
+    return await this.#inXla(async ({ pjrt }) => {
+      const [result] = await this.#run(compiled, 0, inputs);
+      const out = new Float32Array(size);
+      await pjrt.download(result!, out).finally(() => pjrt.release(result!));
+      return out;
+    });
+  }
+
+  #release(...handles: (BufferHandle | undefined)[]): void {
+    for (const handle of new Set(handles)) if (handle) this.#client.pjrt.release(handle);
+  }
+
+  readonly #letGo = (buffer: BufferHandle | undefined): void => this.#release(buffer);
+
+  /** Rethrows, and leaves nothing behind on the device. */
+  #letting(...handles: BufferHandle[]): (error: unknown) => never {
+    return (error) => {
+      this.#release(...handles);
+      throw error;
+    };
+  }
+
+  /** What XLA throws becomes this worker's EngineError. */
+  async #inXla<T>(call: (client: OpenClient) => Promise<T>): Promise<T> {
+    try {
+      return await call(this.#client);
+    } catch (error) {
+      if (error instanceof EngineError) throw error;
+      throw new EngineError(`engine xla: ${messageOf(error)}`, { cause: error });
+    }
+  }
+}
+
+/** Both results, once both are settled: where one fails, the other is let go and nothing is still under way. */
+async function both<T>(left: Promise<T>, right: Promise<T>, letGo: (done: T) => void): Promise<[T, T]> {
+  const settled = await Promise.allSettled([left, right]);
+  const failed = settled.find((each) => each.status === "rejected");
+  const done = settled.flatMap((each) => (each.status === "fulfilled" ? [each.value] : []));
+  if (!failed) return done as [T, T];
+  for (const value of done) letGo(value);
+  throw failed.reason;
+}
+
+function mean(values: Float32Array): number {
+  let sum = 0;
+  for (const value of values) sum += value;
+  return sum / values.length;
+}

@@ -1,0 +1,35 @@
+// Whether the xla engine can run here, and why not: the addon, a plugin for the device that was asked for, a GPU.
+import { EngineError, messageOf } from "../../../shared/errors.ts";
+import { findGpus } from "../../gpus.ts";
+import { addonFile } from "../../install/xla-addon.ts";
+import type { EngineKind, EngineOptions } from "../contract.ts";
+import { openXla, pluginFor } from "./engine.ts";
+
+async function refusal(options: EngineOptions): Promise<string | undefined> {
+  const cure = `run "weft install xla${options.device === "cpu" ? " --cpu" : ""}"`;
+  try {
+    const plugin = pluginFor(options);
+    if (!plugin) return `xla: no plugin of XLA for device ${options.device} is installed; ${cure}`;
+    if (!addonFile()) return `xla: its addon is not built; ${cure}`;
+    if (!plugin.gpu) return undefined;
+    const { gpus, why } = await findGpus();
+    return gpus.length > 0 ? undefined : `xla: ${why}`;
+  } catch (error) {
+    return `xla: ${messageOf(error)}`;
+  }
+}
+
+export const xla: EngineKind = {
+  name: "xla",
+  async probe(options) {
+    const why = await refusal(options);
+    return why === undefined
+      ? { usable: true, why: `xla: ${pluginFor(options)!.identity} (${pluginFor(options)!.file})` }
+      : { usable: false, why };
+  },
+  async create(options) {
+    const why = await refusal(options);
+    if (why !== undefined) throw new EngineError(`engine ${why}`);
+    return await openXla(options, pluginFor(options)!);
+  },
+};

@@ -1,0 +1,151 @@
+// The models' operations (model/ops.ts) as values of a program: whoever calls the model with these writes it down in
+// StableHLO. Fusing, scheduling and memory are XLA's affair, so that everything here is said in the plainest way.
+import type { Heads, Ops } from "../model/ops.ts";
+import type { Program, Value } from "./program.ts";
+
+/** Most logits that exist at once, in floats. */
+const headSlice = 2 ** 26;
+
+export interface Lowering {
+  /** Matrix products take bf16 inputs; sums and everything else stay float32. */
+  readonly bf16: boolean;
+  /** For an NVIDIA GPU: attention by cuDNN where it can be. */
+  readonly gpu: boolean;
+}
+
+/** @param p the program that is being written */
+export function symbolicOps(p: Program, { bf16 }: Lowering): Ops<Value, Value> {
+  const add = (a: Value | number, b: Value | number) => p.binary("add", a, b);
+  const sub = (a: Value | number, b: Value | number) => p.binary("subtract", a, b);
+  const mul = (a: Value | number, b: Value | number) => p.binary("multiply", a, b);
+  const div = (a: Value | number, b: Value | number) => p.binary("divide", a, b);
+  /** (N, C) -> (N, 1) */
+  const column = (x: Value) => p.reshape(x, [...x.shape, 1]);
+  const rowSum = (x: Value) => column(p.reduce("add", x, x.shape.length - 1));
+  const rowMean = (x: Value) => div(rowSum(x), x.shape.at(-1)!);
+  const product: Program["dot"] = (a, b, ...rest) =>
+    bf16 ? p.dot(p.convert(a, "bf16"), p.convert(b, "bf16"), ...rest) : p.dot(a, b, ...rest);
+
+  /** Queries, keys and values (B, T, H, D) of (N, 3C). */
+  function split(qkv: Value, { B, T, H, D }: Heads): [Value, Value, Value] {
+    const parts = p.reshape(qkv, [B, T, 3, H, D]);
+    return [0, 1, 2].map((i) =>
+      p.reshape(
+        p.slice(parts, [
+          [0, B],
+          [0, T],
+          [i, i + 1],
+        ]),
+        [B, T, H, D],
+      ),
+    ) as [Value, Value, Value];
+  }
+  const heads: [number, number][] = [
+    [0, 0],
+    [2, 2],
+  ];
+  const squares: [number, number][] = [
+    [0, 0],
+    [1, 2],
+  ];
+
+  return {
+    scope: (run) => run(),
+    free: () => {},
+    reshape: (x, shape) => p.reshape(x, shape),
+    rows: (x, from, count) => p.slice(x, [[from, from + count]]),
+    stack: (parts) => p.concatenate(parts, 0),
+    padRows: (x, count) => p.pad(x, count),
+    again: (x, ready) => p.barrier(x, ready)[0]!,
+    headRows: (V) => 2 ** Math.max(0, Math.floor(Math.log2(headSlice / V))),
+
+    matMul(a, b, transposeA, transposeB) {
+      const batch: [number, number][] = a.shape.length === 3 ? [[0, 0]] : [];
+      const first = batch.length;
+      return product(a, b, [transposeA ? first : first + 1, transposeB ? first + 1 : first], batch);
+    },
+
+    linear(x, weight, bias) {
+      const y = this.matMul(x, weight, false, false);
+      return bias ? add(y, bias) : y;
+    },
+
+    add,
+    mul,
+    columnSum: (x) => p.reduce("add", x, 0),
+
+    layerNorm(x, weight, bias, eps) {
+      const centred = sub(x, rowMean(x));
+      const rstd = p.unary("rsqrt", add(rowMean(mul(centred, centred)), eps));
+      const normed = mul(centred, rstd);
+      const scaled = mul(normed, weight);
+      return { y: bias ? add(scaled, bias) : scaled, saved: [normed, rstd] };
+    },
+
+    layerNormBackward(dy, saved, weight) {
+      const [normed, rstd] = saved as [Value, Value];
+      const dNormed = mul(dy, weight);
+      const along = mul(normed, rowMean(mul(dNormed, normed)));
+      const dx = mul(sub(sub(dNormed, rowMean(dNormed)), along), rstd);
+      return { dx, dWeight: p.reduce("add", mul(dy, normed), 0), dBias: p.reduce("add", dy, 0) };
+    },
+
+    gelu(x, activation) {
+      if (activation === "gelu") {
+        const phi = mul(add(p.erf(mul(x, Math.SQRT1_2)), 1), 0.5);
+        const density = mul(p.unary("exponential", mul(mul(x, x), -0.5)), 1 / Math.sqrt(2 * Math.PI));
+        return { y: mul(x, phi), slope: add(phi, mul(x, density)) };
+      }
+      // 0.5 x (1 + tanh(u)) = x sigmoid(2u), 2u = a x + b x^3.
+      const a = 2 * Math.sqrt(2 / Math.PI);
+      const b = 0.044715 * a;
+      const square = mul(x, x);
+      const gate = p.unary("logistic", mul(x, add(mul(square, b), a)));
+      const steepness = mul(mul(x, sub(1, gate)), add(mul(square, 3 * b), a));
+      return { y: mul(x, gate), slope: mul(gate, add(steepness, 1)) };
+    },
+
+    attention(qkv, shape, mask) {
+      const { B, T, H, D } = shape;
+      const [q, k, v] = split(qkv, shape);
+      const scores = mul(product(q, k, [3, 3], heads), 1 / Math.sqrt(D)); // (B, H, T, T)
+      const seen = p.compare("GE", p.iota([T, T], 0, "i32"), p.iota([T, T], 1, "i32"));
+      const visible = p.select(p.broadcast(seen, [B, H, T, T]), scores, -1e30);
+      const exps = p.unary("exponential", sub(visible, column(p.reduce("maximum", visible, 3))));
+      const probabilities = div(exps, rowSum(exps));
+      const dropped = mask ? mul(probabilities, p.reshape(mask, [B, H, T, T])) : probabilities;
+      const y = product(dropped, v, [3, 1], squares); // (B, H, T, D)
+      return {
+        y: p.reshape(p.transpose(y, [0, 2, 1, 3]), [B * T, H * D]),
+        saved: { q, k, v, probabilities, dropped },
+      };
+    },
+
+    attentionBackward(dy, saved, { B, T, H, D }) {
+      const { q, k, v, probabilities, dropped } = saved as Record<"q" | "k" | "v" | "probabilities" | "dropped", Value>;
+      const dOut = p.reshape(dy, [B, T, H, D]);
+      const dV = product(dropped, dOut, [2, 1], squares); // (B, H, S, D)
+      // With p the probabilities, m the mask and g the gradient of p m: dp = g m, so p dp = (p m) g needs no mask.
+      const flow = mul(dropped, product(dOut, v, [3, 3], heads));
+      const dScores = mul(sub(flow, mul(probabilities, rowSum(flow))), 1 / Math.sqrt(D));
+      const dQ = product(dScores, k, [3, 1], squares);
+      const dK = product(dScores, q, [2, 1], squares);
+      const parts = [dQ, dK, dV].map((x) => p.reshape(p.transpose(x, [0, 2, 1, 3]), [B, T, 1, H, D]));
+      return p.reshape(p.concatenate(parts, 2), [B * T, 3 * H * D]);
+    },
+
+    crossEntropy(logits, targets, scale) {
+      const shifted = sub(logits, column(p.reduce("maximum", logits, 1)));
+      const exps = p.unary("exponential", shifted);
+      const sums = p.reduce("add", exps, 1);
+      const isTarget = p.compare("EQ", p.iota(logits.shape, 1, "i32"), column(targets));
+      const wanted = p.reduce("add", p.select(isTarget, shifted, 0), 1);
+      const probabilities = div(exps, column(sums));
+      const dLogits = mul(sub(probabilities, p.select(isTarget, 1, 0)), scale);
+      return { losses: sub(p.unary("log", sums), wanted), dLogits };
+    },
+
+    gather: (table, ids) => p.gather(table, ids),
+    scatterAdd: (x, ids, V) => p.scatterAdd(x, ids, V),
+  };
+}
