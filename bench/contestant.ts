@@ -23,7 +23,7 @@ const setting = settings.find(({ name }) => name === contest.setting)!;
 const { model, rows } = setting;
 const layout = layoutOf(model);
 const addon = nativeAddon();
-const ops = addon ? nativeOps(addon, contest.threads) : scalarOps;
+const ops = addon ? nativeOps(new addon.Vectors(contest.threads, "auto")) : scalarOps;
 const { engine } = await openEngine(contest.engine, {
   model,
   maxRows: rows,

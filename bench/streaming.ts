@@ -1,5 +1,7 @@
 // How fast the vector arithmetic of shared/arithmetic/vector.ts streams over the 124 million parameters of setting c, native and in
-// JavaScript, in bytes that must move: 12 a float for the sum, 28 for AdamW, 4 for norm and digest, 6 for bf16.
+// JavaScript, in bytes that must move: 12 a float for the sum, 28 for AdamW, 4 for norm and digest, 6 for bf16; for the small wires 8 to
+// round in place, 4 and what is encoded to encode and decode.
+import { codecOver } from "../shared/arithmetic/codec.ts";
 import { type Addon, nativeOps } from "../shared/arithmetic/native.ts";
 import { scalarOps, type VectorOps } from "../shared/arithmetic/vector.ts";
 import { parametersOf, settings } from "./settings.ts";
@@ -12,6 +14,8 @@ export interface StreamingRow {
   readonly ms: number;
   readonly gbPerSec: number;
 }
+
+const at = { seed: 1337, step: 1, node: 1 };
 
 function time(operation: () => void, rounds: number): number {
   operation();
@@ -50,11 +54,19 @@ export function measureStreaming(addon: Addon, threadCounts: readonly number[], 
     row("digest", ops.name, threads, 4, () => ops.digest(w), times);
   };
   for (const threads of threadCounts) {
-    all(nativeOps(addon, threads), threads, rounds);
+    all(nativeOps(new addon.Vectors(threads, "auto")), threads, rounds);
     const vectors = new addon.Vectors(threads, "auto");
     const name = `native ${vectors.isa()}`;
     row("float32 to bf16", name, threads, 6, () => vectors.toBf16(half, g));
     row("bf16 to float32", name, threads, 6, () => vectors.fromBf16(g, half));
+    for (const format of ["bf16", "int8", "int4"] as const) {
+      const codec = codecOver(format, vectors, nativeOps(vectors));
+      const bytes = new Uint8Array(codec.bytes(n));
+      const perFloat = bytes.length / n;
+      row(`wire ${format}: round`, name, threads, 8, () => codec.round(m, at));
+      row(`wire ${format}: encode`, name, threads, 4 + perFloat, () => codec.encode(bytes, v, at));
+      row(`wire ${format}: decode`, name, threads, 4 + perFloat, () => codec.decode(m, bytes));
+    }
   }
   all(scalarOps, 1, 1);
   return rows;

@@ -2,10 +2,12 @@
 
 import { hostname } from "node:os";
 import { Command } from "commander";
-import { TrainingRun } from "../coordinator/loop.ts";
+import type { Logger } from "pino";
+import { type RunSetup, TrainingRun } from "../coordinator/loop.ts";
 import { accessWith, resolveToken, type Token } from "../coordinator/serve/access.ts";
-import { serve } from "../coordinator/serve/server.ts";
+import { type RunServer, serve } from "../coordinator/serve/server.ts";
 import { setUpRun } from "../coordinator/setup.ts";
+import { summaryOf } from "../shared/model.ts";
 import { createLog } from "./log.ts";
 import { addOptions, optionsOf } from "./options.ts";
 import { onStopSignal } from "./signals.ts";
@@ -15,14 +17,16 @@ export function coordinatorCommand(): Command {
   addOptions(command, ["model", "data", "training", "run", "network", "serving"]);
   return command.action(async () => {
     const options = await optionsOf(command);
-    const { log, close } = createLog("coordinator", options.steps);
+    const { log, say, close } = createLog("coordinator", options.steps);
     const token = await resolveToken(options.host, options.tokenFile, process.env);
     const setup = await setUpRun(options, log, false);
+    introduce(setup, log);
     const run = new TrainingRun(setup);
     const server = await serve(run, { ...options, access: accessWith(token?.text), log });
-    log.info(`listening on ${server.address}: dashboard http://${server.address}/`);
+    const listening = isEverywhere(options.host) ? `${options.host}:${server.port}` : server.address;
+    log.info(`listening on ${listening}: dashboard ${pageAddresses(options.host, server, token)}`);
     // Not through the log: the line may hold a token, which is shown this once.
-    process.stderr.write(`to compute: ${workerLine(options.host, server.port, token)}\n`);
+    say(`to compute: ${workerLine(options.host, server.port, token)}`);
     const stopped = new Promise<void>((resolve) => {
       onStopSignal((signal) => {
         run.stop(signal);
@@ -37,7 +41,7 @@ export function coordinatorCommand(): Command {
         `${result.finished ? "finished" : "stopped"} after step ${result.step}: weights ${result.weightsDigest}`,
       );
       if (result.finished && options.stay) {
-        log.info(`still serving status and checkpoints on http://${server.address}; interrupt to end`);
+        log.info(`still serving the page and checkpoints on http://${server.address}/; Ctrl-C ends it`);
         await stopped;
       }
     } finally {
@@ -48,10 +52,26 @@ export function coordinatorCommand(): Command {
   });
 }
 
+/** What is trained, on what. */
+export function introduce({ dataset, model, layout }: RunSetup, log: Logger): void {
+  const tokens = dataset.train.length + dataset.val.length;
+  log.info(`data: ${dataset.name}, ${tokens.toLocaleString("en")} tokens`);
+  log.info(`model: ${summaryOf(model)}; ${layout.size.toLocaleString("en")} parameters`);
+}
+
+const isEverywhere = (host: string): boolean => host === "0.0.0.0" || host === "::";
+
+/** Where the page is: on this machine, and from elsewhere if it can be seen from there. */
+export function pageAddresses(host: string, server: RunServer, token: Token | undefined): string {
+  const asks = token ? "; it asks for the token" : "";
+  const here = `http://${server.address}/`;
+  if (isEverywhere(host)) return `${here} on this machine, http://${hostname()}:${server.port}/ from others${asks}`;
+  return `${here}${asks}`;
+}
+
 /** A ready line for a worker. A token that we made is shown here once; one that the user gave is never shown. */
 export function workerLine(host: string, port: number, token: Token | undefined): string {
-  const everywhere = host === "0.0.0.0" || host === "::";
-  const name = everywhere ? hostname() : host.includes(":") ? `[${host}]` : host;
+  const name = isEverywhere(host) ? hostname() : host.includes(":") ? `[${host}]` : host;
   const made = token?.source === "generated" ? `WEFT_TOKEN=${token.text} ` : token ? "WEFT_TOKEN=... " : "";
   return `${made}weft worker --coordinator ws://${name}:${port}`;
 }

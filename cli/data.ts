@@ -1,17 +1,20 @@
 // `weft data`: look at a text or at token files, make token files of a text of any size, train a tokenizer.
-import { mkdir, writeFile } from "node:fs/promises";
-import { join } from "node:path";
+import { existsSync } from "node:fs";
+import { writeFile } from "node:fs/promises";
+import { basename, dirname, join } from "node:path";
 import { Command, InvalidArgumentError } from "commander";
-import { openDataset, openDocuments } from "../coordinator/data/dataset.ts";
+import { openDataset, openDocuments, type Split } from "../coordinator/data/dataset.ts";
 import { prepareData } from "../coordinator/data/prepare.ts";
 import { defaultValFraction } from "../coordinator/data/prepared.ts";
 import { withProgress } from "../coordinator/data/text-source.ts";
+import { makeFolder, onDisk } from "../shared/disk.ts";
 import { tokenizerNamed } from "../shared/tokenizers/open.ts";
 import { BpeTrainer } from "../shared/tokenizers/train-bpe.ts";
 import { progressOf } from "./progress.ts";
 import { say, tell } from "./terminal.ts";
 
-const sourceHelp = "`shakespeare`, a UTF-8 text file, a folder of .txt files, or a glob in quotes";
+const sourceHelp =
+  "`shakespeare`, a UTF-8 text file, a folder of .txt files, a glob in quotes, or - for standard input";
 const tokenizerHelp = "char, gpt2, word:FILE (a word a line), or a folder that holds a tokenizer";
 
 const count = (n: number): string => n.toLocaleString("en");
@@ -22,6 +25,13 @@ function numberIn(check: (n: number) => boolean, expected: string): (text: strin
     if (text.trim() === "" || !check(n)) throw new InvalidArgumentError(`expected ${expected}`);
     return n;
   };
+}
+
+/** Which split a file is, where it is one of a folder's two. */
+function partOf(source: string): Split | undefined {
+  const split = ({ "train.bin": "train", "val.bin": "val" } as const)[basename(source)];
+  const both = ["train.bin", "val.bin"].every((name) => existsSync(join(dirname(source), name)));
+  return both ? split : undefined;
 }
 
 export function dataCommand(): Command {
@@ -71,23 +81,26 @@ export function dataCommand(): Command {
   command
     .command("info")
     .description("what a data source holds; token files are read whole and checked")
-    .argument("<SOURCE>", `${sourceHelp}, a .bin file, or a prepared folder`)
+    .argument("<SOURCE>", `${sourceHelp}, a .bin or .npy file, or a prepared folder`)
     .option("--tokenizer <NAME>", `${tokenizerHelp}; needed for token files without one beside them`)
     .option("--json", "one JSON object for programs", false)
     .action(async (source: string, options: { tokenizer?: string; json: boolean }) => {
       const tokenizer = options.tokenizer === undefined ? undefined : await tokenizerNamed(options.tokenizer);
       const data = await openDataset({
         source,
-        blockSize: 1,
+        blockSize: 0,
         verify: true,
         notify: say,
         ...(tokenizer && { tokenizer }),
       });
       try {
-        const first = new Int32Array(Math.min(60, data.train.length));
-        await data.read("train", 0, first.length, first);
+        const part = partOf(source);
+        const split = part ?? "train";
+        const first = new Int32Array(Math.min(60, data[split].length));
+        await data.read(split, 0, first.length, first);
         const facts = {
-          source: data.name,
+          source: part === undefined ? data.name : dirname(source),
+          ...(part && { file: `${basename(source)}, the ${part} split: ${count(data[part].length)} tokens` }),
           tokenizer: data.tokenizer.name,
           vocabSize: data.tokenizer.vocabSize,
           trainTokens: data.train.length,
@@ -127,8 +140,11 @@ export function dataCommand(): Command {
         bar.stop();
       }
       const tokenizer = trainer.train(vocabSize);
-      await mkdir(out, { recursive: true });
-      for (const [name, content] of tokenizer.toFiles()) await writeFile(join(out, name), content);
+      await makeFolder(out);
+      for (const [name, content] of tokenizer.toFiles()) {
+        const path = join(out, name);
+        await onDisk(path, "written", () => writeFile(path, content, { flush: true }));
+      }
       tell(
         `${out}: ${count(vocabSize)} tokens, ${count(tokenizer.vocabulary.merges.length)} merges; ` +
           `use it with: weft data prepare ... --tokenizer ${out}`,

@@ -2,8 +2,8 @@
 import { z } from "zod";
 import { linkLimit } from "../coordinator/serve/link.ts";
 import { statusSchema } from "../coordinator/status.ts";
-import { ConfigError } from "../shared/errors.ts";
-import { Interrupted, type Remote } from "./remote.ts";
+import { ConfigError, Interrupted } from "../shared/errors.ts";
+import type { Remote } from "./remote.ts";
 
 export interface LinkReport {
   readonly run: string;

@@ -1,10 +1,11 @@
 // `weft eval`: how well a model predicts a text, over all consecutive windows, on this machine.
 import { Command } from "commander";
-import { openDataset } from "../coordinator/data/dataset.ts";
+import { openDataset, type Split } from "../coordinator/data/dataset.ts";
+import { trainLength } from "../coordinator/data/prepared.ts";
 import { firstNonFinite } from "../shared/arithmetic/finite.ts";
-import { loadModel } from "../shared/checkpoint/rundir.ts";
-import { optionTable, threadsEach } from "../shared/config.ts";
+import { optionTable, parseFlag, threadsEach } from "../shared/config.ts";
 import { ConfigError } from "../shared/errors.ts";
+import { openModel } from "../shared/store/model.ts";
 import { openTokenizerOf } from "../shared/tokenizers/open.ts";
 import { openEngine } from "../worker/engine/choose.ts";
 import { engineOptionsOf } from "../worker/engine/options.ts";
@@ -14,21 +15,44 @@ import { say, tell } from "./terminal.ts";
 /** Windows of one call of the engine. */
 const rows = 8;
 
+/**
+ * Starts of all windows of a text: those of both its splits, so that the figure is their mean; of a text that is too
+ * short to be split, those of the whole.
+ */
+function uncut(length: number, T: number): Int32Array {
+  const cut = trainLength(length);
+  const parts = Math.min(cut, length - cut) > T ? [0, cut, length] : [0, length];
+  const starts = parts.slice(1).flatMap((end, i) => {
+    const count = Math.floor((end - parts[i]! - 1) / T);
+    return Array.from({ length: count }, (_, window) => parts[i]! + window * T);
+  });
+  return Int32Array.from(starts);
+}
+
 export function evalCommand(): Command {
   const command = new Command("eval").description("loss of a model over all consecutive windows of a text");
-  command.requiredOption("--checkpoint <PATH>", "checkpoint, run, or Hugging Face folder");
+  command.requiredOption("--checkpoint <PATH>", "checkpoint or run, s3:// too, or Hugging Face folder");
   command.option("--data <SOURCE>", optionTable.data.help, optionTable.data.default);
   command.option("--split <SPLIT>", "val (the last tenth), train, or all", "val");
+  const { valFraction: fraction } = optionTable;
+  command.option("--val-fraction <N>", fraction.help, (raw) => Number(parseFlag("valFraction", raw)));
   addOptions(command, ["engine"]);
   return command.action(async () => {
-    const { checkpoint, data, split } = command.opts<{ checkpoint: string; data: string; split: string }>();
+    const flags = command.opts<{ checkpoint: string; data: string; split: string; valFraction?: number }>();
+    const { checkpoint, data, split } = flags;
     if (!["val", "train", "all"].includes(split))
       throw new ConfigError(`eval: --split must be val, train or all, got "${split}"`);
-    const options = await optionsOf(command);
-    const loaded = await loadModel(checkpoint, say);
+    const { valFraction, ...options } = await optionsOf(command);
+    const loaded = await openModel(checkpoint, say);
     const { model, weights, what } = loaded;
     const tokenizer = await openTokenizerOf(loaded);
-    const dataset = await openDataset({ source: data, blockSize: model.blockSize, tokenizer, notify: say });
+    const all = split === "all";
+    const wanted: readonly Split[] = all ? ["train", "val"] : [split as Split];
+    const dataset = await openDataset({
+      ...{ source: data, blockSize: 1, tokenizer, notify: say, whole: all },
+      ...(all ? {} : { splits: wanted }),
+      ...(flags.valFraction !== undefined && { valFraction }),
+    });
     const { engine, why } = await openEngine(
       options.engine,
       engineOptionsOf({ ...options, threads: options.threads || threadsEach(1) }, model, rows),
@@ -36,29 +60,33 @@ export function evalCommand(): Command {
     say(`${what}; ${why}`);
     try {
       await engine.setWeights(weights);
-      const splits = split === "all" ? (["train", "val"] as const) : ([split] as ("train" | "val")[]);
-      let [sum, count, characters] = [0, 0, 0];
-      for (const part of splits) {
-        const starts = dataset.consecutive(part);
+      let [sum, count, tokensSeen, characters] = [0, 0, 0, 0];
+      for (const part of wanted) {
+        // A text shorter than a window is a window of its own.
+        const T = Math.min(model.blockSize, dataset[part].length - 1);
+        if (T < 1) continue;
+        const starts = all && part === "train" ? uncut(dataset.train.length, T) : dataset.consecutive(part, T);
         for (let first = 0; first < starts.length; first += rows) {
           const chosen = starts.subarray(first, first + rows);
-          const { tokens, targets } = await dataset.windows(part, chosen);
+          const { tokens, targets } = await dataset.windows(part, chosen, T);
           const losses = await engine.losses(tokens, targets, chosen.length);
           const bad = firstNonFinite(losses);
           if (bad >= 0)
             throw new ConfigError(
               `eval: ${checkpoint}: the loss of window ${count + bad} is ${losses[bad]}: its weights are too large for float32`,
             );
-          for (const loss of losses) sum += loss;
+          for (const loss of losses) sum += T * loss;
           count += chosen.length;
+          tokensSeen += targets.length;
           characters += [...tokenizer.decode(targets)].length;
         }
       }
-      const nats = sum / count;
-      const bitsPerCharacter = (nats / Math.LN2) * ((count * model.blockSize) / characters);
+      const nats = sum / tokensSeen;
+      const bitsPerCharacter = (nats / Math.LN2) * (tokensSeen / characters);
+      const length = Math.min(model.blockSize, tokensSeen);
       tell(
         `${split}: ${nats.toFixed(4)} nats a token, ${bitsPerCharacter.toFixed(4)} bits a character, ` +
-          `perplexity ${Math.exp(nats).toFixed(2)}, over ${count.toLocaleString("en")} windows of ${model.blockSize} tokens`,
+          `perplexity ${Math.exp(nats).toFixed(2)}, over ${count.toLocaleString("en")} window${count === 1 ? "" : "s"} of ${length} tokens`,
       );
     } finally {
       await engine.dispose();

@@ -31,6 +31,7 @@ export function createLog(name: string, steps = 0): Log {
   if (!process.stderr.isTTY) {
     const say = (text: string): void => void process.stderr.write(`${text}\n`);
     const output = pino.destination(2);
+    output.on("error", () => {}); // a full disk under the log must not end a run
     // JSON has escaped what ASCII calls controls, but not the others.
     const log = pino({ name }, { write: (line) => void output.write(printable(line)) });
     return { log, say, close: () => {} };
@@ -99,6 +100,7 @@ export function progressLine(progress: Progress, columns: number): string {
     parts(12, loss + validation, crew),
     parts(12, loss + validation, ""),
     parts(6, loss + validation.replace("validation", "val"), ""),
+    parts(6, loss, ""),
     parts(0, loss, ""),
     parts(0, "", ""),
   ];

@@ -27,23 +27,26 @@ export function addOptions(command: Command, groups: readonly OptionGroup[]): Co
   command.option("--config <FILE>", "JSON or YAML file of options, keys as in camelCase");
   for (const [name, spec] of entries) {
     if (!groups.includes(spec.group)) continue;
-    const shown = spec.defaultText ?? JSON.stringify(spec.default);
-    const help = `${spec.help}${spec.unit ? ` (${spec.unit})` : ""} [default: ${shown}]`;
     const heading = `${spec.group[0]!.toUpperCase()}${spec.group.slice(1)}:`;
     if (spec.value === undefined) {
       // A switch is shown in the direction in which it changes something.
       const [on, off] = [flagOf(name), flagOf(name).replace("--", "--no-")];
       const shownAs = spec.default ? off : on;
       for (const flag of [on, off])
-        command.addOption(
-          new Option(flag, flag === on ? help : `not: ${help}`).hideHelp(flag !== shownAs).helpGroup(heading),
-        );
-    } else
+        command.addOption(new Option(flag, helpOf(spec)).hideHelp(flag !== shownAs).helpGroup(heading));
+    } else {
+      const help = `${helpOf(spec)} [default: ${spec.defaultText ?? JSON.stringify(spec.default)}]`;
       command.addOption(
         new Option(`${flagOf(name)} <${spec.value}>`, help).argParser((raw) => parseFlag(name, raw)).helpGroup(heading),
       );
+    }
   }
   return command;
+}
+
+/** What a flag does, in the direction in which it is shown. */
+export function helpOf({ help, helpWhenOff, unit }: OptionSpec): string {
+  return `${helpWhenOff ?? help}${unit ? ` (${unit})` : ""}`;
 }
 
 /** The options that a parsed command line asks for. @throws ConfigError */
@@ -65,12 +68,15 @@ async function readConfig(path: string): Promise<Record<string, unknown>> {
   const text = await readFile(path, "utf8").catch((error: NodeJS.ErrnoException) => {
     throw new ConfigError(`config: --config ${path} cannot be read (${error.code})`, { cause: error });
   });
+  let values: unknown;
   try {
-    // JSON is YAML.
-    return z.record(z.string(), z.unknown()).parse(parseYaml(text) ?? {});
+    values = parseYaml(text) ?? {}; // JSON is YAML
   } catch (error) {
-    throw new ConfigError(`config: ${path} is not a JSON or YAML map of options: ${messageOf(error)}`, {
-      cause: error,
-    });
+    const [where] = messageOf(error).split("\n");
+    throw new ConfigError(`config: ${path} is neither JSON nor YAML: ${where}`, { cause: error });
   }
+  const map = z.record(z.string(), z.unknown()).safeParse(values);
+  if (map.success) return map.data;
+  const came = Array.isArray(values) ? "a list" : `a single ${typeof values}`;
+  throw new ConfigError(`config: ${path} must hold options by name, such as "steps: 1000"; it holds ${came}`);
 }

@@ -1,238 +1,41 @@
-// Fetching a checkpoint of a run from its coordinator: goes on where an earlier try stopped, trusts only what the
-// manifest proves, and puts the checkpoint in place whole or not at all.
-import { mkdir, open, rename, stat, statfs } from "node:fs/promises";
-import { dirname, join, resolve } from "node:path";
-import { setTimeout as sleep } from "node:timers/promises";
+// Pulling a checkpoint of a run: from its coordinator, or from the object store that its checkpoints go to.
 import { z } from "zod";
 import { type CheckpointStatus, checkpointSchema } from "../coordinator/status.ts";
-import {
-  type FileProof,
-  hashFile,
-  type Manifest,
-  manifestName,
-  manifestSchema,
-  proveFile,
-  readManifest,
-  syncDirectory,
-} from "../shared/checkpoint/manifest.ts";
-import { ConfigError, messageOf } from "../shared/errors.ts";
-import { megabytes } from "./progress.ts";
-import { Interrupted, Remote } from "./remote.ts";
+import { type CheckpointSource, type Fetched, type FetchOptions, fetchCheckpoint } from "../shared/checkpoint/fetch.ts";
+import { manifestName, manifestSchema } from "../shared/checkpoint/manifest.ts";
+import { ConfigError, Interrupted } from "../shared/errors.ts";
+import { isStoreAddress } from "../shared/store/address.ts";
+import { openStoredRun } from "../shared/store/run.ts";
+import { Remote } from "./remote.ts";
 
-export interface PullOptions {
-  /** Address of the coordinator: http://, https://, ws:// or wss://. */
+export interface PullOptions extends FetchOptions {
+  /** A coordinator: http://, https://, ws:// or wss://; or s3://bucket/prefix. */
   readonly from: string;
   readonly token?: string | undefined;
-  /** "latest", "best", "final" or the number of a step. */
-  readonly step: string;
-  /** The checkpoint becomes a folder in this one, named after its step. */
-  readonly out: string;
-  /**
-   * `model`: leave out what only training needs, and put the rest, a folder that Hugging Face opens, in `model-NNNNNN`.
-   * `all`: the whole checkpoint, in `step-NNNNNN`, so that `out` is the folder of a run.
-   */
-  readonly parts: "all" | "model";
-  /** Hears after every piece how far the whole pull is. */
-  readonly onProgress?: (bytesDone: number, bytesTotal: number) => void;
-  /** Hears of broken connections that are tried again. */
-  readonly onRetry?: (why: string) => void;
-  readonly wait?: (ms: number) => Promise<unknown>;
 }
 
-export interface Pulled {
-  readonly directory: string;
-  readonly checkpoint: CheckpointStatus;
-  /** Bytes that came over the wire now; the rest was there already. */
-  readonly bytesReceived: number;
+/** @throws ConfigError that says what to do: no such coordinator, store, token or checkpoint, a file unlike its proof */
+export async function pullCheckpoint(options: PullOptions): Promise<Fetched> {
+  const source = isStoreAddress(options.from)
+    ? await openStoredRun(options.from)
+    : await coordinatorAt(options.from, options.token);
+  return await fetchCheckpoint(source, options);
 }
 
-const forTrainingOnly = ["optimizer.safetensors", "state.json"];
-/** Tries in a row that bring nothing before the pull gives up. */
-const mostTries = 5;
-
-/**
- * @throws ConfigError that says what to do: no such coordinator, token or checkpoint, a target that is in the way, a
- *         file that does not fit its proof; what has come so far stays for the next try
- */
-export async function pullCheckpoint(options: PullOptions): Promise<Pulled> {
-  const remote = new Remote(options.from, options.token);
-  const list = await remote.json("/checkpoints", z.array(checkpointSchema)).catch((error) => {
+async function coordinatorAt(address: string, token: string | undefined): Promise<CheckpointSource> {
+  const remote = new Remote(address, token);
+  const list: CheckpointStatus[] = await remote.json("/checkpoints", z.array(checkpointSchema)).catch((error) => {
     if (!(error instanceof Interrupted)) throw error;
     throw new ConfigError(`${error.message}; is the coordinator running, and is this its address?`, { cause: error });
   });
-  const checkpoint = choose(list, options.step, remote.url);
-  const manifest = await persist(options, () =>
-    remote.json(`/checkpoints/${checkpoint.name}/${manifestName}`, manifestSchema),
-  );
-  if (manifest.step !== checkpoint.step)
-    throw new ConfigError(`${remote.url}: the manifest of ${checkpoint.name} is of step ${manifest.step}`);
-  const model = options.parts === "model";
-  const wanted = Object.entries(manifest.files).filter(([name]) => !model || !forTrainingOnly.includes(name));
-  const name = model ? checkpoint.name.replace("step-", "model-") : checkpoint.name;
-  const directory = join(options.out, name);
-  if (await isThere(directory, manifest, model)) return { directory, checkpoint, bytesReceived: 0 };
-
-  const temporary = join(options.out, `.pulling-${name}`);
-  const total = wanted.reduce((sum, [, proof]) => sum + proof.bytes, 0);
-  await checkRoom(options.out, temporary, wanted, `${remote.url}: ${checkpoint.name}`);
-  await mkdir(temporary, { recursive: true });
-  let bytesReceived = 0;
-  let before = 0;
-  for (const [file, proof] of wanted) {
-    bytesReceived += await pullFile(remote, checkpoint.name, temporary, file, proof, options, (done) =>
-      options.onProgress?.(before + done, total),
-    );
-    before += proof.bytes;
-  }
-  if (!model) await writeManifest(temporary, manifest);
-  await syncDirectory(temporary);
-  await rename(temporary, directory);
-  await syncDirectory(options.out);
-  return { directory, checkpoint, bytesReceived };
-}
-
-function choose(list: readonly CheckpointStatus[], step: string, url: string): CheckpointStatus {
-  if (list.length === 0) throw new ConfigError(`${url} has no checkpoint yet; try again when the run has written one`);
-  const found =
-    step === "latest"
-      ? list[0]
-      : list.find((c) => (step === "best" ? c.best : step === "final" ? c.final : String(c.step) === step));
-  if (found) return found;
-  const there = list.map((c) => `${c.step}${c.best ? " (best)" : ""}${c.final ? " (final)" : ""}`).join(", ");
-  throw new ConfigError(`${url} has no checkpoint "${step}"; there are: ${there}`);
-}
-
-/** Is the checkpoint in place already? @throws ConfigError where something else stands there */
-async function isThere(directory: string, manifest: Manifest, model: boolean): Promise<boolean> {
-  const stands = await stat(directory).then(
-    () => true,
-    () => false,
-  );
-  if (!stands) return false;
-  const other = `${directory} exists and is not this checkpoint; move it away or choose another --out`;
-  if (!model && JSON.stringify(await readManifest(directory)) !== JSON.stringify(manifest))
-    throw new ConfigError(other);
-  for (const [name, proof] of Object.entries(manifest.files))
-    if (!model || !forTrainingOnly.includes(name))
-      await proveFile(directory, name, proof).catch((error) => {
-        throw new ConfigError(`${other} (${messageOf(error)})`, { cause: error });
-      });
-  return true;
-}
-
-/**
- * A manifest may speak of any size: what is still to come must fit the disk before a byte of it is written.
- * @throws ConfigError with both sizes
- */
-async function checkRoom(out: string, temporary: string, files: [string, FileProof][], what: string): Promise<void> {
-  let missing = 0;
-  for (const [name, { bytes }] of files) {
-    const here = await stat(join(temporary, name)).catch(() => undefined);
-    missing += Math.max(0, bytes - (here?.size ?? 0));
-  }
-  const { bavail, bsize } = await statfs(await firstExisting(resolve(out)));
-  const free = bavail * bsize;
-  if (missing > free)
-    throw new ConfigError(
-      `${what} needs ${megabytes(missing)} MB more, ${out} has ${megabytes(free)} MB free; make room or choose another --out`,
-    );
-}
-
-/** The folder itself, or the nearest one above it that exists. */
-async function firstExisting(path: string): Promise<string> {
-  const exists = await stat(path).then(
-    () => true,
-    () => false,
-  );
-  return exists || dirname(path) === path ? path : firstExisting(dirname(path));
-}
-
-/** @returns bytes received; those of an earlier try that were kept do not count */
-async function pullFile(
-  remote: Remote,
-  checkpoint: string,
-  directory: string,
-  name: string,
-  proof: FileProof,
-  options: PullOptions,
-  onDone: (bytes: number) => void,
-): Promise<number> {
-  const path = join(directory, name);
-  const address = `/checkpoints/${checkpoint}/${name}`;
-  const file = await open(path, "a+");
-  try {
-    let size = (await file.stat()).size;
-    let received = 0;
-    const restart = async (): Promise<void> => {
-      await file.truncate(0);
-      size = 0;
-    };
-    const fetchRest = async (): Promise<void> => {
-      if (size === proof.bytes) return;
-      const headers = size === 0 ? {} : { range: `bytes=${size}-`, "if-range": `"${proof.sha256}"` };
-      const { status, pieces } = await remote.ask(address, { headers });
-      if (status !== 206) await restart();
-      for await (const piece of pieces()) {
-        if (size + piece.length > proof.bytes)
-          throw new ConfigError(`${remote.url}${address} is longer than the ${proof.bytes} bytes of its manifest`);
-        await file.appendFile(piece);
-        size += piece.length;
-        received += piece.length;
-        onDone(size);
-      }
-      if (size < proof.bytes) throw new Interrupted(`${address} ended after ${size} of ${proof.bytes} bytes`);
-    };
-
-    if (size > proof.bytes) await restart();
-    // What an earlier try left may be of another checkpoint: if it does not fit, once more from the first byte.
-    for (let kept = size > 0; ; kept = false) {
-      await persist(options, fetchRest, () => size);
-      await file.sync();
-      const sha256 = await hashFile(path);
-      if (sha256 === proof.sha256) break;
-      await restart();
-      if (!kept)
-        throw new ConfigError(
-          `${remote.url}${address}: its SHA-256 is ${sha256}, the manifest says ${proof.sha256}; it was damaged at the coordinator or on the way`,
-        );
-    }
-    onDone(size);
-    return received;
-  } finally {
-    await file.close();
-  }
-}
-
-/**
- * Try again while the connection breaks, as long as there is progress.
- * @throws ConfigError after several tries in a row without any
- */
-async function persist<T>(options: PullOptions, action: () => Promise<T>, progress = () => 0): Promise<T> {
-  let tries = 0;
-  for (let reached = progress(); ; ) {
-    try {
-      return await action();
-    } catch (error) {
-      if (!(error instanceof Interrupted)) throw error;
-      tries = progress() > reached ? 1 : tries + 1;
-      reached = progress();
-      if (tries >= mostTries)
-        throw new ConfigError(`${error.message}; what has come is kept: the same command goes on from there`, {
-          cause: error,
-        });
-      options.onRetry?.(error.message);
-      await (options.wait ?? sleep)(250 * 2 ** tries);
-    }
-  }
-}
-
-/** Last, and in the bytes that the coordinator has on its disk. */
-async function writeManifest(directory: string, manifest: Manifest): Promise<void> {
-  const file = await open(join(directory, manifestName), "w");
-  try {
-    await file.writeFile(`${JSON.stringify(manifest, null, 2)}\n`);
-    await file.sync();
-  } finally {
-    await file.close();
-  }
+  return {
+    url: remote.url,
+    list: async () => list,
+    manifest: (checkpoint) => remote.json(`/checkpoints/${checkpoint}/${manifestName}`, manifestSchema),
+    read: async (checkpoint, file, offset, { sha256 }) => {
+      const headers = offset === 0 ? {} : { range: `bytes=${offset}-`, "if-range": `"${sha256}"` };
+      const { status, pieces } = await remote.ask(`/checkpoints/${checkpoint}/${file}`, { headers });
+      return { from: status === 206 ? offset : 0, pieces: pieces() };
+    },
+  };
 }

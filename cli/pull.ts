@@ -1,4 +1,4 @@
-// `weft pull`: fetch a checkpoint of a run from its coordinator.
+// `weft pull`: fetch a checkpoint of a run, from its coordinator or an object store.
 import { Command } from "commander";
 import { resolveToken } from "../coordinator/serve/access.ts";
 import { megabytes, progressOf } from "./progress.ts";
@@ -15,8 +15,8 @@ interface PullFlags {
 
 export function pullCommand(): Command {
   return new Command("pull")
-    .description("fetch a checkpoint of a run from its coordinator; the same command goes on after an interruption")
-    .requiredOption("--from <URL>", "address of the coordinator, such as http://127.0.0.1:7070")
+    .description("fetch a checkpoint of a run; the same command goes on after an interruption")
+    .requiredOption("--from <URL>", "address of the coordinator, such as http://127.0.0.1:7070, or s3://bucket/prefix")
     .option("--step <WHICH>", "latest, best, final or the number of a step", "latest")
     .option("--out <DIR>", "folder to put it in, as step-NNNNNN", "checkpoints")
     .option("--model-only", "leave out the optimizer's state, which only training needs", false)

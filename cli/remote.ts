@@ -2,17 +2,15 @@
 // Node's own client rather than fetch: twice as fast with large bodies, and silence is noticed by the socket.
 import * as http from "node:http";
 import * as https from "node:https";
-import { z } from "zod";
-import { ConfigError, messageOf } from "../shared/errors.ts";
+import type { z } from "zod";
+import { explain } from "../shared/check.ts";
+import { ConfigError, Interrupted, messageOf } from "../shared/errors.ts";
 import { onOneLine } from "./terminal.ts";
 
 /** Longest wait for an answer, and between two pieces of one. */
 const silenceMs = 30_000;
 /** Longest answer that is read as JSON: a manifest, or the status of thousands of workers. */
 const jsonLimit = 16 * 2 ** 20;
-
-/** The connection broke, or the coordinator has no time: asking again may help. */
-export class Interrupted extends Error {}
 
 export interface Answer {
   readonly status: number;
@@ -100,7 +98,7 @@ export class Remote {
     }
     const parsed = schema.safeParse(value);
     if (parsed.success) return parsed.data;
-    const details = onOneLine(z.prettifyError(parsed.error).slice(0, 500));
+    const details = onOneLine(explain(parsed.error, value));
     throw new ConfigError(`${this.url}${path} is not the answer of a coordinator of this version: ${details}`);
   }
 }

@@ -1,16 +1,16 @@
 // `weft sample`: text from a checkpoint, an imported model or a running coordinator, streamed to the terminal as it
 // comes. The text alone goes to standard output; what was loaded and who computes, to standard error.
-import { mkdtemp, readFile, rm } from "node:fs/promises";
-import { tmpdir } from "node:os";
-import { join } from "node:path";
+import { readFile, rm } from "node:fs/promises";
 import { text as readAll } from "node:stream/consumers";
 import { Command } from "commander";
 import { resolveToken } from "../coordinator/serve/access.ts";
-import { type LoadedModel, loadModel } from "../shared/checkpoint/rundir.ts";
+import type { LoadedModel } from "../shared/checkpoint/rundir.ts";
 import { flagOf, type Options, optionTable } from "../shared/config.ts";
 import { beamSearch } from "../shared/decoding/beam.ts";
 import { continueText, stopsAt, textBefore } from "../shared/decoding/text.ts";
+import { temporaryFolder } from "../shared/disk.ts";
 import { ConfigError } from "../shared/errors.ts";
+import { openModel } from "../shared/store/model.ts";
 import { openTokenizerOf } from "../shared/tokenizers/open.ts";
 import type { Tokenizer } from "../shared/tokenizers/tokenizer.ts";
 import { openEngine } from "../worker/engine/choose.ts";
@@ -59,7 +59,10 @@ const drawing = ["temperature", "topK", "topP", "seed"] as const;
 export function sampleCommand(): Command {
   const command = new Command("sample")
     .description("write text with a model: from a checkpoint, a Hugging Face or GPT-2 release folder, or a running run")
-    .option("--checkpoint <PATH>", "a checkpoint, or a run's folder: its best checkpoint, else the final or newest")
+    .option(
+      "--checkpoint <PATH>",
+      "a checkpoint, or a run's folder: its best checkpoint, else the final or newest; s3:// too",
+    )
     .option("--model <DIR>", "a Hugging Face GPT-2 or OpenAI-GPT folder, or OpenAI's GPT-2 release")
     .option("--from <URL>", "fetch the checkpoint from this coordinator, such as http://127.0.0.1:7070")
     .option("--step <WHICH>", "with --from: latest, best, final or the number of a step", "latest")
@@ -156,7 +159,7 @@ async function load(flags: SampleFlags): Promise<{ model: LoadedModel; tokenizer
   if (sources.length !== 1)
     throw new ConfigError(`sample: name one of --checkpoint, --model and --from; got ${sources.length || "none"}`);
   if (from === undefined) return await open(sources[0]!);
-  const directory = await mkdtemp(join(tmpdir(), "weft-sample-"));
+  const directory = await temporaryFolder("weft-sample-");
   try {
     const token = (await resolveToken("localhost", flags.tokenFile ?? "", process.env))?.text;
     const pulled = await pullCheckpoint({
@@ -170,12 +173,12 @@ async function load(flags: SampleFlags): Promise<{ model: LoadedModel; tokenizer
     const opened = await open(pulled.directory);
     return { ...opened, model: { ...opened.model, what: `step ${pulled.checkpoint.step} of ${from}` } };
   } finally {
-    await rm(directory, { recursive: true });
+    await rm(directory, { recursive: true, force: true });
   }
 }
 
 async function open(path: string): Promise<{ model: LoadedModel; tokenizer: Tokenizer }> {
-  const model = await loadModel(path, say);
+  const model = await openModel(path, say);
   return { model, tokenizer: await openTokenizerOf(model) };
 }
 

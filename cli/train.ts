@@ -1,4 +1,5 @@
 // `weft train`: a coordinator in this process, workers beside it, and a sample of what was learned.
+import { performance } from "node:perf_hooks";
 import { Command } from "commander";
 import { type RunSetup, TrainingRun } from "../coordinator/loop.ts";
 import { accessWith, isLoopback, resolveToken } from "../coordinator/serve/access.ts";
@@ -6,16 +7,16 @@ import { serve } from "../coordinator/serve/server.ts";
 import { setUpRun } from "../coordinator/setup.ts";
 import { flagOf, type OptionName, type Options, optionTable, threadsEach } from "../shared/config.ts";
 import { continueText } from "../shared/decoding/text.ts";
-import { summaryOf } from "../shared/model.ts";
 import { openEngine } from "../worker/engine/choose.ts";
 import { engineOptionsOf } from "../worker/engine/options.ts";
 import { chooseGpus, findGpus } from "../worker/gpus.ts";
 import { launch, planSlots, type Slot } from "../worker/launcher.ts";
 import { thisMachine } from "../worker/machine.ts";
-import { workerLine } from "./coordinator.ts";
+import { introduce, pageAddresses, workerLine } from "./coordinator.ts";
 import { createLog, relay } from "./log.ts";
 import { addOptions, optionsOf } from "./options.ts";
 import { onStopSignal } from "./signals.ts";
+import { calledAs, summary } from "./summary.ts";
 import { ModelText, tell } from "./terminal.ts";
 
 export function trainCommand(): Command {
@@ -23,20 +24,18 @@ export function trainCommand(): Command {
   addOptions(command, ["model", "data", "training", "run", "engine", "network", "local"]);
   return command.action(async () => {
     const options = await optionsOf(command);
-    const { log, close } = createLog("weft", options.steps);
+    const { log, say, close } = createLog("weft", options.steps);
     // Only the default data may be stood in for: what was asked for by name is had, or refused.
     const setup = await setUpRun(options, log, command.getOptionValueSource("data") === undefined);
-    const { dataset, model, layout } = setup;
-    const tokens = dataset.train.length + dataset.val.length;
-    log.info(`data: ${dataset.name}, ${tokens.toLocaleString("en")} tokens`);
-    log.info(`model: ${summaryOf(model)}; ${layout.size.toLocaleString("en")} parameters`);
+    const { dataset } = setup;
+    introduce(setup, log);
     const run = new TrainingRun(setup);
     const token = await resolveToken(options.host, options.tokenFile, process.env);
     const slots = await slotsOf(options, token ? { WEFT_TOKEN: token.text } : {});
     const server = await serve(run, { ...options, access: accessWith(token?.text), log });
-    log.info(`dashboard: http://${server.address}/`);
-    if (!isLoopback(options.host))
-      process.stderr.write(`more workers: ${workerLine(options.host, server.port, token)}\n`);
+    log.info(`dashboard: ${pageAddresses(options.host, server, token)}`);
+    if (!isLoopback(options.host)) say(`more workers: ${workerLine(options.host, server.port, token)}`);
+    const startedAt = performance.now();
     const [stopWorkers, killWorkers] = [new AbortController(), new AbortController()];
     const workers = launch({
       slots,
@@ -52,10 +51,18 @@ export function trainCommand(): Command {
       stopWorkers.abort();
       setTimeout(() => killWorkers.abort(), longestGoodbyeMs).unref();
       await workers;
-      const validation = result.valLossNats === null ? "" : `, validation loss ${result.valLossNats.toFixed(4)}`;
-      tell(`${result.finished ? "finished" : "stopped after"} ${result.step} steps${validation}`);
+      const seconds = (performance.now() - startedAt) / 1000;
+      const tokens = (result.step - setup.step) * setup.options.batchSize * setup.options.blockSize;
+      const columns = process.stdout.isTTY ? process.stdout.columns : undefined;
+      tell(summary({ ...result, seconds, tokens }, run.history.curves(), columns).join("\n"));
       if (result.finished && options.sampleTokens > 0) await showSample(options, setup);
-      tell(result.checkpoint === null ? "no checkpoint yet" : `checkpoint: ${result.checkpoint}`);
+      const weft = calledAs(process.argv, process.env);
+      if (result.checkpoint === null) tell("no checkpoint: no step was done");
+      else {
+        tell(`checkpoint: ${result.checkpoint}`);
+        tell(`sample:     ${weft} sample --checkpoint ${options.out}`);
+        if (!result.finished) tell("to go on:   the same command with --resume");
+      }
     } finally {
       close();
       stopWorkers.abort();
@@ -100,7 +107,6 @@ async function showSample(options: Options, { model, weights, dataset }: RunSetu
   );
   try {
     await engine.setWeights(weights);
-    tell("");
     const style = { tokens: options.sampleTokens, temperature: 0.8, topK: 200, topP: 1, repetitionPenalty: 1 };
     const all = { ...style, samples: 1, seed: options.seed, stop: [] };
     const shown = new ModelText();

@@ -2,11 +2,12 @@
 import { hostname } from "node:os";
 import { Command } from "commander";
 import { resolveToken } from "../coordinator/serve/access.ts";
-import { threadsEach } from "../shared/config.ts";
+import { type Options, optionTable, threadsEach } from "../shared/config.ts";
 import { ConfigError } from "../shared/errors.ts";
 import { chooseGpus, findGpus } from "../worker/gpus.ts";
 import { endWithLauncher, launch, planSlots } from "../worker/launcher.ts";
 import { thisMachine } from "../worker/machine.ts";
+import { coordinatorFrom, gpuOf, type Place, placeOf } from "../worker/place.ts";
 import { work } from "../worker/worker.ts";
 import { createLog, relay } from "./log.ts";
 import { addOptions, optionsOf } from "./options.ts";
@@ -17,7 +18,7 @@ export function workerCommand(): Command {
   addOptions(command, ["worker", "engine"]);
   command.option("--token-file <FILE>", "file with the run's token (default: the variable WEFT_TOKEN)");
   command.option("--gpus <LIST>", "one process for each: all, none, or numbers such as 0,2; for the tfjs engine");
-  command.option("--processes <N>", "processes on the CPU, which share its cores", Number);
+  command.option("--processes <N>", "processes on the CPU, which share its cores", processCount);
   return command.action(async () => {
     const { gpus, processes } = command.opts<{ gpus?: string; processes?: number }>();
     if (gpus === undefined && processes === undefined) await workHere(command);
@@ -25,16 +26,32 @@ export function workerCommand(): Command {
   });
 }
 
+const mostProcesses = 1024;
+
+function processCount(raw: string): number {
+  const count = raw.trim() === "" ? Number.NaN : Number(raw);
+  if (!Number.isInteger(count) || count < 1 || count > mostProcesses)
+    throw new ConfigError(`worker: --processes must be a whole number from 1 to ${mostProcesses}, got "${raw}"`);
+  return count;
+}
+
 async function workHere(command: Command): Promise<void> {
-  const options = await optionsOf(command);
+  const place = placeOf(process.env);
+  const options = await optionsAt(place, command);
   const leave = new AbortController();
   onStopSignal(() => leave.abort());
   endWithLauncher();
   const { log } = createLog("worker");
+  if (place) {
+    const found = place.localSize > 1 && options.device !== "cpu" ? (await findGpus()).gpus.length : 0;
+    const gpu = gpuOf(place, process.env.CUDA_VISIBLE_DEVICES, found);
+    if (gpu !== undefined) Object.assign(process.env, { CUDA_VISIBLE_DEVICES: gpu, CUDA_DEVICE_ORDER: "PCI_BUS_ID" });
+    log.info(`${place.about}: for ${options.coordinator}${gpu === undefined ? "" : `, on GPU ${gpu}`}`);
+  }
   await work({
     options,
-    threads: options.threads || threadsEach(1),
-    name: options.name || `${hostname()}-${process.pid}`,
+    threads: options.threads || threadsEach(place?.localSize ?? 1),
+    name: options.name || `${hostname()}-${place?.rank ?? process.pid}`,
     token: (await resolveToken("localhost", options.tokenFile, process.env))?.text,
     log,
     leave: leave.signal,
@@ -43,16 +60,15 @@ async function workHere(command: Command): Promise<void> {
 
 /** The same command line again for each process, with what it has of its own. */
 async function workInProcesses(command: Command, gpus: string, processes: number): Promise<void> {
-  if (!Number.isInteger(processes) || processes < 1)
-    throw new ConfigError(`worker: --processes must be a whole number of at least 1, got ${processes}`);
-  const options = await optionsOf(command);
+  const place = placeOf(process.env);
+  const options = await optionsAt(place, command);
   const chosen = chooseGpus(
     gpus,
     gpus === "none" ? { gpus: [], why: "" } : await findGpus(),
     process.env.CUDA_VISIBLE_DEVICES,
   );
   const shared = argumentsWithout(process.argv.slice(2), ["--gpus", "--processes", "--name", "--threads", "--device"]);
-  const name = options.name || hostname();
+  const name = options.name || (place ? `${hostname()}-${place.rank}` : hostname());
   const { log } = createLog("worker");
   const [stop, kill] = [new AbortController(), new AbortController()];
   onStopSignal(() => stop.abort());
@@ -68,6 +84,18 @@ async function workInProcesses(command: Command, gpus: string, processes: number
     kill: kill.signal,
     log: (line) => relay(log, line),
   });
+}
+
+/** Where --coordinator was not given, it is the one that srun, mpirun or WEFT_COORDINATOR tells of. */
+async function optionsAt(place: Place | undefined, command: Command): Promise<Options> {
+  const options = await optionsOf(command);
+  const isGiven =
+    options.coordinator !== optionTable.coordinator.default || command.getOptionValueSource("coordinator");
+  const found = isGiven ? undefined : coordinatorFrom(process.env, place);
+  if (!found) return options;
+  if (!optionTable.coordinator.schema.safeParse(found.url).success)
+    throw new ConfigError(`worker: ${found.from} must be an address such as ws://127.0.0.1:7070, got "${found.url}"`);
+  return { ...options, coordinator: found.url };
 }
 
 /** Command-line words without some flags and their values. */

@@ -2,8 +2,17 @@
 // newest and the marked ones are kept.
 import { type Snapshot, writeCheckpoint } from "../shared/checkpoint/checkpoint.ts";
 import { mark, prune } from "../shared/checkpoint/rundir.ts";
+import { ConfigError, messageOf } from "../shared/errors.ts";
 import type { Journal } from "./journal.ts";
+import type { Mirror } from "./mirror.ts";
+import { type Past, writePast } from "./past.ts";
 import { CheckpointShelf } from "./shelf.ts";
+
+/** A disk that refused a checkpoint is not asked at every step. */
+const retryMs = 10_000;
+
+/** Where a run leaves what it goes on from: its folder, or a simulated disk. */
+export type RunArchive = Omit<Archive, "shelf"> & { readonly shelf: Pick<CheckpointShelf, "list" | "find"> };
 
 export class Archive {
   readonly shelf: CheckpointShelf;
@@ -12,16 +21,30 @@ export class Archive {
   readonly #runDir: string;
   readonly #keep: number;
   readonly #journal: Journal;
+  readonly #mirror: Mirror | undefined;
   #writing: Promise<void> = Promise.resolve();
   #newest = -1;
+  /** Why the last write failed, and when it may be tried again. */
+  #failed: { readonly why: ConfigError; readonly retryAt: number } | undefined;
 
   /** @param best validation loss of the best checkpoint so far, of a run that is resumed */
-  constructor(runDir: string, keep: number, journal: Journal, best?: number) {
+  constructor(runDir: string, keep: number, journal: Journal, best?: number, mirror?: Mirror) {
     this.#runDir = runDir;
     this.#keep = keep;
     this.#journal = journal;
     this.best = best;
+    this.#mirror = mirror;
     this.shelf = new CheckpointShelf(runDir);
+  }
+
+  /** Why the newest state is not on the disk; undefined where it is. */
+  get trouble(): string | undefined {
+    return this.#failed?.why.message;
+  }
+
+  /** Is a write that failed to be tried again, with the state as it is by then? @param now performance.now() */
+  owes(now: number): boolean {
+    return this.#failed !== undefined && now >= this.#failed.retryAt;
   }
 
   /** Step of the newest checkpoint of this process; -1 before the first. */
@@ -30,15 +53,30 @@ export class Archive {
   }
 
   /**
-   * Write a checkpoint once the one before is on disk.
+   * Write a checkpoint once the one before is on disk. A disk that refuses it is told aloud and does not stop the run:
+   * the checkpoints before stay, and owes() says when to try again.
    * @param snapshot copies, which nobody changes any more
+   * @param syncLedger brings the lines that lead to the snapshot to the disk first
    * @returns when the write has begun, so that at most two copies exist; whenWritten() waits for its end
-   * @throws what the write before threw
+   * @throws what the write before threw that no disk can do
    */
-  async write(snapshot: Snapshot, isFinal: boolean): Promise<void> {
+  async write(snapshot: Snapshot, isFinal: boolean, syncLedger: () => Promise<void>): Promise<void> {
     await this.#writing;
-    this.#newest = snapshot.state.step;
-    this.#writing = this.#write(snapshot, isFinal);
+    const { step } = snapshot.state;
+    const before = this.#newest;
+    this.#newest = step;
+    this.#writing = (async () => {
+      try {
+        await syncLedger();
+        await this.#write(snapshot, isFinal);
+        this.#failed = undefined;
+      } catch (error) {
+        if (!(error instanceof ConfigError)) throw error;
+        this.#newest = before;
+        this.#failed = { why: error, retryAt: performance.now() + retryMs };
+        this.#journal.log.error({ step }, `the checkpoint of step ${step} is not written: ${error.message}`);
+      }
+    })();
     // Whoever waits for it sees the error; until then it must not count as unhandled.
     this.#writing.catch(() => {});
   }
@@ -47,8 +85,16 @@ export class Archive {
     await this.#writing;
   }
 
+  /** The curves beside the checkpoint that they lead to; only what the page shows depends on them. */
+  async saveCurves(past: Past): Promise<void> {
+    await writePast(this.#runDir, past).catch((error) =>
+      this.#journal.log.warn(`the curves for the page could not be saved: ${messageOf(error)}`),
+    );
+  }
+
   async refresh(): Promise<void> {
     await this.shelf.refresh((why) => this.#journal.log.warn(why));
+    this.#mirror?.changed();
   }
 
   async #write(snapshot: Snapshot, isFinal: boolean): Promise<void> {
@@ -60,7 +106,10 @@ export class Archive {
       ...(isBest && { best: { step, valLossNats } }),
       ...(isFinal && { final: { step } }),
     });
-    await prune(this.#runDir, this.#keep);
+    await prune(this.#runDir, this.#keep, {
+      inUse: this.#mirror?.uploading,
+      onSkip: (why) => this.#journal.log.warn(why),
+    });
     await this.refresh();
     this.#journal.tell("checkpoint", `checkpoint ${path}`, { step, path, best: isBest, final: isFinal });
   }

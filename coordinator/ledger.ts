@@ -1,11 +1,13 @@
 // The ledger: one line a step in ledger.jsonl with who computed what and what came out, chained to the line before by
 // its SHA-256. Each shard of each step stands in it exactly once; a checkpoint remembers how long the ledger was.
-import { createHash } from "node:crypto";
-import { constants, createReadStream } from "node:fs";
+import { constants } from "node:fs";
 import { type FileHandle, open } from "node:fs/promises";
 import { join } from "node:path";
-import { createInterface } from "node:readline";
-import { ConfigError, messageOf } from "../shared/errors.ts";
+import { diskError } from "../shared/disk.ts";
+import { ConfigError } from "../shared/errors.ts";
+import { isAbsent } from "../shared/json.ts";
+import type { RunLock } from "./lock.ts";
+import { chainStart, hashOf, ledgerName, linesOf } from "./proof/chain.ts";
 
 export interface LedgerEntry {
   /** 1-based: the number of updates after this step. */
@@ -25,18 +27,40 @@ export interface LedgerPosition {
   readonly head: string;
 }
 
-export const ledgerStart: LedgerPosition = { lines: 0, head: "0".repeat(64) };
+export const ledgerStart: LedgerPosition = { lines: 0, head: chainStart };
+
+/** Lines that wait for the disk: some hundred thousand steps. */
+const mostWaitingBytes = 64 * 2 ** 20;
+
+export interface LedgerOptions {
+  /** The run's lock, which ends with its ledger. */
+  readonly lock?: RunLock | undefined;
+  /** What the weights are from which a ledger begins whose own lines are not there: of a pulled checkpoint, say. */
+  readonly begins?: { readonly step: number; readonly weights: string } | undefined;
+  /** Hears that the disk refuses, once, and that it takes lines again. */
+  readonly onTrouble?: (why: string) => void;
+}
 
 export class Ledger {
+  readonly #path: string;
   readonly #file: FileHandle;
+  readonly #onTrouble: (why: string) => void;
+  readonly #lock: RunLock | undefined;
+  /** Whole lines on the disk, and those that are to follow them. */
   #bytes: number;
+  #waiting: Buffer = Buffer.alloc(0);
   #position: LedgerPosition;
   #isCut = false;
+  #isRefused = false;
+  #flushing: Promise<void> = Promise.resolve();
 
-  private constructor(file: FileHandle, bytes: number, position: LedgerPosition) {
+  private constructor(path: string, file: FileHandle, bytes: number, position: LedgerPosition, options: LedgerOptions) {
+    this.#path = path;
     this.#file = file;
     this.#bytes = bytes;
     this.#position = position;
+    this.#onTrouble = options.onTrouble ?? (() => {});
+    this.#lock = options.lock;
   }
 
   get position(): LedgerPosition {
@@ -48,58 +72,114 @@ export class Ledger {
    * the same bits, and is cut off by the first append.
    * @throws ConfigError if the chain of lines up to the position is broken or too short
    */
-  static async open(runDir: string, position: LedgerPosition): Promise<Ledger> {
-    const path = join(runDir, "ledger.jsonl");
-    const bytes = position.lines === 0 ? 0 : await provenLength(path, position);
-    const file = await open(path, constants.O_RDWR | constants.O_CREAT).catch((error: NodeJS.ErrnoException) => {
-      throw new ConfigError(`${path}: cannot be opened (${error.code})`, { cause: error });
+  static async open(runDir: string, position: LedgerPosition, options: LedgerOptions = {}): Promise<Ledger> {
+    const path = join(runDir, ledgerName);
+    const found = position.lines === 0 ? 0 : await provenLength(path, runDir, position, options.begins !== undefined);
+    // A link would let one run write into another's ledger.
+    const flags = constants.O_RDWR | constants.O_CREAT | constants.O_NOFOLLOW;
+    const file = await open(path, flags).catch((error: NodeJS.ErrnoException) => {
+      if (error.code !== "ELOOP") throw diskError(error, path, "written");
+      throw new ConfigError(`${path} is a symbolic link; "weft audit ${runDir} --repair" puts the file in its place`);
     });
-    return new Ledger(file, bytes, position);
+    if (found !== undefined) return new Ledger(path, file, found, position, options);
+    const ledger = new Ledger(path, file, 0, ledgerStart, options);
+    ledger.#add({ begins: options.begins });
+    options.onTrouble?.(`${path} is not there: a new one begins with the weights after step ${options.begins!.step}`);
+    return ledger;
   }
 
+  /** A disk that takes nothing does not stop a run: the line waits for the next append. @throws ConfigError when too many wait */
   async append(entry: LedgerEntry): Promise<void> {
-    // Not before there is something to say: a start that fails must leave another process's ledger alone.
-    if (!this.#isCut) await this.#file.truncate(this.#bytes);
-    this.#isCut = true;
-    const line = `${JSON.stringify({ ...entry, previous: this.#position.head })}\n`;
-    await this.#file.write(line, this.#bytes);
-    this.#bytes += Buffer.byteLength(line);
-    this.#position = { lines: this.#position.lines + 1, head: hashOf(line) };
+    this.#add(entry);
+    try {
+      await this.#flush();
+      if (this.#isRefused) this.#onTrouble(`${this.#path} is written again, nothing is lost`);
+      this.#isRefused = false;
+    } catch (error) {
+      if (!(error instanceof ConfigError) || this.#waiting.length > mostWaitingBytes) throw error;
+      if (!this.#isRefused) this.#onTrouble(`${error.message}; training goes on, its lines wait in memory`);
+      this.#isRefused = true;
+    }
   }
 
-  /** Make sure that what was appended survives a power cut. */
+  /** Make sure that what was appended survives a power cut. @throws ConfigError */
   async sync(): Promise<void> {
-    await this.#file.datasync();
+    await this.#flush();
+    await this.#file.datasync().catch((error) => {
+      throw diskError(error, this.#path, "written");
+    });
   }
 
   async close(): Promise<void> {
-    await this.#file.close();
+    try {
+      if (this.#waiting.length > 0) await this.sync();
+    } finally {
+      await this.#file.close();
+      await this.#lock?.release();
+    }
+  }
+
+  #add(value: object): void {
+    const line = `${JSON.stringify({ ...value, previous: this.#position.head })}\n`;
+    this.#waiting = Buffer.concat([this.#waiting, Buffer.from(line)]);
+    this.#position = { lines: this.#position.lines + 1, head: hashOf(line) };
+  }
+
+  /** One after another: sync() comes beside training. */
+  #flush(): Promise<void> {
+    const flushed = this.#flushing.then(() => this.#writeWaiting());
+    this.#flushing = flushed.catch(() => {});
+    return flushed;
+  }
+
+  async #writeWaiting(): Promise<void> {
+    try {
+      // Not before there is something to say: a start that fails must leave another process's ledger alone.
+      if (!this.#isCut && this.#waiting.length > 0) {
+        await this.#file.truncate(this.#bytes);
+        this.#isCut = true;
+      }
+      while (this.#waiting.length > 0) {
+        // A disk that is nearly full takes a part without an error.
+        const { bytesWritten } = await this.#file.write(this.#waiting, 0, this.#waiting.length, this.#bytes);
+        this.#bytes += bytesWritten;
+        this.#waiting = this.#waiting.subarray(bytesWritten);
+      }
+    } catch (error) {
+      throw diskError(error, this.#path, "written");
+    }
   }
 }
 
-/** Bytes of the first `lines` lines, each of which must name the one before it, the last being `head`. */
-async function provenLength(path: string, { lines, head }: LedgerPosition): Promise<number> {
+/**
+ * Bytes of the first `lines` lines, each of which must name the one before it, the last being `head`.
+ * @returns undefined where there is no ledger and none is needed
+ */
+async function provenLength(
+  path: string,
+  runDir: string,
+  { lines, head }: LedgerPosition,
+  mayBegin: boolean,
+): Promise<number | undefined> {
+  const cure = `; "weft audit ${runDir} --repair" keeps what is proven`;
   let bytes = 0;
   let count = 0;
   let previous = ledgerStart.head;
   try {
-    for await (const text of createInterface({ input: createReadStream(path) })) {
-      const line = `${text}\n`;
-      if (JSON.parse(text).previous !== previous)
-        throw new ConfigError(`${path}: line ${count + 1} does not follow from the line before it`);
-      previous = hashOf(line);
-      bytes += Buffer.byteLength(line);
-      if (++count === lines) break;
+    for await (const line of linesOf(path)) {
+      if (line.previous !== previous)
+        throw new ConfigError(`${path}: line ${count + 1} does not follow from the line before it${cure}`);
+      previous = line.hash;
+      bytes += line.bytes.length;
+      count = line.number;
+      if (count >= lines) break;
     }
   } catch (error) {
-    if (error instanceof ConfigError) throw error;
-    throw new ConfigError(`${path}: cannot be read up to line ${lines}: ${messageOf(error)}`, { cause: error });
+    if (mayBegin && isAbsent(error)) return undefined;
+    throw error;
   }
-  if (count < lines) throw new ConfigError(`${path}: ${count} lines, the checkpoint was written after ${lines}`);
-  if (previous !== head) throw new ConfigError(`${path}: line ${lines} is not the one that the checkpoint names`);
+  if (count < lines) throw new ConfigError(`${path}: ${count} lines, the checkpoint was written after ${lines}${cure}`);
+  if (previous !== head)
+    throw new ConfigError(`${path}: line ${lines} is not the one that the checkpoint names${cure}`);
   return bytes;
-}
-
-function hashOf(line: string): string {
-  return createHash("sha256").update(line).digest("hex");
 }

@@ -5,29 +5,33 @@
 // It decides nothing about who computes what (dispatch.ts, plan.ts) and knows no socket (connection.ts). What reaches
 // the numbers is a function of options, data and seed alone: never of workers, their number, order or speed.
 import { join } from "node:path";
-import { performance } from "node:perf_hooks";
 import type { Logger } from "pino";
-import type { WebSocket } from "ws";
 import { TreeSum, VectorPool } from "../shared/arithmetic/tree.ts";
 import type { VectorOps } from "../shared/arithmetic/vector.ts";
-import { checkpointName, type Moments } from "../shared/checkpoint/checkpoint.ts";
+import { checkpointName, type OptimizerState } from "../shared/checkpoint/checkpoint.ts";
+import type { Clock } from "../shared/clock.ts";
 import { changedOptions, type Options } from "../shared/config.ts";
-import { ConfigError, messageOf } from "../shared/errors.ts";
+import { ConfigError } from "../shared/errors.ts";
 import type { Layout } from "../shared/family/layout.ts";
 import { type ModelConfig, summaryOf } from "../shared/model.ts";
 import { weftVersion } from "../shared/version.ts";
+import type { Pipe } from "../shared/wire/pipe.ts";
 import { protocolVersion } from "../shared/wire/protocol.ts";
-import { Archive } from "./archive.ts";
-import { Dispatch, Stopped } from "./crew/dispatch.ts";
+import type { RunArchive } from "./archive.ts";
+import { Dispatch, Diverged, Stopped } from "./crew/dispatch.ts";
 import type { Dataset, Split } from "./data/dataset.ts";
 import type { Sampler } from "./data/sampler.ts";
 import type { History } from "./history.ts";
 import { Journal } from "./journal.ts";
 import type { Ledger } from "./ledger.ts";
 import { Metrics } from "./metrics.ts";
-import { Optimizer } from "./optimizer/adamw.ts";
+import type { Mirror } from "./mirror.ts";
+import { AdamW } from "./optimizer/adamw.ts";
+import type { Optimizer } from "./optimizer/optimizer.ts";
 import { learningRateAt } from "./optimizer/schedule.ts";
-import { EarlierRuns, writePast } from "./past.ts";
+import { EarlierRuns } from "./past.ts";
+import { EvaluationRound } from "./round/evaluation.ts";
+import { GradientRound } from "./round/gradient.ts";
 import type { RunStatus } from "./status.ts";
 import { Stopwatch } from "./stopwatch.ts";
 
@@ -40,19 +44,22 @@ export interface RunSetup {
   readonly layout: Layout;
   /** (P), the run's own from now on. */
   readonly weights: Float32Array;
-  readonly moments?: Moments | undefined;
+  readonly optimizer?: OptimizerState | undefined;
   /** Updates already applied to the weights. */
   readonly step: number;
   /** The arithmetic that made the weights, of a run that is resumed. */
   readonly arithmetic?: string | undefined;
   /** Validation loss of the checkpoint that is resumed, where it has one. */
   readonly valLossNats?: number | undefined;
-  readonly bestValLossNats?: number | undefined;
   /** The curves up to `step`. */
   readonly history: History;
   readonly dataset: Dataset;
   readonly sampler: Sampler;
-  readonly ledger: Ledger;
+  readonly ledger: Pick<Ledger, "append" | "sync" | "close" | "position">;
+  readonly openArchive: (journal: Journal) => RunArchive;
+  /** Sends the checkpoints to an object store as well. */
+  readonly mirror?: Mirror | undefined;
+  readonly clock: Clock;
   readonly ops: VectorOps;
   readonly log: Logger;
 }
@@ -77,8 +84,8 @@ export class TrainingRun {
   readonly #optimizer: Optimizer;
   readonly #pool: VectorPool;
   readonly #sum: TreeSum;
-  readonly #archive: Archive;
-  readonly #watch = new Stopwatch();
+  readonly #archive: RunArchive;
+  readonly #watch: Stopwatch;
   readonly #startedAt = new Date();
   #state: RunStatus["state"] = "training";
   #step: number;
@@ -89,29 +96,31 @@ export class TrainingRun {
   #checkpointAsked = false;
   /** Seconds of training before this process, and the moment from which it counts its own. */
   readonly #trainedSeconds: number;
-  #trainingSince = performance.now();
+  #trainingSince: number;
+  /** Of the next step, being read while this one is computed. */
+  #nextWindows: { readonly step: number; readonly ids: Promise<Uint16Array | Uint32Array> } | undefined;
 
   constructor(setup: RunSetup) {
-    const { layout, options, ops, log } = setup;
+    const { layout, options, ops, log, clock } = setup;
     this.#setup = setup;
     this.history = setup.history;
     this.#trainedSeconds = setup.history.seconds;
+    this.#trainingSince = clock.now();
+    this.#watch = new Stopwatch(clock);
     this.journal = new Journal(log);
     this.earlier = new EarlierRuns(options.out);
-    this.#optimizer = new Optimizer(layout, options, ops, setup.moments);
+    this.#optimizer = new AdamW(layout, options, ops, setup.optimizer);
     this.#pool = new VectorPool(layout.size);
     this.#sum = new TreeSum({ first: 0, count: options.shards }, this.#pool, ops);
     this.#step = setup.step;
     this.#valLossNats = setup.valLossNats ?? null;
     this.#digest = ops.digest(setup.weights);
-    this.#archive = new Archive(options.out, options.keepCheckpoints, this.journal, setup.bestValLossNats);
+    this.#archive = setup.openArchive(this.journal);
     this.dispatch = new Dispatch({
-      timeoutMs: options.timeout * 1000,
-      rows: options.batchSize / options.shards,
-      anyArithmetic: options.anyArithmetic,
+      options,
+      clock,
       arithmetic: setup.arithmetic,
       pool: this.#pool,
-      ops,
       journal: this.journal,
     });
     this.metrics = new Metrics(() => this.status());
@@ -137,7 +146,7 @@ export class TrainingRun {
     this.dispatch.crew.broadcast(this.#step, weights);
     try {
       // A run that was stopped in its last evaluation still owes it.
-      if (this.#step === options.steps && this.#valLossNats === null) await this.#validateAndSave();
+      if (this.#step === options.steps && this.#valLossNats === null && this.#validates) await this.#validateAndSave();
       while (this.#step < options.steps) {
         await this.#trainStep();
         await this.#validateAndSave();
@@ -145,16 +154,25 @@ export class TrainingRun {
       this.#state = "finished";
       this.journal.keep("ended", `finished ${options.steps} steps`, { step: this.#step });
     } catch (error) {
-      if (!(error instanceof Stopped)) throw error;
+      if (!(error instanceof Stopped || error instanceof Diverged)) throw error;
       this.#state = "stopping";
       this.journal.tell("ended", `stopping after step ${this.#step}: ${error.message}`, { step: this.#step });
       const isNew = this.#step > Math.max(this.#setup.step, this.#archive.newest);
       if (isNew) await this.#checkpoint(null, false);
+      await this.#archive.whenWritten();
+      if (error instanceof Diverged) await this.#giveUp(error);
     }
     await this.#archive.whenWritten();
-    this.dispatch.waitingFor = null;
     const finished = this.#state === "finished";
-    await this.dispatch.crew.finish(finished ? "the run is finished" : "the coordinator stops");
+    // Workers of a run that stopped wait for it to be resumed.
+    if (finished) await this.dispatch.crew.finish("the run is finished");
+    else this.dispatch.crew.suspend("the coordinator stops");
+    await this.#setup.mirror?.settled();
+    const { trouble } = this.#archive;
+    if (trouble !== undefined)
+      throw new ConfigError(
+        `the last checkpoint is not written: ${trouble}; those before it are whole: go on from them with --resume`,
+      );
     return {
       step: this.#step,
       finished,
@@ -162,6 +180,16 @@ export class TrainingRun {
       weightsDigest: this.#digest,
       checkpoint: this.#step > 0 ? join(options.out, checkpointName(this.#step)) : null,
     };
+  }
+
+  /** @throws ConfigError that says where the last good step is */
+  async #giveUp(error: Diverged): Promise<never> {
+    const last =
+      this.#step > 0
+        ? `its last good step, ${this.#step}, is in ${join(this.#setup.options.out, checkpointName(this.#step))}; start again from it with --init-from and a lower --learning-rate`
+        : "no step was good; start again with a lower --learning-rate";
+    await this.dispatch.crew.finish("the run diverged");
+    throw new ConfigError(`the run diverged: ${error.message}; ${last}`);
   }
 
   /** Leave the step in hand, write a checkpoint and let train() return. */
@@ -176,7 +204,7 @@ export class TrainingRun {
   }
 
   /** A worker has connected. @param isLocal from this machine, or by way of it */
-  admit(socket: WebSocket, isLocal: boolean): void {
+  admit(pipe: Pipe, isLocal: boolean): void {
     const { name, model, layout, options } = this.#setup;
     const welcome = {
       type: "welcome" as const,
@@ -189,40 +217,37 @@ export class TrainingRun {
       precision: options.precision,
       timeoutMs: options.timeout * 1000,
     };
-    this.dispatch.admit(socket, welcome, isLocal && options.sharedMemory);
+    this.dispatch.admit(pipe, welcome, isLocal && options.sharedMemory);
   }
 
   /** One update of the weights. */
   async #trainStep(): Promise<void> {
-    const { options, weights, ops, sampler, ledger, log } = this.#setup;
+    const { options, weights, ops, clock, ledger, log } = this.#setup;
     this.#watch.begin();
-    if (this.#last === undefined) this.#trainingSince = performance.now();
+    if (this.#last === undefined) this.#trainingSince = clock.now();
     this.#state = "training";
-    const { losses, parts, unitsByWorker } = await this.#watch.timeAsync("compute", () =>
-      this.dispatch.gather({
-        purpose: "train",
-        step: this.#step,
-        starts: sampler(this.#step),
-        read: (starts) => this.#windows("train", starts),
-        sum: this.#sum,
-      }),
-    );
-    const learningRate = learningRateAt(this.#step, options);
-    const gradientNorm = this.#watch.time("apply", () => {
-      const sum = this.#sum.take();
-      const norm = this.#optimizer.apply(weights, sum, options.shards, learningRate, this.#step + 1);
-      this.#pool.give(sum);
-      return norm;
-    });
-    if (!Number.isFinite(gradientNorm))
-      throw new ConfigError(
-        `the run diverged: the gradient norm of step ${this.#step + 1} is ${gradientNorm}; start again from a checkpoint with --init-from and a lower --learning-rate`,
-      );
+    const windows = await this.#windowsOf(this.#step);
+    if (this.#step + 1 < options.steps) this.#windowsOf(this.#step + 1).catch(() => {}); // whoever awaits it hears
+    const { shards } = options;
+    const rows = options.batchSize / shards;
+    const step = this.#step;
+    const round = new GradientRound({ step, shards, rows, windows, sum: this.#sum, pool: this.#pool, ops });
+    const { parts, unitsByWorker, computeSeconds, sumSeconds } = await this.dispatch.gather(round);
+    this.#watch.mark("wire", { sum: sumSeconds, compute: computeSeconds });
+
+    const { lossNats, gradientSum } = round.result();
+    const learningRate = learningRateAt(step, options);
+    const gradientNorm = this.#optimizer.apply(weights, gradientSum, { units: shards, learningRate, count: step + 1 });
+    this.#pool.give(gradientSum);
     this.#step++;
     this.#digest = ops.digest(weights);
-    this.#last = { lossNats: mean(losses), gradientNorm, learningRate };
-    this.#watch.time("broadcast", () => this.dispatch.crew.broadcast(this.#step, weights));
+    this.#last = { lossNats, gradientNorm, learningRate };
+    this.#watch.mark("apply");
+
+    this.dispatch.crew.broadcast(this.#step, weights);
+    this.#watch.mark("broadcast");
     await ledger.append({ step: this.#step, parts, ...this.#last, weights: this.#digest });
+    this.#watch.mark("ledger");
 
     const { seconds, phases } = this.#watch.end(unitsByWorker);
     this.metrics.observeStep(seconds, phases);
@@ -239,7 +264,7 @@ export class TrainingRun {
     const isLast = this.#step === options.steps;
     const due = (interval: number) => isLast || (interval > 0 && this.#step % interval === 0);
     let valLossNats: number | null = null;
-    if (due(options.evalInterval)) {
+    if (due(options.evalInterval) && this.#validates) {
       this.#state = "evaluating";
       valLossNats = await this.#betweenSteps("eval", () => this.#validationLoss());
       this.#valLossNats = valLossNats;
@@ -250,20 +275,26 @@ export class TrainingRun {
       log.info({ step: this.#step, valLossNats }, "validation");
     }
     const isBest = valLossNats !== null && valLossNats < (this.#archive.best ?? Number.POSITIVE_INFINITY);
-    if (due(options.checkpointInterval) || isBest || this.#checkpointAsked)
+    const owed = this.#archive.owes(performance.now());
+    if (due(options.checkpointInterval) || isBest || this.#checkpointAsked || owed)
       await this.#betweenSteps("checkpoint", () => this.#checkpoint(valLossNats, isLast));
+  }
+
+  /** With --val-fraction 0 there is nothing to validate on. */
+  get #validates(): boolean {
+    return this.#setup.dataset.val.length > 0;
   }
 
   /** Of training, since the run's first step, without the times in which no coordinator was there. */
   get #seconds(): number {
-    return this.#trainedSeconds + (performance.now() - this.#trainingSince) / 1000;
+    return this.#trainedSeconds + (this.#setup.clock.now() - this.#trainingSince) / 1000;
   }
 
   /** A phase that comes after its step has been counted. */
   async #betweenSteps<T>(phase: "eval" | "checkpoint", act: () => Promise<T>): Promise<T> {
-    const started = performance.now();
-    const result = await this.#watch.timeAsync(phase, act);
-    this.metrics.observePhase(phase, (performance.now() - started) / 1000);
+    this.#watch.begin();
+    const result = await act();
+    this.metrics.observePhase(phase, this.#watch.mark(phase));
     return result;
   }
 
@@ -272,27 +303,27 @@ export class TrainingRun {
     const { options, dataset } = this.#setup;
     const all = dataset.consecutive("val");
     const wanted = Math.min(options.evalWindows || all.length, all.length);
-    const { losses } = await this.dispatch.gather({
-      purpose: "eval",
+    const round = new EvaluationRound({
       step: this.#step,
       starts: Array.from({ length: wanted }, (_, i) => all[Math.floor((i * all.length) / wanted)]!),
+      rows: options.batchSize / options.shards,
       read: (starts) => this.#windows("val", starts),
     });
-    return mean(losses);
+    await this.dispatch.gather(round);
+    return round.result();
   }
 
   async #checkpoint(valLossNats: number | null, isFinal: boolean): Promise<void> {
     const { options, model, weights, ledger, dataset } = this.#setup;
     this.#checkpointAsked = false;
-    await ledger.sync();
     await this.#savePast();
     await this.#archive.write(
       {
         model,
         weights: weights.slice(),
-        m: this.#optimizer.m.slice(),
-        v: this.#optimizer.v.slice(),
+        optimizer: Object.fromEntries(Object.entries(this.#optimizer.state).map(([name, x]) => [name, x.slice()])),
         tokenizer: dataset.tokenizer.toFiles(),
+        endOfText: dataset.tokenizer.endOfText,
         state: {
           step: this.#step,
           seed: options.seed,
@@ -307,17 +338,23 @@ export class TrainingRun {
         },
       },
       isFinal,
+      () => ledger.sync(),
     );
   }
 
   /** The curves beside the checkpoint that they lead to. */
   async #savePast(): Promise<void> {
-    const { options, model, log } = this.#setup;
+    const { options, model } = this.#setup;
     const tokensPerStep = options.batchSize * options.blockSize;
     const about = { model: summaryOf(model), steps: options.steps, tokensPerStep, options: changedOptions(options) };
-    await writePast(options.out, { ...about, ...this.history.curves() }).catch((error) =>
-      log.warn(`the curves for the page could not be saved: ${messageOf(error)}`),
-    );
+    await this.#archive.saveCurves({ ...about, ...this.history.curves() });
+  }
+
+  /** All windows of a step, read once: the next step's are read while this one is computed. */
+  #windowsOf(step: number): Promise<Uint16Array | Uint32Array> {
+    if (this.#nextWindows?.step !== step)
+      this.#nextWindows = { step, ids: (async () => this.#windows("train", this.#setup.sampler(step)))() };
+    return this.#nextWindows.ids;
   }
 
   /** (starts.length, T + 1) token ids in the narrowest type that holds them. */
@@ -354,7 +391,7 @@ export class TrainingRun {
   status(): RunStatus {
     const { id, name, model, layout, options } = this.#setup;
     const tokensPerStep = options.batchSize * options.blockSize;
-    const { stepSeconds, phaseSeconds, idleSeconds } = this.#watch;
+    const { stepSeconds, phaseSeconds } = this.#watch;
     const waitingFor = this.#state === "finished" ? null : this.dispatch.waitingFor;
     return {
       run: { name, id, startedAt: this.#startedAt.toISOString() },
@@ -363,8 +400,8 @@ export class TrainingRun {
       arithmetic: this.dispatch.arithmetic ?? null,
       state: waitingFor === null ? this.#state : "waiting",
       waitingFor,
-      idleSeconds,
-      // Longer than a slow step, and than the patience for a worker that has fallen silent.
+      idleSeconds: this.#watch.idleSeconds(this.dispatch.progressAt),
+      // Longer than a slow step, and than the patience for a worker that does not answer.
       stallAfterSeconds: 3 * options.timeout + 20 * (stepSeconds ?? options.timeout),
       step: this.#step,
       steps: options.steps,
@@ -394,9 +431,4 @@ export class TrainingRun {
     const speeds = [...this.#watch.unitsPerSecond];
     return new Map(speeds.map(([worker, units]) => [worker, (units * batchSize * blockSize) / shards]));
   }
-}
-
-/** In the order of the list: the bits of a loss must not depend on who answered first either. */
-function mean(values: readonly number[]): number {
-  return values.reduce((sum, value) => sum + value, 0) / values.length;
 }

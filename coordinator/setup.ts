@@ -1,25 +1,29 @@
 // From options to a run that can begin: data, model, weights, ledger; or the same from the newest whole checkpoint.
 import { randomUUID } from "node:crypto";
-import { mkdir } from "node:fs/promises";
 import { basename, resolve } from "node:path";
 import { isDeepStrictEqual } from "node:util";
 import type { Logger } from "pino";
 import { bestOps } from "../shared/arithmetic/native.ts";
 import type { Checkpoint } from "../shared/checkpoint/checkpoint.ts";
 import { cropPositions } from "../shared/checkpoint/crop.ts";
-import { checkpointSteps, loadModel, newestCheckpoint, readMarkers } from "../shared/checkpoint/rundir.ts";
+import { checkpointSteps, newestCheckpoint, readMarkers } from "../shared/checkpoint/rundir.ts";
+import { systemClock } from "../shared/clock.ts";
 import { flagOf, modelOf, type OptionName, type Options, optionTable } from "../shared/config.ts";
 import { ConfigError } from "../shared/errors.ts";
 import { initialWeights } from "../shared/family/init.ts";
 import { layoutOf } from "../shared/family/layout.ts";
 import type { ModelConfig } from "../shared/model.ts";
+import { openModel } from "../shared/store/model.ts";
 import { NoTokenizerError, openTokenizerOf, tokenizerNamed } from "../shared/tokenizers/open.ts";
 import type { Tokenizer } from "../shared/tokenizers/tokenizer.ts";
+import { Archive } from "./archive.ts";
 import { openDataset } from "./data/dataset.ts";
 import { fileSampler, randomSampler } from "./data/sampler.ts";
 import { History } from "./history.ts";
 import { Ledger, ledgerStart } from "./ledger.ts";
+import { lockRun, type RunLock } from "./lock.ts";
 import type { RunSetup } from "./loop.ts";
+import { Mirror } from "./mirror.ts";
 import { readPast } from "./past.ts";
 
 /**
@@ -27,6 +31,17 @@ import { readPast } from "./past.ts";
  * @throws ConfigError on anything that the user can mend
  */
 export async function setUpRun(given: Options, log: Logger, substitute: boolean): Promise<RunSetup> {
+  const lock = await lockRun(given.out);
+  try {
+    return await setUpLocked(given, log, substitute, lock);
+  } catch (error) {
+    await lock.release();
+    throw error;
+  }
+}
+
+async function setUpLocked(given: Options, log: Logger, substitute: boolean, lock: RunLock): Promise<RunSetup> {
+  const mirror = await mirrorOf(given, log);
   const resumed = await checkpointToResume(given, log);
   const initial = resumed ? undefined : await initialModel(given, log);
   const start = resumed ?? initial;
@@ -35,6 +50,7 @@ export async function setUpRun(given: Options, log: Logger, substitute: boolean)
   const dataset = await openDataset({
     source: options.data,
     blockSize: options.blockSize,
+    ...(options.valFraction !== optionTable.valFraction.default && { valFraction: options.valFraction }),
     substitute,
     notify: (line) => log.info(line),
     ...(tokenizer && { tokenizer }),
@@ -46,25 +62,31 @@ export async function setUpRun(given: Options, log: Logger, substitute: boolean)
   if (resumed) checkSameRun(resumed, options, dataset.fingerprint);
   if (start) checkSameModel(start.model, model, resumed ? "--resume" : "--init-from");
   const positions = dataset.train.length - options.blockSize;
-  await mkdir(options.out, { recursive: true });
+  const mixed = resumed?.state.arithmetic === "any";
+  const begins = resumed && { step: resumed.state.step, weights: resumed.state.weightsDigest };
+  const onTrouble = (why: string) => log.warn(why);
+  const best = resumed && (await readMarkers(options.out, onTrouble)).best?.valLossNats;
   return {
     id: randomUUID(),
     name: basename(resolve(options.out)),
-    options,
+    // What any workers made together has no arithmetic to hold others to.
+    options: mixed ? { ...options, anyArithmetic: true } : options,
     model,
     layout,
     weights: start?.weights ?? initialWeights(layout, options.seed),
-    moments: resumed?.moments,
+    optimizer: resumed?.optimizer,
     step: resumed?.state.step ?? 0,
-    arithmetic: options.anyArithmetic ? undefined : resumed?.state.arithmetic,
+    arithmetic: options.anyArithmetic || mixed ? undefined : resumed?.state.arithmetic,
     valLossNats: resumed?.state.valLossNats,
-    bestValLossNats: resumed && (await readMarkers(options.out)).best?.valLossNats,
     dataset,
     sampler: options.windowsFile
       ? await fileSampler(options.windowsFile, options.batchSize, options.steps, positions)
       : randomSampler(options.seed, options.batchSize, positions),
     history: await historyOf(options.out, resumed?.state.step, log),
-    ledger: await Ledger.open(options.out, resumed?.state.ledger ?? ledgerStart),
+    ledger: await Ledger.open(options.out, resumed?.state.ledger ?? ledgerStart, { begins, onTrouble, lock }),
+    openArchive: (journal) => new Archive(options.out, options.keepCheckpoints, journal, best, mirror),
+    mirror,
+    clock: systemClock,
     ops: bestOps(),
     log,
   };
@@ -74,6 +96,13 @@ export async function setUpRun(given: Options, log: Logger, substitute: boolean)
 async function historyOf(out: string, step: number | undefined, log: Logger): Promise<History> {
   const past = step === undefined ? undefined : await readPast(out, (why) => log.warn(why));
   return past ? History.from(past, step!) : new History();
+}
+
+/** What keeps the checkpoints in the store of --checkpoint-to; a run that is resumed from there is on the disk now. */
+async function mirrorOf(options: Options, log: Logger): Promise<Mirror | undefined> {
+  const { checkpointTo, out, keepCheckpoints, resume } = options;
+  if (checkpointTo === "") return undefined;
+  return await Mirror.open({ address: checkpointTo, runDir: out, keep: keepCheckpoints, log }, resume);
 }
 
 /** The checkpoint that --resume goes on from; a new run must not write into an old one's folder. */
@@ -95,7 +124,7 @@ async function checkpointToResume(options: Options, log: Logger): Promise<Checkp
 /** The weights of --init-from; a --block-size below theirs keeps the first positions. */
 async function initialModel({ initFrom, blockSize }: Options, log: Logger) {
   if (!initFrom) return undefined;
-  const whole = await loadModel(initFrom, (why) => log.warn(why));
+  const whole = await openModel(initFrom, (why) => log.warn(why));
   log.info(`starting from ${whole.what}`);
   return { ...whole, ...(blockSize === optionTable.blockSize.default ? {} : cropPositions(whole, blockSize)) };
 }

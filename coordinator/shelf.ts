@@ -40,7 +40,7 @@ export class CheckpointShelf {
         onSkip(error.message);
       }
     }
-    this.#markers = await readMarkers(this.#runDirectory);
+    this.#markers = await readMarkers(this.#runDirectory, onSkip);
     this.#checkpoints = found;
   }
 

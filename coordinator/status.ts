@@ -4,8 +4,12 @@ import { z } from "zod";
 import { checkpointName } from "../shared/checkpoint/checkpoint.ts";
 import { checkpointNameSchema, titleSchema } from "../shared/wire/names.ts";
 
-/** Where the seconds of a step go, in the order in which a step meets them. */
-export const phases = ["compute", "sum", "apply", "broadcast", "eval", "checkpoint"] as const;
+/**
+ * Where the seconds of a step go, in the order in which a step meets them; the first six add up to it. `compute`: what the
+ * worker whose answer was the last to come says that it took; `wire`: the rest of the wait, messages on their way and
+ * workers that are not there. `eval` and `checkpoint` come between steps.
+ */
+export const phases = ["compute", "wire", "sum", "apply", "broadcast", "ledger", "eval", "checkpoint"] as const;
 export type Phase = (typeof phases)[number];
 
 const count = z.int().min(0);
@@ -24,7 +28,11 @@ const workerSchema = z.object({
   state: z.enum(["connected", "contributing", "leaving"]),
   /** Step of the weights it holds. */
   step: count,
+  /** Why it computes only what somebody else computes too; null where it is trusted. */
+  probation: z.string().nullable(),
   leasesHeld: count,
+  /** Leases that others answered before it, and that it has not said a word about yet. */
+  leasesOwed: count,
   shardsDone: count,
   /** What it gave the run over the last steps: all workers together make the run's speed. */
   tokensPerSec: measured,

@@ -1,5 +1,5 @@
 // Where the time of a run goes: seconds by phase, and the speed over the last steps.
-import { performance } from "node:perf_hooks";
+import type { Clock } from "../shared/clock.ts";
 import { type Phase, phases } from "./status.ts";
 
 /** Steps that a mean looks back over. */
@@ -12,38 +12,40 @@ interface Lap {
 }
 
 export class Stopwatch {
+  readonly #clock: Clock;
   #startedAt = 0;
-  #progressAt = performance.now();
+  #markedAt = 0;
+  #progressAt: number;
   #phases: Partial<Record<Phase, number>> = {};
   #laps: Lap[] = [];
 
+  constructor(clock: Clock) {
+    this.#clock = clock;
+    this.#progressAt = clock.now();
+  }
+
   begin(): void {
-    this.#startedAt = performance.now();
+    this.#startedAt = this.#markedAt = this.#clock.now();
     this.#phases = {};
   }
 
-  note(phase: Phase, seconds: number): void {
-    this.#phases[phase] = (this.#phases[phase] ?? 0) + seconds;
-    this.#progressAt = performance.now();
-  }
-
-  time<T>(phase: Phase, act: () => T): T {
-    const started = performance.now();
-    const result = act();
-    this.note(phase, (performance.now() - started) / 1000);
-    return result;
-  }
-
-  async timeAsync<T>(phase: Phase, act: () => Promise<T>): Promise<T> {
-    const started = performance.now();
-    const result = await act();
-    this.note(phase, (performance.now() - started) / 1000);
-    return result;
+  /** All since the mark before was this phase, but for parts of it that were others. @returns its seconds */
+  mark(phase: Phase, parts: Partial<Record<Phase, number>> = {}): number {
+    const now = this.#clock.now();
+    let rest = (now - this.#markedAt) / 1000;
+    for (const [part, seconds] of Object.entries(parts) as [Phase, number][]) {
+      const own = Math.min(rest, seconds);
+      this.#phases[part] = (this.#phases[part] ?? 0) + own;
+      rest -= own;
+    }
+    this.#phases[phase] = (this.#phases[phase] ?? 0) + rest;
+    this.#markedAt = this.#progressAt = now;
+    return rest;
   }
 
   /** The step is over. @returns how long it took, by phase */
   end(unitsByWorker: ReadonlyMap<string, number>): Lap {
-    const lap = { seconds: (performance.now() - this.#startedAt) / 1000, phases: this.#phases, unitsByWorker };
+    const lap = { seconds: (this.#clock.now() - this.#startedAt) / 1000, phases: this.#phases, unitsByWorker };
     this.#laps = [...this.#laps.slice(1 - lookBack), lap];
     return lap;
   }
@@ -70,8 +72,8 @@ export class Stopwatch {
     return Object.fromEntries(phases.map((phase) => [phase, mean(phase)])) as Record<Phase, number>;
   }
 
-  /** Since something was last done. */
-  get idleSeconds(): number {
-    return (performance.now() - this.#progressAt) / 1000;
+  /** Since something was last done. @param answeredAt when somebody's work last counted, on the clock */
+  idleSeconds(answeredAt: number): number {
+    return (this.#clock.now() - Math.max(this.#progressAt, answeredAt)) / 1000;
   }
 }

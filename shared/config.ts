@@ -6,6 +6,7 @@ import { z } from "zod";
 import { ConfigError } from "./errors.ts";
 import { families, familyNames } from "./family/families.ts";
 import { type ModelConfig, modelSchema } from "./model.ts";
+import { isStoreAddress } from "./store/address.ts";
 import { titleSchema } from "./wire/names.ts";
 
 export type OptionGroup = "model" | "data" | "training" | "run" | "engine" | "network" | "serving" | "local" | "worker";
@@ -20,6 +21,8 @@ export interface OptionSpec<T extends string | number | boolean = string | numbe
   readonly defaultText?: string;
   readonly schema: z.ZodType<T>;
   readonly help: string;
+  /** Of a switch that is on unless told otherwise: what its --no- form does. */
+  readonly helpWhenOff?: string;
 }
 
 const text = (group: OptionGroup, value: string, initial: string, help: string, defaultText?: string) =>
@@ -50,8 +53,11 @@ const number = (
   return { group, value: "N", default: initial, schema, help, ...extra } satisfies OptionSpec<number>;
 };
 
-const toggle = (group: OptionGroup, initial: boolean, help: string) =>
-  ({ group, default: initial, schema: z.boolean(), help }) satisfies OptionSpec<boolean>;
+const toggle = (group: OptionGroup, help: string) =>
+  ({ group, default: false, schema: z.boolean(), help }) as OptionSpec<boolean>;
+
+const toggleOn = (group: OptionGroup, help: string, helpWhenOff: string) =>
+  ({ group, default: true, schema: z.boolean(), help, helpWhenOff }) as OptionSpec<boolean>;
 
 const integer = { integer: true } as const;
 
@@ -67,14 +73,24 @@ export const optionTable = {
   nLayer: number("model", 12, { min: 0, ...integer }, "transformer blocks"),
   nHead: number("model", 12, { min: 0, ...integer }, "attention heads; divides nEmbd"),
   nEmbd: number("model", 768, { min: 0, ...integer }, "width"),
-  bias: toggle("model", true, "biases in linear layers and norms"),
+  bias: toggleOn("model", "biases in linear layers and norms", "no biases in linear layers and norms"),
   dropout: number("model", 0, { min: 0, below: 1 }, "probability that an activation is dropped in training"),
   activation: choice("model", ["gelu_tanh", "gelu"], "gelu_tanh", "GPT-2's approximation, or exact GELU"),
-  tiedHead: toggle("model", true, "the output head shares the token embedding"),
+  tiedHead: toggleOn(
+    "model",
+    "the output head shares the token embedding",
+    "the output head has weights of its own, not the token embedding's",
+  ),
 
-  data: text("data", "SOURCE", "shakespeare", "text or .bin file, folder, glob, or `shakespeare`"),
+  data: text(
+    "data",
+    "SOURCE",
+    "shakespeare",
+    "text, .bin or .npy file, folder, glob, - for standard input, or `shakespeare`",
+  ),
   tokenizer: text("data", "NAME|DIR", "char", "char, gpt2, word:FILE, or a folder with a tokenizer"),
 
+  valFraction: number("training", 0.1, { min: 0, below: 1 }, "last part of the tokens, kept for validation; 0: none"),
   steps: number("training", 2000, { min: 1, ...integer }, "updates of the weights"),
   batchSize: number("training", 12, { min: 1, ...integer }, "sequences in one step, over all workers", {
     unit: "sequences",
@@ -102,7 +118,7 @@ export const optionTable = {
   }),
 
   out: text("run", "DIR", "", "folder of the run: checkpoints, ledger, options", "runs/<preset or model>"),
-  resume: toggle("run", false, "go on from the newest whole checkpoint in --out"),
+  resume: toggle("run", "go on from the newest whole checkpoint in --out"),
   initFrom: text("run", "DIR", "", "start from these weights: a checkpoint or Hugging Face folder", "none"),
   windowsFile: text(
     "run",
@@ -114,6 +130,10 @@ export const optionTable = {
   checkpointInterval: number("run", 500, { min: 0, ...integer }, "checkpoint every so many steps; 0: at the end only", {
     unit: "steps",
   }),
+  checkpointTo: {
+    ...text("run", "URL", "", "object store for checkpoints as well: s3://bucket/prefix; --resume finds them", "none"),
+    schema: z.string().refine((url) => url === "" || isStoreAddress(url), "must be an address such as s3://bucket/run"),
+  },
   keepCheckpoints: number("run", 3, { min: 1, ...integer }, "newest checkpoints to keep, beside best and final"),
 
   engine: choice(
@@ -143,8 +163,8 @@ export const optionTable = {
     unit: "GiB",
     defaultText: "what is free",
   }),
-  anyArithmetic: toggle("training", false, "take workers of any engine together; the bits then depend on who came"),
-  checkpointActivations: toggle("engine", false, "recompute activations block by block to save memory"),
+  anyArithmetic: toggle("training", "take workers of any engine together; the bits then depend on who came"),
+  checkpointActivations: toggle("engine", "recompute activations block by block to save memory"),
 
   host: text("network", "ADDRESS", "127.0.0.1", "address to listen on; beyond loopback a token is required"),
   port: number("network", 7070, { min: 0, max: 65_535, ...integer }, "port of WebSocket and HTTP; 0: any free one"),
@@ -152,8 +172,16 @@ export const optionTable = {
   timeout: number("network", 30, { min: 1, max: 3600 }, "longest silence of a peer; other waits derive from it", {
     unit: "seconds",
   }),
-  stay: toggle("serving", true, "go on serving status and checkpoints after the last step, until interrupted"),
-  sharedMemory: toggle("network", true, "workers on this machine share weights and gradients instead of sending them"),
+  stay: toggleOn(
+    "serving",
+    "go on serving status and checkpoints after the last step, until interrupted",
+    "end after the last step, instead of serving the page and checkpoints until interrupted",
+  ),
+  sharedMemory: toggleOn(
+    "network",
+    "workers on this machine share weights and gradients instead of sending them",
+    "workers on this machine too are sent weights and send gradients, instead of sharing memory",
+  ),
   maxWorkers: number("network", 256, { min: 1, max: 65_536, ...integer }, "most connections at once"),
 
   workers: number("local", 2, { min: 1, max: 256, ...integer }, "worker processes on this machine"),

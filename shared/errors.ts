@@ -16,6 +16,9 @@ export class EngineError extends Error {
   override readonly name = "EngineError";
 }
 
+/** The connection broke, or the other side has no time: asking again may help. */
+export class Interrupted extends Error {}
+
 /** The message of anything that was thrown. */
 export function messageOf(error: unknown): string {
   return error instanceof Error ? error.message : String(error);

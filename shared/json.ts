@@ -1,17 +1,51 @@
-// JSON files that other people or other processes wrote.
+// Text and JSON files that other people or other processes wrote.
 import { readFile } from "node:fs/promises";
-import { ConfigError } from "./errors.ts";
+import { ConfigError, messageOf } from "./errors.ts";
 
-/** @throws ConfigError where the file cannot be read (the cause says why: see isAbsent) or is not JSON */
-export async function readJson(path: string): Promise<unknown> {
-  const text = await readFile(path, "utf8").catch((error: NodeJS.ErrnoException) => {
-    throw new ConfigError(`${path}: cannot be read (${error.code})`, { cause: error });
+/**
+ * A text file: UTF-8, with or without a byte order mark, which is no part of the text.
+ * @param what the file's name in messages, such as "--prompt-file p.txt"
+ * @throws ConfigError where it cannot be read (the cause says why: see isAbsent) or is not UTF-8
+ */
+export async function readText(path: string, what = path): Promise<string> {
+  const bytes = await readFile(path).catch((error: NodeJS.ErrnoException) => {
+    throw new ConfigError(`${what}: cannot be read (${error.code})`, { cause: error });
   });
+  return decodeText(bytes, what);
+}
+
+/** @throws ConfigError where the bytes are not UTF-8 */
+export function decodeText(bytes: Uint8Array, what: string): string {
+  const other = otherEncoding(bytes);
+  if (other) throw new ConfigError(`${what}: is ${other} text; convert it to UTF-8 first`);
+  try {
+    return new TextDecoder("utf-8", { fatal: true }).decode(bytes);
+  } catch (error) {
+    if (error instanceof RangeError || (error as NodeJS.ErrnoException).code === "ERR_STRING_TOO_LONG")
+      throw new ConfigError(`${what}: ${bytes.length} bytes are too many to be read as one text`, { cause: error });
+    throw new ConfigError(`${what}: not UTF-8 text; convert it to UTF-8 first`, { cause: error });
+  }
+}
+
+/** The encoding that a byte order mark announces, where it is not UTF-8: Windows writes such files. */
+export function otherEncoding(bytes: Uint8Array): string | undefined {
+  const [a, b] = bytes;
+  if ((a === 0xff && b === 0xfe) || (a === 0xfe && b === 0xff)) return "UTF-16";
+  return undefined;
+}
+
+/** @throws ConfigError where the text is not JSON */
+export function parseJson(text: string, where: string): unknown {
   try {
     return JSON.parse(text);
   } catch (error) {
-    throw new ConfigError(`${path}: not JSON: ${(error as Error).message}`, { cause: error });
+    throw new ConfigError(`${where}: not JSON: ${messageOf(error).replace(/\s+/g, " ")}`, { cause: error });
   }
+}
+
+/** @throws ConfigError where the file cannot be read (the cause says why: see isAbsent) or is not JSON */
+export async function readJson(path: string): Promise<unknown> {
+  return parseJson(await readText(path), path);
 }
 
 /** Was this thrown, or caused, because there is no such file? */

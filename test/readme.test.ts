@@ -1,6 +1,7 @@
 import { readFileSync } from "node:fs";
 import { join } from "node:path";
 import { expect, test } from "vitest";
+import { helpOf } from "../cli/options.ts";
 import { flagOf, type OptionSpec, optionTable } from "../shared/config.ts";
 
 const readme = readFileSync(join(import.meta.dirname, "../README.md"), "utf8");
@@ -11,8 +12,7 @@ function rows(): string[] {
     const flag = spec.default === true ? flagOf(name).replace("--", "--no-") : flagOf(name);
     const value = spec.value ? ` ${spec.value.replaceAll("|", "\\|")}` : "";
     const initial = spec.defaultText ?? (spec.value ? `\`${spec.default}\`` : "");
-    const unit = spec.unit ? ` (${spec.unit})` : "";
-    return `| \`${flag}${value}\` | ${initial} | ${spec.help.replaceAll("|", "\\|")}${unit} |`;
+    return `| \`${flag}${value}\` | ${initial} | ${helpOf(spec).replaceAll("|", "\\|")} |`;
   });
 }
 

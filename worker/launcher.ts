@@ -139,7 +139,7 @@ async function runOnce(
   let lastLine = "";
   for (const output of [child.stdout!, child.stderr!])
     createInterface({ input: output }).on("line", (line) => {
-      if (line.trim() !== "") lastLine = line.trim().slice(0, 300);
+      lastLine = reasonIn(line) ?? lastLine;
       log(`[${slot.label}] ${line}`);
     });
   const onStop = (): void => void child.kill("SIGTERM");
@@ -154,6 +154,18 @@ async function runOnce(
     stop.removeEventListener("abort", onStop);
     kill.removeEventListener("abort", onKill);
   }
+}
+
+/** What a line says of why its process ends: a warning of its log, or what is no line of a log. */
+function reasonIn(line: string): string | undefined {
+  let text = line.trim();
+  try {
+    const { level, msg } = JSON.parse(text) as { level?: number; msg?: string };
+    if (level !== undefined) text = level >= 40 ? String(msg) : "";
+  } catch {
+    // no line of a log
+  }
+  return text === "" ? undefined : text.slice(0, 300);
 }
 
 /** Its status or signal, once its output has been read to the end. */

@@ -1,36 +1,35 @@
-// One connection to a coordinator, from hello to goodbye: weights and leases in, gradients out. worker.ts opens a new
+// One conversation with a coordinator, from hello to goodbye: weights and leases in, answers out. worker.ts opens a new
 // one when it breaks.
 import { hostname } from "node:os";
-import { performance } from "node:perf_hooks";
-import { type ClientOptions, type RawData, WebSocket } from "ws";
 import { VectorPool } from "../shared/arithmetic/tree.ts";
+import type { Clock } from "../shared/clock.ts";
 import { ConfigError, EngineError, messageOf, ProtocolError } from "../shared/errors.ts";
 import { layoutOf } from "../shared/family/layout.ts";
-import { Arrival, bytesOf, chunkBytes, type Frame, framesOf, headerBytes, parseFrame } from "../shared/wire/frame.ts";
-import { Outbox } from "../shared/wire/outbox.ts";
+import { Channel } from "../shared/wire/channel.ts";
+import { Arrival, bytesOf, type Frame, framesOf } from "../shared/wire/frame.ts";
+import type { Pipe } from "../shared/wire/pipe.ts";
 import {
-  controlLimit,
   decodeFromCoordinator,
-  encodeMessage,
   type FromCoordinator,
   type FromWorker,
-  isControl,
+  type LeaseMessage,
+  packLosses,
   protocolVersion,
-  subprotocol,
   timesOf,
+  type Welcome,
 } from "../shared/wire/protocol.ts";
 import { openSharedVector } from "../shared/wire/shared-memory.ts";
-import { computeGradient, computeLosses, type LeaseOrder } from "./compute.ts";
 import type { Engine } from "./engine/contract.ts";
-
-export type Welcome = Extract<FromCoordinator, { type: "welcome" }>;
+import { type Outcome, tasks } from "./task/task.ts";
 
 /** How a session ended. `lost`: come back later. */
 export type Ending = { how: "finished" | "left" | "lost"; reason: string; wasWelcome: boolean };
 
 export interface SessionOptions {
+  readonly pipe: Pipe;
+  readonly clock: Clock;
+  /** Where the pipe leads, for people. */
   readonly url: string;
-  readonly token: string | undefined;
   readonly name: string;
   /** An engine for the run; the session does not dispose of it. */
   readonly openEngine: (welcome: Welcome) => Promise<Engine>;
@@ -42,25 +41,20 @@ export interface SessionOptions {
 }
 
 interface HeldLease {
-  readonly order: LeaseOrder;
+  readonly order: LeaseMessage;
   cancelled: boolean;
   windows?: Uint16Array | Uint32Array;
 }
 
+/** Leases that may wait here: a coordinator gives two at a time. */
+const mostLeases = 64;
+
 /**
- * Connect and work until the run is over, the connection is lost, or we are asked to leave.
+ * Work at an open pipe until the run is over, the connection is lost, or we are asked to leave.
  * @throws ConfigError when the coordinator refuses us for good
  */
 export async function runSession(options: SessionOptions): Promise<Ending> {
-  const socket = new WebSocket(options.url, subprotocol, {
-    headers: options.token === undefined ? {} : { authorization: `Bearer ${options.token}` },
-    perMessageDeflate: false,
-    maxPayload: Math.max(controlLimit, headerBytes + chunkBytes),
-    handshakeTimeout: options.handshakeMs,
-    // A mask of zeros costs nothing; against caches on the way, which masks are for, TLS is the answer.
-    generateMask: (mask: Buffer) => mask.fill(0),
-  } as ClientOptions);
-  const session = new Session(socket, options);
+  const session = new Session(options);
   try {
     return await session.ended;
   } finally {
@@ -71,9 +65,8 @@ export async function runSession(options: SessionOptions): Promise<Ending> {
 
 class Session {
   readonly ended: Promise<Ending>;
-  readonly #socket: WebSocket;
   readonly #options: SessionOptions;
-  readonly #outbox: Outbox;
+  readonly #channel: Channel<FromCoordinator, FromWorker>;
   readonly #queue: HeldLease[] = [];
   #end!: (ending: Ending) => void;
   #fail!: (error: unknown) => void;
@@ -98,16 +91,24 @@ class Session {
   #working: Promise<void> | undefined;
   #leaving = false;
   #over = false;
-  #heardAt = performance.now();
-  #watchdog: NodeJS.Timeout | undefined;
 
-  constructor(socket: WebSocket, options: SessionOptions) {
-    this.#socket = socket;
+  constructor(options: SessionOptions) {
+    const { pipe, clock, handshakeMs } = options;
     this.#options = options;
-    this.#outbox = new Outbox(socket, (error) => this.#lose(`sending failed: ${error.message}`));
     this.ended = new Promise((resolve, reject) => {
       this.#end = resolve;
       this.#fail = reject;
+    });
+    this.#channel = new Channel({
+      pipe,
+      clock,
+      decode: decodeFromCoordinator,
+      events: {
+        control: (message) => this.#onControl(message),
+        frame: (frame) => this.#onFrame(frame),
+        lost: (reason) => this.#lose(reason),
+        broken: (error) => this.#fail(error),
+      },
     });
     const leave = () => this.#leave();
     options.leave.addEventListener("abort", leave);
@@ -115,49 +116,21 @@ class Session {
       this.#over = true;
       this.#onTaken();
       options.leave.removeEventListener("abort", leave);
-      clearInterval(this.#watchdog);
       // Whatever it was: nobody may be left waiting for a closing handshake.
-      if (socket.readyState === WebSocket.OPEN) socket.close(1000);
-      setTimeout(() => socket.terminate(), 1000).unref();
+      this.#channel.close(1000, "");
     };
     this.ended.then(forget, forget);
-
-    this.#watch(options.handshakeMs, options.handshakeMs / 5);
-    socket.on("open", () => this.#onOpen());
-    socket.on("message", (data) => this.#onMessage(data));
-    socket.on("ping", () => {
-      this.#heardAt = performance.now();
-    });
-    socket.on("unexpected-response", (_request, response) => {
-      let body = "";
-      response.on("data", (chunk: Buffer) => {
-        body += body.length < 1000 ? chunk.toString() : "";
-      });
-      response.on("end", () => {
-        const reason = `${options.url} answers ${response.statusCode}: ${body.trim() || response.statusMessage}`;
-        // A full coordinator, or a proxy whose coordinator is not back yet.
-        if (response.statusCode! >= 500) this.#lose(reason);
-        else this.#fail(new ConfigError(`worker: ${reason}`));
-      });
-    });
-    socket.on("error", (error) => this.#lose(error.message || (error as NodeJS.ErrnoException).code || "unknown"));
-    socket.on("close", (code, reason) => this.#lose(reason.toString() || `the connection closed (${code})`));
+    this.#channel.watch(handshakeMs, handshakeMs / 5, false);
+    if (options.leave.aborted) this.#leave();
+    else this.#greet();
   }
 
   #lose(reason: string): void {
     this.#end({ how: this.#leaving ? "left" : "lost", reason, wasWelcome: this.#welcome !== undefined });
   }
 
-  #say(message: FromWorker): void {
-    this.#outbox.add(() => this.#outbox.send(encodeMessage(message)));
-  }
-
-  #onOpen(): void {
-    if (this.#options.leave.aborted) {
-      this.#leave();
-      return;
-    }
-    this.#say({
+  #greet(): void {
+    this.#channel.say({
       type: "hello",
       version: protocolVersion,
       name: this.#options.name,
@@ -166,31 +139,17 @@ class Session {
     });
   }
 
-  #onMessage(data: RawData): void {
-    this.#heardAt = performance.now();
-    if (this.#over) return;
-    const message = data as Buffer;
-    try {
-      if (isControl(message)) this.#onControl(decodeFromCoordinator(message));
-      else this.#onFrame(parseFrame(message));
-    } catch (error) {
-      if (error instanceof ProtocolError) {
-        this.#socket.close(4000, error.message.slice(0, 100));
-        this.#lose(`protocol: ${error.message}`);
-      } else this.#fail(error);
-    }
-  }
-
   #onControl(message: FromCoordinator): void {
+    if (this.#over) return;
     switch (message.type) {
       case "welcome":
-        this.#opening = this.#onWelcome(message).catch(this.#fail);
+        if (this.#welcome) throw new ProtocolError("a second welcome");
+        this.#welcome = message;
+        this.#opening = this.#open(message).catch((error) => this.#fail(error));
         return;
-      case "lease": {
-        const lease = { order: message, cancelled: false };
-        this.#queue.push(lease);
+      case "lease":
+        this.#onLease(message);
         return;
-      }
       case "weights":
         if (!this.#shared) throw new ProtocolError("shared weights for a worker that shares none");
         this.#refresh(message.step, this.#shared.weights);
@@ -212,9 +171,7 @@ class Session {
     }
   }
 
-  async #onWelcome(welcome: Welcome): Promise<void> {
-    if (this.#welcome) throw new ProtocolError("a second welcome");
-    this.#welcome = welcome;
+  async #open(welcome: Welcome): Promise<void> {
     const { parameters, model, timeoutMs } = welcome;
     const expected = layoutOf(model).size;
     if (expected !== parameters)
@@ -222,31 +179,26 @@ class Session {
         `worker: this weft counts ${expected} parameters in the run's model, the coordinator's ${parameters}; run the same version on both`,
       );
     const { silenceMs, pingEveryMs } = timesOf(timeoutMs);
-    this.#watch(silenceMs, pingEveryMs);
+    this.#channel.watch(silenceMs, pingEveryMs, false);
     this.#pool = new VectorPool(parameters);
     const engine = await this.#options.openEngine(welcome);
     this.#engine = engine;
-    this.#shared = open(welcome);
+    this.#shared = shared(welcome);
     const { arithmetic, device, plannedBytes } = engine;
-    this.#say({
-      type: "ready",
-      arithmetic,
-      device,
-      plannedBytes,
-      ...(this.#shared && { sharesMemory: true }),
-    });
+    const sharesMemory = this.#shared && { sharesMemory: true as const };
+    this.#channel.say({ type: "ready", arithmetic, device, plannedBytes, ...sharesMemory });
   }
 
-  /** Give the coordinator up when it has been silent for so long. */
-  #watch(silenceMs: number, everyMs: number): void {
-    clearInterval(this.#watchdog);
-    this.#watchdog = setInterval(() => {
-      if (performance.now() - this.#heardAt > silenceMs)
-        this.#lose(`the coordinator was silent for ${silenceMs / 1000} s`);
-    }, everyMs);
+  #onLease(order: LeaseMessage): void {
+    if (!this.#engine) throw new ProtocolError("a lease before this worker was ready");
+    if (this.#queue.length >= mostLeases) throw new ProtocolError(`more than ${mostLeases} leases at once`);
+    if (order.rows > this.#welcome!.rowsPerShard)
+      throw new ProtocolError(`${order.rows} windows a unit, the welcome said ${this.#welcome!.rowsPerShard}`);
+    this.#queue.push({ order, cancelled: false });
   }
 
-  #onFrame(frame: Frame): void {
+  #onFrame(frame: Frame): undefined {
+    if (this.#over) return;
     const current = this.#arrival;
     // Weights that were overtaken by newer ones stop in the middle.
     if (current?.vector && frame.kind === "weights" && frame.offset === 0 && frame.id > current.arrival.id) {
@@ -283,10 +235,11 @@ class Session {
     const lease = this.#queue.find(({ order, windows }) => order.lease === frame.id && !windows);
     if (!lease || frame.kind !== "windows") throw new ProtocolError(`${frame.kind} ${frame.id} that was not announced`);
     const { vocabSize, blockSize } = this.#engine.model;
-    const largest = lease.order.count * lease.order.rows * (blockSize + 1) * widthOf(vocabSize);
-    if (frame.total > largest)
-      throw new ProtocolError(`windows of lease ${frame.id}: ${frame.total} bytes, at most ${largest}`);
-    return { arrival: new Arrival("windows", frame.id, new Uint8Array(frame.total)), lease };
+    const bytes = lease.order.windows * (blockSize + 1) * widthOf(vocabSize);
+    // Before memory is taken for them.
+    if (frame.total !== bytes)
+      throw new ProtocolError(`windows of lease ${frame.id}: ${frame.total} bytes, expected ${bytes}`);
+    return { arrival: new Arrival("windows", frame.id, new Uint8Array(bytes)), lease };
   }
 
   /** Resolves when nothing of this session uses the engine any more. */
@@ -297,7 +250,7 @@ class Session {
 
   #work(): void {
     this.#working ??= this.#workOff()
-      .catch(this.#fail)
+      .catch((error) => this.#fail(error))
       .finally(() => {
         this.#working = undefined;
       });
@@ -322,64 +275,76 @@ class Session {
     if (this.#leaving) await this.#goodbye();
   }
 
-  async #compute({ order, windows }: HeldLease): Promise<void> {
-    const { lease: id, step, purpose } = order;
-    const handBack = (reason: string) => this.#say({ type: "handback", lease: id, reason });
-    const cancelled = () => this.#over || (this.#computing?.cancelled ?? false);
+  async #compute(lease: HeldLease): Promise<void> {
+    const { order } = lease;
+    const handBack = (reason: string, units = 0) =>
+      this.#channel.say({ type: "handback", lease: order.lease, reason: reason.slice(0, 2000), units });
+    const cancelled = () => this.#over || lease.cancelled;
     if (cancelled()) return handBack("it was cancelled");
     if (this.#leaving) return handBack("the worker leaves");
-    if (step !== this.#step) return handBack(`it is of step ${step}, the weights here are of step ${this.#step}`);
+    if (order.step !== this.#step)
+      return handBack(`it is of step ${order.step + 1}, the weights here are of step ${this.#step + 1}`);
+    const startedAt = this.#options.clock.now();
     try {
-      if (purpose === "eval") {
-        const losses = await computeLosses(this.#engine!, order, windows!, cancelled);
-        if (losses) this.#say({ type: "answer", lease: id, losses });
-        else handBack("it was cancelled");
-        return;
-      }
-      const { seed } = this.#welcome!;
-      const answer = await computeGradient(this.#engine!, order, windows!, seed, this.#pool, cancelled);
-      if (!answer) return handBack("it was cancelled");
-      const { gradient, losses } = answer;
-      this.#outbox.add(async () => {
-        if (this.#shared) {
-          await this.#taken;
-          this.#shared.gradient.set(gradient);
-          this.#taken = new Promise((resolve) => {
-            this.#onTaken = resolve;
-          });
-        } else for (const frame of framesOf("gradient", id, bytesOf(gradient))) await this.#outbox.send(frame);
-        this.#pool.give(gradient);
-        await this.#outbox.send(encodeMessage({ type: "answer", lease: id, losses }));
+      const outcome = await tasks[order.round](this.#engine!, {
+        order,
+        windows: lease.windows!,
+        seed: this.#welcome!.seed,
+        pool: this.#pool,
+        cancelled,
       });
+      if (!outcome) return handBack("it was cancelled");
+      if (cancelled()) {
+        if (outcome.vector) this.#pool.give(outcome.vector);
+        return handBack("it was cancelled", order.count);
+      }
+      this.#answer(lease, outcome, this.#options.clock.now() - startedAt);
     } catch (error) {
       // The engine of a session that is over may be gone already: nobody waits for this answer.
       if (this.#over) return;
       if (!(error instanceof EngineError)) throw error;
       this.#options.onEvent(`lease handed back: ${error.message}`);
-      handBack(messageOf(error).slice(0, 2000));
+      handBack(messageOf(error));
     }
+  }
+
+  #answer({ order: { lease } }: HeldLease, { losses, vector }: Outcome, computeMs: number): void {
+    const answer = { type: "answer" as const, lease, losses: packLosses(losses), computeMs };
+    if (!vector) {
+      this.#channel.say(answer);
+      return;
+    }
+    this.#channel.add(async () => {
+      if (this.#shared) {
+        await this.#taken;
+        this.#shared.gradient.set(vector);
+        this.#taken = new Promise((resolve) => {
+          this.#onTaken = resolve;
+        });
+      } else for (const frame of framesOf("gradient", lease, bytesOf(vector))) await this.#channel.send(frame);
+      this.#pool.give(vector);
+      await this.#channel.tell(answer);
+    });
   }
 
   /** We were asked to go: no new leases, what is queued goes back, what is being computed is finished. */
   #leave(): void {
     this.#leaving = true;
-    if (this.#socket.readyState === WebSocket.OPEN) {
-      this.#say({ type: "leaving", reason: "asked to stop" });
-      this.#work();
-    } else this.#lose("stopped before it was connected");
+    this.#channel.say({ type: "leaving", reason: "asked to stop" });
+    this.#work();
   }
 
   async #goodbye(): Promise<void> {
     for (const { order } of this.#queue.splice(0))
-      this.#say({ type: "handback", lease: order.lease, reason: "the worker leaves" });
-    await this.#outbox.drained();
-    this.#socket.close(1000, "asked to stop");
+      this.#channel.say({ type: "handback", lease: order.lease, reason: "the worker leaves", units: 0 });
+    await this.#channel.drained();
+    this.#channel.close(1000, "asked to stop");
     this.#end({ how: "left", reason: "asked to stop", wasWelcome: this.#welcome !== undefined });
   }
 }
 
 /** The shared memory that a welcome offers; undefined where there is none, or it is out of reach. */
-function open({ sharedMemory, parameters }: Welcome) {
+function shared({ sharedMemory, parameters }: Welcome) {
   const weights = sharedMemory && openSharedVector(sharedMemory.weights, parameters, false);
   const gradient = sharedMemory && openSharedVector(sharedMemory.gradient, parameters, true);
   return weights && gradient && { weights, gradient };

@@ -1,15 +1,16 @@
 // A worker process: keeps one session with its coordinator going, comes back by itself after a lost connection, and
 // keeps its engine across sessions.
-import { performance } from "node:perf_hooks";
-import { setTimeout as sleep } from "node:timers/promises";
 import type { Logger } from "pino";
+import { type Clock, sleep, systemClock } from "../shared/clock.ts";
 import type { Options } from "../shared/config.ts";
 import { ConfigError } from "../shared/errors.ts";
-import { timesOf } from "../shared/wire/protocol.ts";
+import type { Pipe } from "../shared/wire/pipe.ts";
+import { timesOf, type Welcome } from "../shared/wire/protocol.ts";
+import { type Dial, dial, UnreachableError } from "../shared/wire/web-socket.ts";
 import { openEngine } from "./engine/choose.ts";
 import type { Engine } from "./engine/contract.ts";
 import { engineOptionsOf } from "./engine/options.ts";
-import { runSession, type Welcome } from "./session.ts";
+import { type Ending, runSession } from "./session.ts";
 
 export interface WorkerSettings {
   readonly options: Options;
@@ -22,6 +23,18 @@ export interface WorkerSettings {
   readonly leave: AbortSignal;
 }
 
+/** What a worker lives in: time, the way to its coordinator, engines, chance. */
+export interface World {
+  readonly clock: Clock;
+  /** @throws ConfigError when it is refused for good; UnreachableError when it is worth trying again */
+  readonly connect: (dial: Dial) => Promise<Pipe>;
+  readonly openEngine: typeof openEngine;
+  /** In [0, 1): so that many workers that lost one coordinator do not all come back at once. */
+  readonly random: () => number;
+}
+
+const thisWorld: World = { clock: systemClock, connect: dial, openEngine, random: Math.random };
+
 const firstWaitMs = 250;
 const longestWaitMs = 10_000;
 
@@ -30,41 +43,43 @@ const longestWaitMs = 10_000;
  * @throws ConfigError when it cannot be reached for --patience seconds, or refuses us
  * @throws EngineError when the engine cannot start
  */
-export async function work(settings: WorkerSettings): Promise<void> {
+export async function work(settings: WorkerSettings, world = thisWorld): Promise<void> {
   const { options, name, token, log, leave } = settings;
-  const engines = new EngineKeeper(settings);
+  const { clock } = world;
+  const engines = new EngineKeeper(settings, world);
+  const url = options.coordinator;
   const handshakeMs = timesOf(options.timeout * 1000).handshakeMs;
-  let aloneSince = performance.now();
+  let aloneSince = clock.now();
   let waitMs = firstWaitMs;
+  const session = async (): Promise<Ending> => {
+    try {
+      const pipe = await world.connect({ url, token, timeoutMs: handshakeMs });
+      const openEngine = (welcome: Welcome) => engines.for(welcome);
+      const onEvent = (text: string) => log.warn(text);
+      return await runSession({ pipe, clock, url, name, handshakeMs, openEngine, onEvent, leave });
+    } catch (error) {
+      if (!(error instanceof UnreachableError)) throw error;
+      return { how: "lost", reason: error.message, wasWelcome: false };
+    }
+  };
   try {
-    for (;;) {
-      const ending = await runSession({
-        url: options.coordinator,
-        token,
-        name,
-        handshakeMs,
-        openEngine: (welcome) => engines.for(welcome),
-        onEvent: (text) => log.warn(text),
-        leave,
-      });
+    while (!leave.aborted) {
+      const ending = await session();
       if (ending.how !== "lost") {
         log.info(`worker ${name} ends: ${ending.reason}`);
         return;
       }
       if (ending.wasWelcome) {
-        aloneSince = performance.now();
+        aloneSince = clock.now();
         waitMs = firstWaitMs;
       }
-      const aloneSeconds = (performance.now() - aloneSince) / 1000;
+      const aloneSeconds = (clock.now() - aloneSince) / 1000;
       if (aloneSeconds >= options.patience)
         throw new ConfigError(
-          `worker: ${options.coordinator} cannot be reached (${ending.reason}); gave up after ${Math.round(aloneSeconds)} s, see --patience`,
+          `worker: ${url} cannot be reached (${ending.reason}); gave up after ${Math.round(aloneSeconds)} s, see --patience`,
         );
-      if (waitMs === firstWaitMs)
-        log.warn(`${options.coordinator}: ${ending.reason}; trying again for ${options.patience} s`);
-      // Many workers that lost one coordinator must not all come back at once.
-      await sleep(waitMs * (0.5 + Math.random() / 2), undefined, { signal: leave }).catch(() => {});
-      if (leave.aborted) return;
+      if (waitMs === firstWaitMs) log.warn(`${url}: ${ending.reason}; trying again for ${options.patience} s`);
+      await sleep(clock, waitMs * (0.5 + world.random() / 2), leave);
       waitMs = Math.min(2 * waitMs, longestWaitMs);
     }
   } finally {
@@ -75,11 +90,13 @@ export async function work(settings: WorkerSettings): Promise<void> {
 /** The engine of the last session, for as long as the run asks for the same. */
 class EngineKeeper {
   readonly #settings: WorkerSettings;
+  readonly #world: World;
   #engine: Engine | undefined;
   #madeFor = "";
 
-  constructor(settings: WorkerSettings) {
+  constructor(settings: WorkerSettings, world: World) {
     this.#settings = settings;
+    this.#world = world;
   }
 
   async for({ model, rowsPerShard, precision }: Welcome): Promise<Engine> {
@@ -87,7 +104,7 @@ class EngineKeeper {
     const wanted = JSON.stringify({ model, rowsPerShard, precision });
     if (this.#engine && this.#madeFor === wanted) return this.#engine;
     await this.dispose();
-    const { engine, why } = await openEngine(
+    const { engine, why } = await this.#world.openEngine(
       options.engine,
       engineOptionsOf({ ...options, precision, threads }, model, rowsPerShard),
     );

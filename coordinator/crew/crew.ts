@@ -1,20 +1,22 @@
-// The workers of a run: who is here, how fast each is, and which weights they are sent. Joining and leaving at any
-// moment is normal.
-import { performance } from "node:perf_hooks";
-import { setTimeout as sleep } from "node:timers/promises";
-import type { WebSocket } from "ws";
+// The workers of a run: who is here, how fast each is, and what it still owes. Joining and leaving at any moment is
+// normal.
 import type { VectorPool } from "../../shared/arithmetic/tree.ts";
-import { SharedVector } from "../../shared/wire/shared-memory.ts";
+import { type Clock, sleep } from "../../shared/clock.ts";
+import type { Pipe } from "../../shared/wire/pipe.ts";
+import type { RoundKind, Welcome } from "../../shared/wire/protocol.ts";
 import type { GoneWorker, WorkerStatus } from "../status.ts";
-import { Connection, type ConnectionEvents, WeightsSnapshot, type Welcome, type WorkerMemory } from "./connection.ts";
+import { Weights } from "../weights.ts";
+import { Connection, type ConnectionEvents } from "./connection.ts";
 import type { Lease, WorkerView } from "./plan.ts";
-
-export type Purpose = "train" | "eval";
+import { Standing } from "./standing.ts";
+import { Uploads } from "./uploads.ts";
 
 /** What the run has seen of one worker. */
 interface Experience {
-  /** Units a second, smoothed over the last answers. */
-  readonly speed: { train?: number; eval?: number };
+  /** Units a second of each kind of round, smoothed over the last answers. */
+  readonly speed: Map<RoundKind, number>;
+  /** Leases that others answered first, or of rounds that are over, until it answers or hands them back. */
+  readonly owes: Map<number, { readonly kind: RoundKind; readonly count: number; readonly grantedAt: number }>;
   lastAnswerAt: number;
   shardsDone: number;
   /** Leases handed back since its last answer. */
@@ -25,32 +27,28 @@ interface Experience {
 const mostGone = 50;
 /** Weight of the newest answer in the smoothed speed. */
 const smoothing = 0.3;
+/** How long a goodbye may take. */
+const goodbyeMs = 2000;
 
 export class Crew {
-  readonly #members = new Map<Connection, Experience>();
+  readonly standing = new Standing();
+  readonly uploads: Uploads;
+  readonly #clock: Clock;
   readonly #pool: VectorPool;
-  #snapshot: WeightsSnapshot | undefined;
-  #spare: WeightsSnapshot | undefined;
-  /** Where workers on this machine find the newest weights; made for the first of them. */
-  #shared: SharedVector | undefined;
+  readonly #weights: Weights;
+  readonly #members = new Map<Connection, Experience>();
+  readonly #byName = new Map<string, Connection>();
   #gone: GoneWorker[] = [];
   #finished: string | undefined;
   #bytesIn = 0;
   #bytesOut = 0;
 
   /** @param pool of gradients (P) */
-  constructor(pool: VectorPool) {
+  constructor(pool: VectorPool, clock: Clock) {
+    this.#clock = clock;
     this.#pool = pool;
-  }
-
-  /** Shared memory for one more worker, where there is such a thing. */
-  #shareMemory(): WorkerMemory | undefined {
-    if (!this.#shared) {
-      this.#shared = SharedVector.create(this.#pool.length);
-      if (this.#snapshot) this.#shared?.values.set(this.#snapshot.weights);
-    }
-    const gradient = this.#shared && SharedVector.create(this.#pool.length);
-    return gradient && { weights: this.#shared!, gradient };
+    this.#weights = new Weights(pool.length);
+    this.uploads = new Uploads(pool, () => clock.now());
   }
 
   get size(): number {
@@ -65,32 +63,46 @@ export class Crew {
    * Take in a new connection. Its events reach the listener after the crew's own book-keeping.
    * @param mayShareMemory it comes from this machine, or seems to
    */
-  admit(socket: WebSocket, welcome: Welcome, mayShareMemory: boolean, events: ConnectionEvents): void {
-    const connection = new Connection(
-      socket,
+  admit(pipe: Pipe, welcome: Welcome, mayShareMemory: boolean, events: ConnectionEvents): void {
+    const connection = new Connection({
+      pipe,
       welcome,
-      mayShareMemory ? this.#shareMemory() : undefined,
-      this.#pool,
-      {
+      clock: this.#clock,
+      memory: mayShareMemory ? this.#weights.share() : undefined,
+      uploads: this.uploads,
+      takeVector: () => this.#pool.take(),
+      uniqueName: (wanted) => this.#uniqueName(connection, wanted),
+      events: {
         ...events,
         gone: (worker, reason) => {
-          this.#remember(worker, reason);
-          this.#members.delete(worker);
-          this.#bytesIn += worker.bytesIn;
-          this.#bytesOut += worker.bytesOut;
+          this.#forget(worker, reason);
           events.gone(worker, reason);
         },
       },
-      (wanted) => this.#uniqueName(wanted),
-    );
-    this.#members.set(connection, { speed: {}, lastAnswerAt: 0, shardsDone: 0, handbacks: 0 });
+    });
+    this.#members.set(connection, {
+      speed: new Map(),
+      owes: new Map(),
+      lastAnswerAt: Number.NEGATIVE_INFINITY,
+      shardsDone: 0,
+      handbacks: 0,
+    });
     if (this.#finished !== undefined) void connection.finish(this.#finished);
   }
 
+  #forget(worker: Connection, why: string): void {
+    this.#remember(worker, why);
+    this.#members.delete(worker);
+    if (this.#byName.get(worker.name) === worker) this.#byName.delete(worker.name);
+    this.#bytesIn += worker.bytesIn;
+    this.#bytesOut += worker.bytesOut;
+  }
+
   /** Those who left stay in sight, with the reason. */
-  #remember({ name, host, device }: Connection, why: string): void {
+  #remember(worker: Connection, why: string): void {
+    const { name, host, device } = worker;
     if (name === "" || this.isFinished) return;
-    const shardsDone = [...this.#members].find(([worker]) => worker.name === name)?.[1].shardsDone ?? 0;
+    const shardsDone = this.#members.get(worker)?.shardsDone ?? 0;
     const others = this.#gone.filter(({ id }) => id !== name);
     this.#gone = [{ id: name, host, device, shardsDone, at: new Date().toISOString(), why }, ...others].slice(
       0,
@@ -100,61 +112,88 @@ export class Crew {
 
   /** Workers that left and have not come back, the last first. */
   gone(): GoneWorker[] {
-    const here = new Set([...this.#members.keys()].map((worker) => worker.name));
-    return this.#gone.filter(({ id }) => !here.has(id));
+    return this.#gone.filter(({ id }) => !this.#byName.has(id));
   }
 
-  #uniqueName(wanted: string): string {
-    const taken = new Set([...this.#members.keys()].map((worker) => worker.name));
+  #uniqueName(worker: Connection, wanted: string): string {
     let name = wanted;
-    for (let i = 2; taken.has(name); i++) name = `${wanted}-${i}`;
+    for (let i = 2; this.#byName.has(name); i++) name = `${wanted}-${i}`;
+    this.#byName.set(name, worker);
     return name;
+  }
+
+  find(name: string): Connection | undefined {
+    return this.#byName.get(name);
   }
 
   /** New weights for everyone, encoded once. */
   broadcast(step: number, weights: Float32Array): void {
-    const old = this.#snapshot;
-    const spare = this.#spare?.users === 0 ? this.#spare : undefined;
-    this.#shared?.values.set(weights);
-    this.#snapshot = new WeightsSnapshot(step, this.#shared?.values ?? weights, spare);
-    this.#spare = old;
-    for (const worker of this.#members.keys()) worker.offer(this.#snapshot);
+    const snapshot = this.#weights.publish(step, weights);
+    for (const worker of this.#members.keys()) worker.offer(snapshot);
   }
 
   /** The newest weights for one who has just come. */
   supply(worker: Connection): void {
-    if (this.#snapshot) worker.offer(this.#snapshot);
+    if (this.#weights.newest) worker.offer(this.#weights.newest);
   }
 
-  /** Those who can compute with the weights of this step, fastest first. */
-  able(step: number, purpose: Purpose): Connection[] {
-    const speed = (worker: Connection) => this.#members.get(worker)?.speed[purpose] ?? 0;
-    return [...this.#members.keys()]
-      .filter((worker) => worker.hasWeightsOf(step))
-      .sort((a, b) => speed(b) - speed(a) || a.name.localeCompare(b.name));
+  /** Those who take part in a round on the weights of this step, those whose weights are still on the way among them. */
+  views(step: number, kind: RoundKind): WorkerView[] {
+    const views: WorkerView[] = [];
+    for (const [worker, { speed, owes }] of this.#members) {
+      if (worker.state !== "ready") continue;
+      const [debt] = owes.values();
+      views.push({
+        name: worker.name,
+        able: worker.hasWeightsOf(step),
+        unitsPerSecond: speed.get(kind),
+        onProbation: this.standing.probation(worker.name) !== undefined,
+        owesSince: debt?.grantedAt,
+      });
+    }
+    return views;
   }
 
-  /** Everyone who computes or soon will: those whose weights are still on the way count in the shares too. */
-  views(purpose: Purpose): WorkerView[] {
-    return [...this.#members]
-      .filter(([worker]) => worker.state === "ready")
-      .map(([worker, { speed }]) => ({ name: worker.name, unitsPerSecond: speed[purpose] }));
+  /** A lease is over for everyone but its holder, who will still say something about it. */
+  owe(worker: Connection, kind: RoundKind, { id, count, grantedAt }: Lease): void {
+    this.#members.get(worker)?.owes.set(id, { kind, count, grantedAt });
   }
 
-  /** A lease was answered: learn the worker's speed, the wire included. */
-  learn(worker: Connection, purpose: Purpose, lease: Lease, now: number): void {
+  /** The holder has said something about a lease that was over: learn from it. @param units that it has computed */
+  settle(worker: Connection, id: number, units: number | "all"): void {
+    const owed = this.#members.get(worker)?.owes.get(id);
+    if (!owed) return;
+    this.#members.get(worker)!.owes.delete(id);
+    const count = units === "all" ? owed.count : Math.min(units, owed.count);
+    if (count > 0) this.learn(worker, owed.kind, { count, grantedAt: owed.grantedAt });
+  }
+
+  /** Connections that have owed an answer since before then. */
+  *debtors(before: number): Generator<{ worker: Connection; grantedAt: number }> {
+    for (const [worker, { owes }] of this.#members)
+      for (const { grantedAt } of owes.values())
+        if (grantedAt < before) {
+          yield { worker, grantedAt };
+          break;
+        }
+  }
+
+  /** Units were computed: learn the worker's speed, the wire included. */
+  learn(worker: Connection, kind: RoundKind, { count, grantedAt }: { count: number; grantedAt: number }): void {
     const seen = this.#members.get(worker);
     if (!seen) return;
+    const now = this.#clock.now();
     // A lease that waited behind another was not worked on before that one's answer.
-    const seconds = Math.max(1e-4, (now - Math.max(lease.grantedAt, seen.lastAnswerAt)) / 1000);
-    const before = seen.speed[purpose];
-    const speed = lease.count / seconds;
-    seen.speed[purpose] = before === undefined ? speed : before + smoothing * (speed - before);
+    const seconds = Math.max(1e-4, (now - Math.max(grantedAt, seen.lastAnswerAt)) / 1000);
+    const before = seen.speed.get(kind);
+    const speed = count / seconds;
+    seen.speed.set(kind, before === undefined ? speed : before + smoothing * (speed - before));
     seen.lastAnswerAt = now;
     seen.handbacks = 0;
   }
 
-  credit(worker: Connection, shards: number): void {
+  /** An answer of the worker's counted. */
+  count(worker: Connection, shards: number): void {
     const seen = this.#members.get(worker);
     if (seen) seen.shardsDone += shards;
   }
@@ -165,15 +204,25 @@ export class Crew {
     return seen ? ++seen.handbacks : 0;
   }
 
-  find(name: string): Connection | undefined {
-    return [...this.#members.keys()].find((worker) => worker.name === name);
+  /** Send home, for good, those for whom there is a reason. */
+  refuseWhere(reason: (worker: Connection) => string | undefined): void {
+    for (const worker of [...this.#members.keys()]) {
+      const why = worker.state === "ready" ? reason(worker) : undefined;
+      if (why) worker.refuse(why);
+    }
   }
 
   /** Send everyone home, and whoever still comes. Resolves when all have been told, or soon. */
   async finish(reason: string): Promise<void> {
     this.#finished = reason;
     const told = Promise.all([...this.#members.keys()].map((worker) => worker.finish(reason)));
-    await Promise.race([told, sleep(2000, undefined, { ref: false })]);
+    await Promise.race([told, sleep(this.#clock, goodbyeMs)]);
+  }
+
+  /** The coordinator goes and the run does not: workers wait for it to come back. */
+  suspend(reason: string): void {
+    this.#finished = undefined;
+    for (const worker of [...this.#members.keys()]) worker.close(reason);
   }
 
   bytes(): { bytesIn: number; bytesOut: number } {
@@ -187,6 +236,8 @@ export class Crew {
 
   /** @param tokensPerSec of each worker that had a part in the last steps */
   status(step: number, leases: readonly Lease[], tokensPerSec: ReadonlyMap<string, number>): WorkerStatus[] {
+    const held = new Map<string, number>();
+    for (const { worker } of leases) held.set(worker, (held.get(worker) ?? 0) + 1);
     return [...this.#members]
       .filter(([worker]) => worker.name !== "")
       .map(([worker, seen]) => ({
@@ -195,14 +246,16 @@ export class Crew {
         device: worker.device,
         arithmetic: worker.arithmetic,
         state: worker.state === "leaving" ? "leaving" : worker.hasWeightsOf(step) ? "contributing" : "connected",
+        probation: this.standing.probation(worker.name) ?? null,
         step: Math.max(0, worker.step),
-        leasesHeld: leases.filter((lease) => lease.worker === worker.name).length,
+        leasesHeld: held.get(worker.name) ?? 0,
+        leasesOwed: seen.owes.size,
         shardsDone: seen.shardsDone,
         tokensPerSec: tokensPerSec.get(worker.name) ?? null,
         bytesIn: worker.bytesIn,
         bytesOut: worker.bytesOut,
         roundTripMs: worker.roundTripMs,
-        connectedSeconds: (performance.now() - worker.connectedAt) / 1000,
+        connectedSeconds: (this.#clock.now() - worker.connectedAt) / 1000,
       }));
   }
 }

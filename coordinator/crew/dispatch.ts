@@ -1,61 +1,49 @@
-// Has every part of a round computed once, by whoever is here: gives out leases as plan.ts decides, takes answers,
-// gives lost and late parts to others, and sends away workers that cannot help. Nothing here reaches the numbers but
-// through the tree sum, whose bits do not depend on the order of what happens here.
-import { performance } from "node:perf_hooks";
-import type { WebSocket } from "ws";
-import { nodeName, type TreeSum, type VectorPool } from "../../shared/arithmetic/tree.ts";
-import type { VectorOps } from "../../shared/arithmetic/vector.ts";
-import { ConfigError } from "../../shared/errors.ts";
-import { timesOf } from "../../shared/wire/protocol.ts";
+// Has every part of a round computed once, by whoever is here: gives out leases as plan.ts decides, takes answers, gives
+// lost and late parts to others, and sends away workers that cannot help. Nothing here reaches the numbers but through the
+// round, whose bits do not depend on the order of what happens here.
+import { nodeName, type VectorPool } from "../../shared/arithmetic/tree.ts";
+import { type Clock, sleep } from "../../shared/clock.ts";
+import type { Options } from "../../shared/config.ts";
+import type { Pipe } from "../../shared/wire/pipe.ts";
+import { timesOf, type Welcome } from "../../shared/wire/protocol.ts";
 import type { Journal } from "../journal.ts";
-import type { Connection, ConnectionEvents, Welcome } from "./connection.ts";
+import type { Round } from "../round/round.ts";
+import { whyForeign } from "./arithmetic.ts";
+import type { Answer, Connection, ConnectionEvents } from "./connection.ts";
 import { Crew } from "./crew.ts";
-import { type Lease, nextLease, untilLate } from "./plan.ts";
-import { Work } from "./work.ts";
+import { type Lease, planRound } from "./plan.ts";
+import { type PartRecord, Work } from "./work.ts";
 
 export interface DispatchOptions {
-  readonly timeoutMs: number;
-  /** Sequences of a unit. */
-  readonly rows: number;
-  /** Take workers whose results differ in their last bits. */
-  readonly anyArithmetic: boolean;
+  readonly options: Pick<Options, "timeout" | "anyArithmetic" | "engine" | "isa" | "precision">;
+  readonly clock: Clock;
   /** The arithmetic that a resumed run began with. */
   readonly arithmetic?: string | undefined;
-  readonly ops: VectorOps;
   readonly pool: VectorPool;
   /** Hears of every worker that comes, goes, is late or refused. */
   readonly journal: Journal;
 }
 
-export interface Round {
-  readonly purpose: "train" | "eval";
-  /** Updates applied to the weights that this round needs. */
-  readonly step: number;
-  /** Windows of the round, in order; `rows` of them make a unit. */
-  readonly starts: readonly number[];
-  /** (count, T + 1) token ids of these windows. */
-  readonly read: (starts: readonly number[]) => Promise<Uint16Array | Uint32Array>;
-  /** Where gradients meet; none for an evaluation. */
-  readonly sum?: TreeSum;
-}
-
-/** What came of a round. */
+/** What came of a round, beside what the round itself holds. */
 export interface Gathered {
-  /** One mean loss for each unit (train) or window (eval), in order. */
-  readonly losses: number[];
-  readonly parts: ReturnType<Work["records"]>;
+  readonly parts: PartRecord[];
   readonly unitsByWorker: ReadonlyMap<string, number>;
+  /** Seconds of the answer that was the last to come, as its worker says, and of taking answers in. */
+  readonly computeSeconds: number;
+  readonly sumSeconds: number;
 }
 
 /** A round was left because the run stops. */
 export class Stopped extends Error {}
+/** A round was left because what is computed is not a number any more, whoever computes it. */
+export class Diverged extends Error {}
 
-/** Windows of the largest evaluation lease: its answer is one number for each. */
-const largestEvalWindows = 4096;
 /** Leases that may be handed back in a row before a worker is sent away. */
 const mostHandbacks = 3;
-/** Answers of one part that may be non-finite before the run is called diverged. */
-const mostRefusals = 2;
+/** Workers whose answers for one unit could not count before the run is called diverged, though others are there. */
+const mostOpinions = 4;
+/** With so many leases out, what has come in meanwhile is planned for together. */
+const manyLeases = 32;
 
 export class Dispatch {
   readonly crew: Crew;
@@ -63,21 +51,33 @@ export class Dispatch {
   /** Why nothing is being computed, as a sentence; null while something is. */
   waitingFor: string | null = null;
   arithmetic: string | undefined;
-  readonly #options: DispatchOptions;
+  /** When somebody's work last counted, on the clock. */
+  progressAt: number;
+  readonly #settings: DispatchOptions;
+  readonly #clock: Clock;
   readonly #times: ReturnType<typeof timesOf>;
+  #round: Round | undefined;
   #work: Work | undefined;
-  #sum: TreeSum | undefined;
-  /** First unit of each answered part, and the losses of the part. */
-  #losses = new Map<number, number[]>();
+  /** Leases of the round that have been counted against their holder. */
+  #charged = new Set<number>();
+  #computeSeconds = 0;
+  #sumSeconds = 0;
   #nextLeaseId = 1;
-  #failure: Error | undefined;
-  #wake: () => void = () => {};
+  #nextLateMs = Number.POSITIVE_INFINITY;
+  /** When connections were last looked through. */
+  #lookedAt = Number.NEGATIVE_INFINITY;
+  #failure: unknown;
+  #isAwake = false;
+  #wakeUp: () => void = () => {};
 
-  constructor(options: DispatchOptions) {
-    this.#options = options;
-    this.#times = timesOf(options.timeoutMs);
-    this.arithmetic = options.anyArithmetic ? "any" : options.arithmetic;
-    this.crew = new Crew(options.pool);
+  constructor(settings: DispatchOptions) {
+    const { options, clock, pool } = settings;
+    this.#settings = settings;
+    this.#clock = clock;
+    this.#times = timesOf(options.timeout * 1000);
+    this.arithmetic = options.anyArithmetic ? "any" : settings.arithmetic;
+    this.progressAt = clock.now();
+    this.crew = new Crew(pool, clock);
   }
 
   /** The leases that are out. */
@@ -86,122 +86,174 @@ export class Dispatch {
   }
 
   /** @param mayShareMemory the worker is on this machine, or seems to be */
-  admit(socket: WebSocket, welcome: Welcome, mayShareMemory: boolean): void {
-    this.crew.admit(socket, welcome, mayShareMemory, this.#events);
+  admit(pipe: Pipe, welcome: Welcome, mayShareMemory: boolean): void {
+    this.crew.admit(pipe, welcome, mayShareMemory, this.#events);
   }
 
   /** Make the round in hand, and every later one, throw this. */
-  fail(reason: Error): void {
+  fail(reason: unknown): void {
     this.#failure ??= reason;
     this.#wake();
   }
 
-  /**
-   * Compute a round.
-   * @throws what fail() was given; ConfigError when the numbers stop being numbers
-   */
+  /** Compute a round. @throws what fail() was given; Diverged when the numbers stop being numbers */
   async gather(round: Round): Promise<Gathered> {
-    const { rows } = this.#options;
-    const units = Math.ceil(round.starts.length / rows);
-    const largest =
-      round.purpose === "train" ? units : 2 ** Math.floor(Math.log2(Math.max(1, largestEvalWindows / rows)));
-    const work = new Work(round.purpose, round.step, units, largest, this.#times.graceMs);
+    const work = new Work(round.units);
+    this.#round = round;
     this.#work = work;
-    this.#sum = round.sum;
-    this.#losses = new Map();
-    while (!work.complete) {
-      if (this.#failure) throw this.#failure;
-      const woken = new Promise<void>((resolve) => {
-        this.#wake = resolve;
-      });
-      await this.#assign(work, round);
-      if (work.complete) break;
-      const timer = setTimeout(() => this.#wake(), this.#untilNextLook(work));
-      await woken;
-      clearTimeout(timer);
-      this.#expire(work);
-    }
-    this.waitingFor = null;
-    const losses = [...this.#losses].sort(([a], [b]) => a - b).flatMap(([, values]) => values);
-    return { losses, parts: work.records(), unitsByWorker: work.unitsByWorker() };
-  }
-
-  /** Give out what can be given out, fastest first, a first lease for everyone before a second for anyone. */
-  async #assign(work: Work, round: Round): Promise<void> {
-    const { rows, journal } = this.#options;
-    const able = this.crew.able(work.step, work.purpose);
-    const views = this.crew.views(work.purpose);
-    this.waitingFor =
-      this.crew.size === 0
-        ? "no worker is connected"
-        : able.length === 0
-          ? `none of ${this.crew.size} connected workers has the weights of step ${work.step} yet`
-          : null;
-    for (const worker of [...able, ...able]) {
-      const view = views.find(({ name }) => name === worker.name);
-      // It may have gone while the windows of another's lease were read.
-      if (!view || !worker.hasWeightsOf(work.step)) continue;
-      const { grant, why } = nextLease(work, view, views, performance.now());
-      if (!grant) continue;
-      if (grant.hedgeOf) {
-        this.counts.hedged++;
-        journal.tell("late", why, { worker: grant.hedgeOf.worker, step: work.step });
+    this.#charged = new Set();
+    this.#sumSeconds = 0;
+    try {
+      while (!work.complete) {
+        if (this.#failure) throw this.#failure;
+        this.#isAwake = false;
+        this.#deal(work, round);
+        await this.#untilWoken();
+        if (work.leases.length > manyLeases) await sleep(this.#clock, 0);
+        this.#expire();
       }
-      const { id, first, count } = work.grant(grant, this.#nextLeaseId++, worker.name, performance.now());
-      const { purpose, step } = work;
-      const starts = round.starts.slice(first * rows, (first + count) * rows);
-      const windows = await round.read(starts);
-      worker.lease({ type: "lease", lease: id, purpose, step, first, count, rows }, windows, starts.length);
+    } catch (error) {
+      round.abandon();
+      throw error;
+    } finally {
+      for (const lease of [...work.leases]) this.#release(work, lease);
+      this.waitingFor = null;
+    }
+    return {
+      parts: work.records(),
+      unitsByWorker: work.unitsByWorker(),
+      computeSeconds: this.#computeSeconds,
+      sumSeconds: this.#sumSeconds,
+    };
+  }
+
+  #wake(): void {
+    this.#isAwake = true;
+    this.#wakeUp();
+  }
+
+  /** Until something happened, or may have to be done although nothing does. */
+  async #untilWoken(): Promise<void> {
+    if (this.#isAwake) return;
+    const woken = new Promise<void>((resolve) => {
+      this.#wakeUp = resolve;
+    });
+    const timer = this.#clock.after(Math.min(this.#times.pingEveryMs, this.#nextLateMs + 1), () => this.#wake());
+    await woken;
+    timer.cancel();
+  }
+
+  /** Give out what can be given out. */
+  #deal(work: Work, round: Round): void {
+    const { journal } = this.#settings;
+    const { units, largest, kind, step } = round;
+    const { graceMs, unmeasuredMs } = this.#times;
+    const view = { units, largest, done: work.done, leases: work.leases, refusals: work.refusals };
+    const workers = this.crew.views(step, kind);
+    const now = this.#clock.now();
+    let plan = planRound({ ...view, graceMs, unmeasuredMs }, workers, now);
+    if (
+      plan.waitingFor !== null &&
+      work.refusals.size > 0 &&
+      !this.#hasOthers(new Set([...work.refusals.values()].flatMap((who) => [...who])))
+    ) {
+      work.forgive();
+      plan = planRound({ ...view, graceMs, unmeasuredMs }, workers, now);
+    }
+    this.#nextLateMs = plan.nextLateMs;
+    this.waitingFor = plan.waitingFor;
+    for (const lease of plan.overdue) this.#charge(lease, round);
+    for (const grant of plan.grants) {
+      const worker = this.crew.find(grant.worker);
+      if (!worker?.hasWeightsOf(step)) continue;
+      if (grant.repeats) {
+        this.counts.hedged++;
+        journal.tell("late", `${round.name}: ${grant.why}; ${worker.name} computes it too`, {
+          worker: worker.name,
+          step: step + 1,
+        });
+      }
+      const { id, first, count } = work.grant(grant, this.#nextLeaseId++, now);
+      const { count: windows, ids } = round.windows(grant);
+      // A disk that cannot be read ends the run, not one worker.
+      if (ids instanceof Promise) ids.catch((error) => this.fail(error));
+      const { rows } = round;
+      worker.lease(
+        { type: "lease", lease: id, round: kind, step, first, count, rows, windows },
+        round.expects(grant),
+        ids,
+      );
     }
   }
 
-  /** Milliseconds until something may have to be done although no message comes. */
-  #untilNextLook(work: Work): number {
-    const { pingEveryMs } = this.#times;
-    return Math.min(pingEveryMs, 1 + untilLate(work, this.crew.views(work.purpose), performance.now()));
+  /** A lease is overdue: it counts against its holder, once. */
+  #charge(lease: Lease, round: Round): void {
+    if (this.#charged.has(lease.id)) return;
+    this.#charged.add(lease.id);
+    const heldMs = this.#clock.now() - lease.grantedAt;
+    const why = `did not answer ${nodeName(lease)} of ${round.name} in ${(heldMs / 1000).toFixed(1)} s`;
+    this.#punish(lease.worker, why);
+  }
+
+  #punish(name: string, why: string): void {
+    const before = this.crew.standing.probation(name);
+    this.crew.standing.charge(name, why);
+    if (before === undefined && this.crew.standing.probation(name) !== undefined)
+      this.#settings.journal.warn("late", `worker ${name} is on probation: it ${why}`, { worker: name });
   }
 
   /** Close the connections that sit on a lease beyond all patience. */
-  #expire(work: Work): void {
-    const views = this.crew.views(work.purpose);
-    for (const lease of [...work.leases]) {
-      const worker = this.crew.find(lease.worker);
-      const speed = views.find(({ name }) => name === lease.worker)?.unitsPerSecond;
-      const heldMs = performance.now() - lease.grantedAt;
-      if (heldMs > this.#times.leaseMs + (speed ? (10_000 * lease.count) / speed : 0))
-        worker?.close(`lease ${nodeName(lease)} of step ${work.step} not answered in ${(heldMs / 1000).toFixed(0)} s`);
+  #expire(): void {
+    const { leaseMs, silenceMs, pingEveryMs } = this.#times;
+    const now = this.#clock.now();
+    if (now - this.#lookedAt < pingEveryMs / 2) return;
+    this.#lookedAt = now;
+    this.crew.uploads.evictSlow(silenceMs);
+    const round = this.#round!;
+    const views = new Map(this.crew.views(round.step, round.kind).map((view) => [view.name, view]));
+    for (const lease of [...this.leases]) {
+      const speed = views.get(lease.worker)?.unitsPerSecond;
+      const heldMs = now - lease.grantedAt;
+      if (heldMs > leaseMs + (speed ? (10_000 * lease.count) / speed : 0))
+        this.crew
+          .find(lease.worker)
+          ?.close(`lease ${nodeName(lease)} of ${round.name} not answered in ${(heldMs / 1000).toFixed(0)} s`);
     }
+    for (const { worker, grantedAt } of [...this.crew.debtors(now - leaseMs)])
+      worker.close(`a lease of an earlier round not answered in ${((now - grantedAt) / 1000).toFixed(0)} s`);
   }
 
   readonly #events: ConnectionEvents = {
     ready: (worker) => this.#onReady(worker),
     changed: () => this.#wake(),
-    answered: (worker, id, losses, gradient) => {
-      this.#onAnswer(worker, id, losses, gradient);
+    answered: (worker, id, answer) => {
+      this.#onAnswer(worker, id, answer);
       this.#wake();
     },
-    handedBack: (worker, id, reason) => {
-      this.#onHandback(worker, id, reason);
+    handedBack: (worker, id, reason, units) => {
+      this.#onHandback(worker, id, reason, units);
       this.#wake();
     },
     gone: (worker, reason) => {
       const held = this.leases.filter((lease) => lease.worker === worker.name);
-      for (const lease of held) this.#work?.end(lease.id);
+      for (const lease of held) this.#work?.end(lease);
+      if (held.length > 0) this.#punish(worker.name, `went with ${held.map(nodeName).join(", ")} in hand`);
       this.counts.lost += held.length;
       if (worker.name && !this.crew.isFinished)
-        this.#options.journal.tell("left", `worker ${worker.name} gone: ${reason}`, {
+        this.#settings.journal.tell("left", `worker ${worker.name} gone: ${reason}`, {
           worker: worker.name,
           leases: held.map(nodeName),
         });
       this.#wake();
     },
+    broken: (error) => this.fail(error),
   };
 
   #onReady(worker: Connection): void {
-    const { journal, anyArithmetic } = this.#options;
-    this.arithmetic ??= worker.arithmetic;
-    if (!anyArithmetic && worker.arithmetic !== this.arithmetic) {
-      const reason = `this run computes with "${this.arithmetic}", worker ${worker.name} with "${worker.arithmetic}": the bits would differ; start the worker with the same --engine, --isa and --precision, or the run with --any-arithmetic`;
+    const { journal, options } = this.#settings;
+    const foreign = whyForeign(worker.arithmetic, options) ?? this.#otherBits(worker);
+    if (foreign) {
+      const reason = `worker ${worker.name} computes with "${worker.arithmetic}": ${foreign}`;
       journal.warn("refused", `worker refused: ${reason}`, { worker: worker.name });
       worker.refuse(reason);
       return;
@@ -213,54 +265,102 @@ export class Dispatch {
       arithmetic,
     });
     this.crew.supply(worker);
+    this.#wake();
   }
 
-  #onAnswer(worker: Connection, id: number, losses: number[], gradient: Float32Array | undefined): void {
-    const { ops, pool } = this.#options;
-    const work = this.#work;
-    const lease = work?.end(id);
-    if (!work || !lease) {
-      // Of a round that is over, or of a part that another answered first.
-      if (gradient) pool.give(gradient);
-      return;
-    }
-    this.crew.learn(worker, work.purpose, lease, performance.now());
-    const finite = losses.every(Number.isFinite) && (!gradient || Number.isFinite(ops.sumOfSquares(gradient)));
-    if (!finite) {
-      if (gradient) pool.give(gradient);
-      this.#refuse(worker, work, lease);
-      return;
-    }
-    this.#losses.set(lease.first, losses);
-    for (const copy of work.count(lease)) {
-      work.end(copy.id);
-      this.crew.find(copy.worker)?.cancel(copy.id);
-    }
-    if (!gradient) return;
-    this.counts.counted++;
-    this.crew.credit(worker, lease.count);
-    this.#sum!.add(lease, gradient);
+  /** Why this worker's bits would differ from the run's; undefined when they do not, or nothing has counted yet. */
+  #otherBits({ arithmetic }: Connection): string | undefined {
+    if (this.#settings.options.anyArithmetic || this.arithmetic === undefined || arithmetic === this.arithmetic)
+      return undefined;
+    return `this run computes with "${this.arithmetic}" and the bits would differ; start the worker with the same --engine, --isa and --precision, or the run with --any-arithmetic`;
   }
 
-  #refuse(worker: Connection, work: Work, lease: Lease): void {
+  #onAnswer(worker: Connection, id: number, { losses, vector, computeMs }: Answer): void {
+    const { pool, options } = this.#settings;
+    const [work, round] = [this.#work, this.#round];
+    const lease = work?.find(id);
+    if (!work || !round || !lease || lease.worker !== worker.name || this.#otherBits(worker)) {
+      // Of a round that is over, of a part that another answered first, or of a worker that is about to go.
+      if (vector) pool.give(vector);
+      this.crew.settle(worker, id, "all");
+      return;
+    }
+    work.end(lease);
+    this.crew.learn(worker, round.kind, lease);
+    const startedAt = this.#clock.now();
+    const refusal = round.take(lease, losses, vector);
+    this.#sumSeconds += (this.#clock.now() - startedAt) / 1000;
+    if (refusal) {
+      if (vector) pool.give(vector);
+      this.#refuse(worker, work, round, lease, refusal);
+      return;
+    }
+    // Who answers first decides, not who comes first: a made-up arithmetic keeps nobody out.
+    if (this.arithmetic === undefined && !options.anyArithmetic) {
+      this.arithmetic = worker.arithmetic;
+      this.crew.refuseWhere((other) => this.#otherBits(other));
+    }
+    this.progressAt = this.#clock.now();
+    this.#computeSeconds = Math.min(computeMs, this.progressAt - lease.grantedAt) / 1000;
+    for (const name of work.opinions(lease))
+      this.#punish(name, `gave ${nodeName(lease)} of ${round.name} wrongly: ${worker.name} has computed it since`);
+    for (const other of work.count(lease)) this.#release(work, other);
+    if (!this.#charged.has(id)) this.crew.standing.credit(worker.name);
+    if (round.kind === "gradient") {
+      this.counts.counted++;
+      this.crew.count(worker, lease.count);
+    }
+  }
+
+  /** Nobody needs this lease any more; its holder still says something about it. */
+  #release(work: Work, lease: Lease): void {
+    work.end(lease);
+    const holder = this.crew.find(lease.worker);
+    if (!holder) return;
+    this.crew.owe(holder, this.#round!.kind, lease);
+    holder.cancel(lease.id);
+  }
+
+  /** An answer cannot count. Another worker is asked; only where there is no other, the same one again. */
+  #refuse(worker: Connection, work: Work, round: Round, lease: Lease, refusal: string): void {
     this.counts.refused++;
-    const refusals = (work.refusals.get(lease.first) ?? 0) + 1;
-    work.refusals.set(lease.first, refusals);
-    const what = `${work.purpose === "train" ? "the gradient" : "the loss"} of ${nodeName(lease)} in step ${work.step + 1}`;
-    this.#options.journal.warn("refused", `${what} refused: it is not finite`, { worker: worker.name });
-    if (refusals >= mostRefusals)
+    const isSecond = work.opinions(lease).has(worker.name);
+    work.refuse(lease);
+    const who = work.opinions(lease);
+    const what = `${round.name}: ${refusal} for ${nodeName(lease)}`;
+    this.#settings.journal.warn("refused", `${what} from ${worker.name} refused`, {
+      worker: worker.name,
+      step: round.step + 1,
+    });
+    const isAlone = !this.#hasOthers(who);
+    if (who.size >= mostOpinions || (isAlone && (who.size > 1 || isSecond)))
       this.fail(
-        new ConfigError(
-          `the run diverged: ${what} is not finite, computed twice; start again from a checkpoint with --init-from and a lower --learning-rate`,
+        new Diverged(
+          `${what}, computed ${who.size > 1 ? `alike by ${[...who].join(", ")}` : `twice by ${worker.name}`}`,
         ),
       );
   }
 
-  #onHandback(worker: Connection, id: number, reason: string): void {
-    const lease = this.#work?.end(id);
-    if (!lease) return;
+  /** Is there somebody else who computes, or will? */
+  #hasOthers(who: ReadonlySet<string>): boolean {
+    const now = this.#clock.now();
+    const mute = new Set(this.leases.filter(({ id }) => this.#charged.has(id)).map(({ worker }) => worker));
+    return this.crew
+      .views(this.#round!.step, this.#round!.kind)
+      .some(
+        ({ name, owesSince = now }) => !who.has(name) && !mute.has(name) && now - owesSince < this.#times.unmeasuredMs,
+      );
+  }
+
+  #onHandback(worker: Connection, id: number, reason: string, units: number): void {
+    const lease = this.#work?.find(id);
+    if (!lease || lease.worker !== worker.name) {
+      this.crew.settle(worker, id, units);
+      return;
+    }
+    this.#work!.end(lease);
     this.counts.lost++;
-    this.#options.journal.warn("late", `${worker.name} handed back lease ${nodeName(lease)}: ${reason}`, {
+    this.#settings.journal.warn("late", `${worker.name} handed back lease ${nodeName(lease)}: ${reason}`, {
       worker: worker.name,
       lease: nodeName(lease),
     });

@@ -1,8 +1,18 @@
-// Who gets which part of a step, and why. Everything here is a pure function of what is passed in, the time included:
-// the loop acts on the decision, /status prints its reason, tests need no clock.
+// Who gets which part of a round, and why. Everything here is a pure function of what is passed in, the time included:
+// the dispatcher acts on it, /status prints its reasons, tests need no clock.
+//
+// A unit may be taken when nobody who is on time holds it. So whatever a mute, slow or vanished worker holds is given to
+// others once it is late, and while one worker that computes rightly is here, a round of U units ends within
+//
+//   the lateness of what others held   2 x what their speed gives + grace, or the fixed time where no speed is known
+//   + U x its own time for a unit
+//
+// after it has the weights. Who holds something overdue gets nothing more (it loses its turn), and who has let the others
+// down too often computes only what somebody else computes as well (standing.ts), until it has answered in time again.
 import { nodeName, type TreeNode } from "../../shared/arithmetic/tree.ts";
+import { Openings } from "./openings.ts";
 
-/** A part of a step that a worker holds. */
+/** A part of a round that a worker holds. */
 export interface Lease extends TreeNode {
   readonly id: number;
   readonly worker: string;
@@ -12,12 +22,18 @@ export interface Lease extends TreeNode {
 
 export interface WorkerView {
   readonly name: string;
+  /** It has the weights and takes leases. */
+  readonly able: boolean;
   /** Units it computes in a second, measured; none before its first answer. */
   readonly unitsPerSecond?: number | undefined;
+  /** It gets only copies of what others hold, as long as there are others. */
+  readonly onProbation?: boolean;
+  /** When its oldest unanswered lease of an earlier round was granted: it gets nothing before it has answered. */
+  readonly owesSince?: number | undefined;
 }
 
-export interface StepView {
-  /** Units of the step: shards, or groups of evaluation windows. */
+export interface RoundView {
+  /** Units of the round: shards, or groups of evaluation windows. */
   readonly units: number;
   /** Largest node of one lease: a power of two. */
   readonly largest: number;
@@ -25,13 +41,29 @@ export interface StepView {
   readonly done: readonly boolean[];
   /** What is out, in the order of granting. */
   readonly leases: readonly Lease[];
+  /** Units whose answer could not count, and who gave it: others are asked before them. */
+  readonly refusals: ReadonlyMap<number, ReadonlySet<string>>;
   /** Lateness that does not count, in milliseconds: the noise of a busy machine. */
   readonly graceMs: number;
+  /** A lease is late after so long when no speed is known. */
+  readonly unmeasuredMs: number;
 }
 
 export interface Grant extends TreeNode {
-  /** The late lease that this one repeats. */
-  readonly hedgeOf?: Lease;
+  readonly worker: string;
+  /** Somebody else holds units of it too. */
+  readonly repeats: boolean;
+  readonly why: string;
+}
+
+export interface Plan {
+  readonly grants: readonly Grant[];
+  /** Why nothing moves, as a sentence; null while somebody who is on time computes, or will. */
+  readonly waitingFor: string | null;
+  /** Milliseconds until the next lease is late; infinite when none can become it. */
+  readonly nextLateMs: number;
+  /** Leases that are late by what their own worker has shown, or by all patience: they count against it. */
+  readonly overdue: readonly Lease[];
 }
 
 /** Leases that a worker may hold: the second is there when the first is answered, so that it never waits for the wire. */
@@ -39,95 +71,221 @@ const leasesEach = 2;
 /** A lease is late at this multiple of the time that its worker's measured speed gives it. */
 const lateFactor = 2;
 
-/** The lease that should go to `worker` next, if any; `why` is a sentence for people either way. */
-export function nextLease(
-  step: StepView,
-  worker: WorkerView,
-  workers: readonly WorkerView[],
-  now: number,
-): { grant?: Grant; why: string } {
-  const held = step.leases.filter((lease) => lease.worker === worker.name);
-  if (held.length >= leasesEach) return { why: `${worker.name} holds ${held.length} leases` };
-  const open = firstOpen(step, fairShare(step, worker, workers));
-  if (open) return { grant: open, why: `${nodeName(open)} was not leased yet` };
-  if (held.length > 0) return { why: `${worker.name} is busy and nothing is open` };
-  const late = latest(step, worker, workers, now);
-  if (late)
-    return {
-      grant: { first: late.lease.first, count: late.lease.count, hedgeOf: late.lease },
-      why: `hedging ${nodeName(late.lease)}: ${Math.round(late.lateMs)} ms behind at ${late.lease.worker}`,
-    };
-  const out = step.leases.map((lease) => `${nodeName(lease)} at ${lease.worker}`);
-  return { why: out.length ? `waiting for ${out.join(", ")}` : "every part is done" };
+/** What follows from one lease. */
+interface Outlook {
+  readonly lease: Lease;
+  /** Late for the plan: its units may be taken by others. */
+  readonly lateAt: number;
+  /** Overdue: it counts against its holder. */
+  readonly overdueAt: number;
+  readonly expectedAt: number;
 }
 
-/** Milliseconds from now until the next lease is late; infinite when nothing is out or no speed is known. */
-export function untilLate(step: StepView, workers: readonly WorkerView[], now: number): number {
-  const waits = step.leases.map((lease) => -lateness(step, lease, workers, now)).filter((ms) => ms > 0);
-  return Math.min(...waits, Number.POSITIVE_INFINITY);
+/** What should be given to whom now, the fastest first, a first lease for everyone before a second for anyone. */
+export function planRound(round: RoundView, workers: readonly WorkerView[], now: number): Plan {
+  const speeds = speedsOf(workers);
+  const outlooks = outlooksOf(round, workers, speeds, now);
+  const overdue = outlooks.filter(({ overdueAt }) => overdueAt <= now).map(({ lease }) => lease);
+  const state = new PlanState(round, outlooks, now);
+  const lazy = new Set(overdue.map(({ worker }) => worker));
+  const sharing = workers.filter(({ name, owesSince }) => !lazy.has(name) && owesSince === undefined);
+  const shares = sharesOf(sharing);
+  const turn = sharing
+    .filter(({ able }) => able)
+    .sort((a, b) => (b.unitsPerSecond ?? 0) - (a.unitsPerSecond ?? 0) || (a.name < b.name ? -1 : 1));
+  const proven = turn.some((worker) => !worker.onProbation);
+  const grants: Grant[] = [];
+  for (let pass = 0; pass < leasesEach; pass++)
+    for (const worker of turn) {
+      const grant = state.next(worker, proven, shares, pass);
+      if (grant) grants.push(grant);
+    }
+  const waits = outlooks.map(({ lateAt }) => lateAt - now).filter((ms) => ms > 0);
+  const nextLateMs = waits.reduce((least, ms) => Math.min(least, ms), Number.POSITIVE_INFINITY);
+  const moves = grants.length > 0 || outlooks.some(({ overdueAt }) => overdueAt > now);
+  return { grants, nextLateMs, overdue, waitingFor: moves ? null : whyWaiting(workers, overdue, now) };
+}
+
+function whyWaiting(workers: readonly WorkerView[], overdue: readonly Lease[], now: number): string {
+  if (workers.length === 0) return "no worker is connected";
+  const mute = [
+    ...overdue.map(({ worker, grantedAt }) => ({ worker, since: grantedAt })),
+    ...workers.flatMap(({ name, owesSince }) => (owesSince === undefined ? [] : [{ worker: name, since: owesSince }])),
+  ];
+  if (mute.length === 0) return `none of ${workers.length} connected workers has the weights of this step yet`;
+  const names = [...new Set(mute.map(({ worker }) => worker))];
+  const longest = mute.reduce((most, { since }) => Math.max(most, now - since), 0);
+  const shown = names.length > 3 ? `${names.slice(0, 3).join(", ")} and ${names.length - 3} more` : names.join(", ");
+  return `no answer from ${shown} for ${Math.round(longest / 1000)} s, and nobody else can compute`;
+}
+
+interface Speeds {
+  readonly of: ReadonlyMap<string, number>;
+  /** Of the workers measured; undefined where none is. */
+  readonly slowest: number | undefined;
+}
+
+function speedsOf(workers: readonly WorkerView[]): Speeds {
+  const of = new Map<string, number>();
+  let slowest: number | undefined;
+  for (const { name, unitsPerSecond } of workers) {
+    if (unitsPerSecond === undefined) continue;
+    of.set(name, unitsPerSecond);
+    slowest = Math.min(slowest ?? unitsPerSecond, unitsPerSecond);
+  }
+  return { of, slowest };
+}
+
+/** What a round is divided by. */
+interface Shares {
+  /** Units a second of all who share it, one that was never measured counting as average. */
+  readonly total: number;
+  readonly workers: number;
+}
+
+function sharesOf(workers: readonly WorkerView[]): Shares {
+  const trusted = workers.filter(({ onProbation }) => !onProbation);
+  const known = trusted.flatMap(({ unitsPerSecond }) => unitsPerSecond ?? []);
+  const sum = known.reduce((total, speed) => total + speed, 0);
+  const average = known.length > 0 ? sum / known.length : 1;
+  return { total: sum + (trusted.length - known.length) * average, workers: Math.max(1, trusted.length) };
+}
+
+/** From its granting to its answer, with what its worker held before it. */
+function outlooksOf(round: RoundView, workers: readonly WorkerView[], speeds: Speeds, now: number): Outlook[] {
+  const held = new Map<string, number>();
+  const here = new Set(workers.map(({ name }) => name));
+  return round.leases.map((lease) => {
+    const units = (held.get(lease.worker) ?? 0) + lease.count;
+    held.set(lease.worker, units);
+    const own = speeds.of.get(lease.worker);
+    const speed = own ?? speeds.slowest;
+    if (!here.has(lease.worker)) return { lease, lateAt: now, overdueAt: now, expectedAt: Number.POSITIVE_INFINITY };
+    const expectedMs = speed === undefined ? round.unmeasuredMs : (1000 * units) / speed;
+    const lateAt =
+      lease.grantedAt + (speed === undefined ? round.unmeasuredMs : lateFactor * expectedMs + round.graceMs);
+    // One that was never measured may be slower than anyone known, and honest.
+    const overdueAt = own === undefined ? Math.max(lateAt, lease.grantedAt + round.unmeasuredMs) : lateAt;
+    return { lease, lateAt, overdueAt, expectedAt: lease.grantedAt + expectedMs };
+  });
+}
+
+class PlanState {
+  readonly #round: RoundView;
+  readonly #now: number;
+  readonly #outlooks: readonly Outlook[];
+  /** Units that nobody holds, and units that only late leases hold. */
+  readonly #open: Openings;
+  readonly #late: Openings;
+  /** Of each unit: when the first of those who are on time will have it; infinite where nobody has. */
+  readonly #expectedAt: Float64Array;
+  readonly #isHeld: Uint8Array;
+  /** The latest of these: what nobody would be done with before is not worth looking for. */
+  readonly #lastAt: number;
+  readonly #held = new Map<string, number>();
+
+  constructor(round: RoundView, outlooks: readonly Outlook[], now: number) {
+    this.#round = round;
+    this.#now = now;
+    this.#outlooks = outlooks;
+    this.#expectedAt = new Float64Array(round.units).fill(Number.POSITIVE_INFINITY);
+    this.#isHeld = new Uint8Array(round.units);
+    const onTime = new Uint8Array(round.units);
+    let lastAt = Number.NEGATIVE_INFINITY;
+    for (const { lease, lateAt, expectedAt } of outlooks) {
+      this.#held.set(lease.worker, (this.#held.get(lease.worker) ?? 0) + 1);
+      const end = lease.first + lease.count;
+      this.#isHeld.fill(1, lease.first, end);
+      if (lateAt <= now) continue;
+      onTime.fill(1, lease.first, end);
+      lastAt = Math.max(lastAt, expectedAt);
+      for (let unit = lease.first; unit < end; unit++)
+        this.#expectedAt[unit] = Math.min(this.#expectedAt[unit]!, expectedAt);
+    }
+    this.#lastAt = lastAt;
+    this.#open = new Openings(round.units, (unit) => !round.done[unit] && this.#isHeld[unit] === 0);
+    this.#late = new Openings(
+      round.units,
+      (unit) => !round.done[unit] && this.#isHeld[unit] === 1 && onTime[unit] === 0,
+    );
+  }
+
+  /** @param proven somebody who is not on probation has a turn */
+  next(worker: WorkerView, proven: boolean, shares: Shares, pass: number): Grant | undefined {
+    const { name, unitsPerSecond } = worker;
+    const held = this.#held.get(name) ?? 0;
+    const isNew = unitsPerSecond === undefined;
+    if (held > pass || (isNew && held > 0)) return undefined;
+    if (worker.onProbation && proven) return held === 0 ? this.#copyFor(worker) : undefined;
+    const size = isNew ? 1 : fairShare(this.#round, unitsPerSecond, shares);
+    const open = this.#find(this.#open, worker, size);
+    if (open) return this.#grant(worker, open, false, `${nodeName(open)} was not leased yet`);
+    if (held > 0) return undefined;
+    const late = this.#find(this.#late, worker, size);
+    if (late) return this.#grant(worker, late, true, `${nodeName(late)} is late at ${this.#holders(late)}`);
+    return isNew ? undefined : this.#speculate(worker, unitsPerSecond, shares);
+  }
+
+  /** What somebody will have long after we should be done with it. */
+  #speculate(worker: WorkerView, unitsPerSecond: number, shares: Shares): Grant | undefined {
+    const { units, graceMs, done } = this.#round;
+    const doneAt = (count: number) => this.#now + (lateFactor * 1000 * count) / unitsPerSecond + graceMs;
+    if (this.#lastAt <= doneAt(1)) return undefined;
+    const isWorth = (unit: number) => {
+      const expectedAt = this.#expectedAt[unit]!;
+      return !done[unit] && Number.isFinite(expectedAt) && expectedAt > doneAt(1);
+    };
+    const slow = this.#outlooks.find(({ lease }) => lease.worker !== worker.name && isWorth(lease.first));
+    if (!slow) return undefined;
+    const node = this.#find(new Openings(units, isWorth), worker, fairShare(this.#round, unitsPerSecond, shares));
+    if (!node || this.#expectedAt[node.first]! <= doneAt(node.count)) return undefined;
+    return this.#grant(worker, node, true, `${nodeName(node)} is slow at ${this.#holders(node)}`);
+  }
+
+  /** One unit that somebody else holds, the latest to be done; nothing depends on this answer. */
+  #copyFor(worker: WorkerView): Grant | undefined {
+    let found: Outlook | undefined;
+    for (const outlook of this.#outlooks)
+      if (outlook.lease.worker !== worker.name && outlook.expectedAt > (found?.expectedAt ?? this.#now))
+        found = outlook;
+    if (!found) return undefined;
+    const node = { first: found.lease.first, count: 1 };
+    return this.#grant(worker, node, true, `${nodeName(node)}, which ${found.lease.worker} has too: on probation`);
+  }
+
+  #find(openings: Openings, worker: WorkerView, size: number): TreeNode | undefined {
+    const refused = [...this.#round.refusals].filter(([, who]) => who.has(worker.name)).map(([unit]) => unit);
+    if (refused.length === 0 || !openings.any) return openings.find(size);
+    // Who gave a wrong answer is asked again only when nobody else can be: the dispatcher forgets the refusal then.
+    return new Openings(this.#round.units, (unit) => !refused.includes(unit) && openings.isOpen(unit)).find(size);
+  }
+
+  #grant(worker: WorkerView, node: TreeNode, repeats: boolean, why: string): Grant {
+    this.#open.take(node);
+    this.#late.take(node);
+    this.#held.set(worker.name, (this.#held.get(worker.name) ?? 0) + 1);
+    // Whoever looks next finds these units taken in time.
+    this.#expectedAt.fill(this.#now, node.first, node.first + node.count);
+    return { ...node, worker: worker.name, repeats, why };
+  }
+
+  #holders(node: TreeNode): string {
+    const names = this.#outlooks.filter(({ lease }) => overlap(lease, node)).map(({ lease }) => lease.worker);
+    return [...new Set(names)].slice(0, 3).join(", ");
+  }
 }
 
 /**
- * Largest power of two within the worker's share of the step by speed; one without a speed yet counts as average. At
- * least one unit stays for each other worker: whoever gets nothing would never be measured again.
+ * Largest power of two within a worker's share of the round by speed. At least one unit stays for each other worker:
+ * whoever gets nothing would never be measured again.
  */
-function fairShare(step: StepView, worker: WorkerView, workers: readonly WorkerView[]): number {
-  const known = knownSpeeds(workers);
-  const average = known.length ? known.reduce((a, b) => a + b, 0) / known.length : 1;
-  const total = workers.reduce((sum, w) => sum + (w.unitsPerSecond ?? average), 0);
-  const share = (step.units * (worker.unitsPerSecond ?? average)) / total;
+function fairShare(round: RoundView, unitsPerSecond: number, shares: Shares): number {
+  const share = (round.units * unitsPerSecond) / Math.max(shares.total, unitsPerSecond);
   // 3.3 of 8 units is still four: noise in the speeds of two equal workers must not halve their leases.
-  const most = Math.min(step.largest, share * 1.25, step.units - (workers.length - 1));
+  const most = Math.min(round.largest, share * 1.25, round.units - (shares.workers - 1));
   return 2 ** Math.floor(Math.log2(Math.max(1, most)));
 }
 
-/** The first aligned node of at most `size` units that is wholly open. */
-function firstOpen(step: StepView, size: number): TreeNode | undefined {
-  const taken = [...step.done];
-  for (const { first, count } of step.leases) taken.fill(true, first, first + count);
-  for (let count = size; count >= 1; count /= 2)
-    for (let first = 0; first + count <= step.units; first += count)
-      if (!taken.slice(first, first + count).includes(true)) return { first, count };
-  return undefined;
-}
-
-/** Of the leases that others hold and nobody repeats yet, the one that is most worth repeating here, if any is. */
-function latest(step: StepView, worker: WorkerView, workers: readonly WorkerView[], now: number) {
-  let found: { lease: Lease; lateMs: number } | undefined;
-  for (const lease of step.leases) {
-    const copies = step.leases.filter((other) => other.first === lease.first && other.count === lease.count);
-    if (copies.length > 1 || lease.worker === worker.name) continue;
-    const here = speedOf(worker, workers);
-    const remainingMs = expectedMs(step, lease, workers) - (now - lease.grantedAt);
-    // Worth it also when we should be done with it in half the time that its holder still needs.
-    const slowerMs = here ? remainingMs - (lateFactor * 1000 * lease.count) / here - step.graceMs : -1;
-    const lateMs = Math.max(lateness(step, lease, workers, now), slowerMs);
-    if (lateMs > (found?.lateMs ?? 0)) found = { lease, lateMs };
-  }
-  return found;
-}
-
-/** Milliseconds past the time by which the lease should have been answered; negative when it is on time. */
-function lateness(step: StepView, lease: Lease, workers: readonly WorkerView[], now: number): number {
-  return now - lease.grantedAt - lateFactor * expectedMs(step, lease, workers) - step.graceMs;
-}
-
-/** From its granting to its answer, with what its worker held before it; infinite while no speed is known at all. */
-function expectedMs(step: StepView, lease: Lease, workers: readonly WorkerView[]): number {
-  const holder = workers.find((w) => w.name === lease.worker);
-  const speed = speedOf(holder, workers);
-  const units = step.leases
-    .filter((other) => other.worker === lease.worker && other.id <= lease.id)
-    .reduce((sum, other) => sum + other.count, 0);
-  return speed ? (1000 * units) / speed : Number.POSITIVE_INFINITY;
-}
-
-/** Of a worker that has not been measured: that of the slowest one that has. */
-function speedOf(worker: WorkerView | undefined, workers: readonly WorkerView[]): number | undefined {
-  const known = knownSpeeds(workers);
-  return worker?.unitsPerSecond ?? (known.length ? Math.min(...known) : undefined);
-}
-
-function knownSpeeds(workers: readonly WorkerView[]): number[] {
-  return workers.map((w) => w.unitsPerSecond).filter((speed) => speed !== undefined);
+export function overlap(a: TreeNode, b: TreeNode): boolean {
+  return a.first < b.first + b.count && b.first < a.first + a.count;
 }

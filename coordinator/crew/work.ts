@@ -1,77 +1,97 @@
-// One round of work: the shards of a training step or the windows of an evaluation. It knows which parts are out,
-// which are in and whose answer counted; each part counts exactly once.
+// One round as the dispatcher sees it: which units are out, which are in and whose answer counted. Each counts exactly
+// once.
 import { nodeName, type TreeNode } from "../../shared/arithmetic/tree.ts";
-import type { Grant, Lease, StepView } from "./plan.ts";
+import { type Grant, type Lease, overlap } from "./plan.ts";
 
 export interface PartRecord {
   readonly shards: string;
   readonly worker: string;
-  /** How many leases of this very part there were: more than one where one was hedged. */
+  /** How many leases held units of this part when it was answered: more than one where it was repeated. */
   readonly leases: number;
 }
 
-export class Work implements StepView {
-  readonly purpose: "train" | "eval";
-  /** Updates applied before this round: the step whose weights it needs. */
-  readonly step: number;
+export class Work {
   readonly units: number;
-  readonly largest: number;
-  readonly graceMs: number;
   readonly done: boolean[];
   readonly leases: Lease[] = [];
-  readonly parts: (TreeNode & { worker: string; leases: number })[] = [];
-  /** First unit of a part, and how often its answer was refused because it was not finite. */
-  readonly refusals = new Map<number, number>();
+  /** Units whose answer could not count, and who is not to be asked for them. */
+  readonly refusals = new Map<number, ReadonlySet<string>>();
+  /** The same without forgiving: who gave such an answer for a unit, ever. */
+  readonly #opinions = new Map<number, Set<string>>();
+  readonly #parts: (TreeNode & { worker: string; leases: number })[] = [];
+  #missing: number;
 
-  constructor(purpose: "train" | "eval", step: number, units: number, largest: number, graceMs: number) {
-    this.purpose = purpose;
-    this.step = step;
+  constructor(units: number) {
     this.units = units;
-    this.largest = largest;
-    this.graceMs = graceMs;
+    this.#missing = units;
     this.done = Array.from({ length: units }, () => false);
   }
 
   get complete(): boolean {
-    return !this.done.includes(false);
+    return this.#missing === 0;
   }
 
-  grant({ first, count }: Grant, id: number, worker: string, now: number): Lease {
+  grant({ first, count, worker }: Grant, id: number, now: number): Lease {
     const lease = { id, first, count, worker, grantedAt: now };
     this.leases.push(lease);
     return lease;
   }
 
-  /** Take a lease off the list, whatever became of it. Undefined: it belongs to another round. */
-  end(id: number): Lease | undefined {
-    const index = this.leases.findIndex((lease) => lease.id === id);
-    return index < 0 ? undefined : this.leases.splice(index, 1)[0];
+  find(id: number): Lease | undefined {
+    return this.leases.find((lease) => lease.id === id);
   }
 
-  /** Count the answer of a lease that has ended. @returns the leases of the same part that are no longer needed */
+  /** Take a lease off the list, whatever became of it. */
+  end(lease: Lease): void {
+    const index = this.leases.indexOf(lease);
+    if (index >= 0) this.leases.splice(index, 1);
+  }
+
+  /** Count the answer of a lease that has ended. @returns the leases that hold units of it too, no longer needed */
   count(lease: Lease): Lease[] {
-    if (this.done[lease.first]) throw new Error(`part ${nodeName(lease)} of step ${this.step} would count twice`);
-    this.done.fill(true, lease.first, lease.first + lease.count);
-    const copies = this.leases.filter((other) => overlap(other, lease));
-    this.parts.push({ first: lease.first, count: lease.count, worker: lease.worker, leases: 1 + copies.length });
-    return copies;
+    const { first, count, worker } = lease;
+    for (let unit = first; unit < first + count; unit++)
+      if (this.done[unit]) throw new Error(`unit ${unit} would count twice`);
+    this.done.fill(true, first, first + count);
+    this.#missing -= count;
+    const others = this.leases.filter((other) => overlap(other, lease));
+    this.#parts.push({ first, count, worker, leases: 1 + others.length });
+    return others;
+  }
+
+  /** An answer could not count: its worker is not asked again while there are others. */
+  refuse({ first, count, worker }: Lease): void {
+    for (let unit = first; unit < first + count; unit++) {
+      const seen = this.#opinions.get(unit) ?? new Set();
+      this.#opinions.set(unit, seen.add(worker));
+      this.refusals.set(unit, seen);
+    }
+  }
+
+  /** There is nobody else: those whose answers could not count may be asked again. */
+  forgive(): void {
+    this.refusals.clear();
+  }
+
+  /** Who gave answers for these units that could not count. */
+  opinions({ first, count }: TreeNode): ReadonlySet<string> {
+    const who = new Set<string>();
+    for (let unit = first; unit < first + count; unit++)
+      for (const name of this.#opinions.get(unit) ?? []) who.add(name);
+    return who;
   }
 
   /** How many units each worker's counted answers were. */
   unitsByWorker(): Map<string, number> {
     const units = new Map<string, number>();
-    for (const { worker, count } of this.parts) units.set(worker, (units.get(worker) ?? 0) + count);
+    for (const { worker, count } of this.#parts) units.set(worker, (units.get(worker) ?? 0) + count);
     return units;
   }
 
   /** The parts in the order of the shards, for the ledger. */
   records(): PartRecord[] {
-    return [...this.parts]
+    return [...this.#parts]
       .sort((a, b) => a.first - b.first)
       .map((part) => ({ shards: nodeName(part), worker: part.worker, leases: part.leases }));
   }
-}
-
-function overlap(a: TreeNode, b: TreeNode): boolean {
-  return a.first < b.first + b.count && b.first < a.first + a.count;
 }

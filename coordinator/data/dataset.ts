@@ -6,20 +6,25 @@ import { addCodePoints, CharTokenizer } from "../../shared/tokenizers/char.ts";
 import { StreamEncoder, type Tokenizer } from "../../shared/tokenizers/tokenizer.ts";
 import { isTokenSource, openTokenFiles, splitTokens } from "./prepared.ts";
 import { openShakespeare } from "./shakespeare.ts";
-import { findDocuments, type TextDocument } from "./text-source.ts";
+import { findDocuments, largestTextBytes, type TextDocument } from "./text-source.ts";
 import { MemoryTokens, type Tokens, tokenArray } from "./tokens.ts";
 
-export type Split = "train" | "val";
+const splits = ["train", "val"] as const;
+export type Split = (typeof splits)[number];
 
 export interface DatasetOptions {
   /** `shakespeare`, a text file, a folder of .txt files, a glob, a .bin file, or a prepared folder. */
   readonly source: string;
-  /** T: no split may be shorter than a window of T tokens and its last target. */
+  /** T: no split may be shorter than a window of T tokens and its last target; a validation split may be empty. */
   readonly blockSize: number;
   /** What encodes the text; without it the characters of the text, or what lies beside the token files. */
   readonly tokenizer?: Tokenizer;
-  /** The last part of the tokens, for validation, where the source has no val.bin; 0: none. Default: 0.1. */
+  /** The last part of the tokens, for validation, where the source has no val.bin; 0: none. Default: a tenth. */
   readonly valFraction?: number;
+  /** Do not split what is not split already: the training split is all of it. */
+  readonly whole?: boolean;
+  /** Splits that are going to be read: only they have to be long enough. Default: both. */
+  readonly splits?: readonly Split[];
   /** For `shakespeare`: train on another book where there is no network, instead of refusing. */
   readonly substitute?: boolean;
   /** Read all of the token files and compare their digest, however large they are. */
@@ -76,11 +81,10 @@ export class Dataset {
   }
 
   /**
-   * The windows that start at these offsets, each in [0, length - blockSize).
+   * The windows of T tokens that start at these offsets, each in [0, length - T).
    * @returns (B, T) tokens and targets, B = starts.length
    */
-  async windows(split: Split, starts: ArrayLike<number>): Promise<Windows> {
-    const T = this.blockSize;
+  async windows(split: Split, starts: ArrayLike<number>, T = this.blockSize): Promise<Windows> {
     const tokens = new Int32Array(starts.length * T);
     const targets = new Int32Array(starts.length * T);
     const row = new Int32Array(T + 1);
@@ -93,9 +97,9 @@ export class Dataset {
   }
 
   /** Starts of all windows that follow each other without overlap: 0, T, 2T, ... */
-  consecutive(split: Split): Int32Array {
-    const count = Math.max(0, Math.floor((this.#splits[split].length - 1) / this.blockSize));
-    return Int32Array.from({ length: count }, (_, i) => i * this.blockSize);
+  consecutive(split: Split, T = this.blockSize): Int32Array {
+    const count = Math.max(0, Math.floor((this.#splits[split].length - 1) / T));
+    return Int32Array.from({ length: count }, (_, i) => i * T);
   }
 
   /** Close the files. Nothing may be read afterwards. */
@@ -104,23 +108,24 @@ export class Dataset {
   }
 }
 
-/** A text of more bytes than this is not held in memory: it has to be prepared first. */
-const largestTextBytes = 2 ** 30;
-
 /** @throws ConfigError where the data is missing, empty, foreign, or shorter than a block */
-export async function openDataset(options: DatasetOptions): Promise<Dataset> {
+export async function openDataset(wished: DatasetOptions): Promise<Dataset> {
+  const options = wished.whole ? { ...wished, valFraction: 0 } : wished;
   const { source, blockSize } = options;
   const dataset = (await isTokenSource(source))
     ? new Dataset({ name: source, blockSize, ...(await openTokenFiles(source, options)) })
     : await encodeText(options);
-  for (const split of ["train", "val"] as const)
-    if ((split === "train" || options.valFraction !== 0) && dataset[split].length < blockSize + 1) {
+  for (const split of options.splits ?? splits) {
+    // No validation at all was somebody's wish; less than a window was nobody's.
+    const without = split === "val" && dataset.val.length === 0 && options.splits === undefined;
+    if (!without && dataset[split].length < blockSize + 1) {
       await dataset.close();
       throw new ConfigError(
         `data ${dataset.name}: too short: its ${split} split has ${dataset[split].length} tokens, a window of block size ` +
-          `${blockSize} needs ${blockSize + 1}; use more text or a smaller --block-size`,
+          `${blockSize} needs ${blockSize + 1}; use more text, a smaller --block-size or another --val-fraction`,
       );
     }
+  }
   return dataset;
 }
 
@@ -142,6 +147,12 @@ export async function vocabularyOf(documents: readonly TextDocument[]): Promise<
   return CharTokenizer.fromCodePoints(codes);
 }
 
+/** What ends a document where the tokenizer's own template does not already divide them with it. */
+function separatorOf(tokenizer: Tokenizer): number | undefined {
+  const { endOfText, template } = tokenizer;
+  return endOfText !== undefined && template?.includes(endOfText) ? undefined : endOfText;
+}
+
 /**
  * Ids of all documents in order. Where there are several and the vocabulary has a token that ends a document, it
  * follows each of them.
@@ -150,6 +161,7 @@ export async function* encodeDocuments(
   documents: readonly TextDocument[],
   tokenizer: Tokenizer,
 ): AsyncGenerator<Int32Array> {
+  const end = separatorOf(tokenizer);
   for (const document of documents) {
     const encoder = new StreamEncoder(tokenizer);
     try {
@@ -160,7 +172,7 @@ export async function* encodeDocuments(
         throw new ConfigError(`data ${document.name}: ${error.message}`, { cause: error });
       throw error;
     }
-    if (documents.length > 1 && tokenizer.endOfText !== undefined) yield Int32Array.of(tokenizer.endOfText);
+    if (documents.length > 1 && end !== undefined) yield Int32Array.of(end);
   }
 }
 

@@ -1,14 +1,16 @@
 // `weft data prepare`: text of any size to a prepared folder. Ids are written as they come into train.bin; when their
 // number is known, the last part moves to val.bin. data.json comes last: a folder without it is not finished.
 import { createHash } from "node:crypto";
-import { mkdir, rename, stat, writeFile } from "node:fs/promises";
+import { rename, stat, writeFile } from "node:fs/promises";
 import { join } from "node:path";
+import { makeFolder, onDisk } from "../../shared/disk.ts";
 import { ConfigError } from "../../shared/errors.ts";
 import type { Tokenizer } from "../../shared/tokenizers/tokenizer.ts";
 import { encodeDocuments, openDocuments, vocabularyOf } from "./dataset.ts";
 import { type Description, descriptionFile, trainLength } from "./prepared.ts";
 import { withProgress } from "./text-source.ts";
-import { TokenFile, TokenWriter, widthOf } from "./tokens.ts";
+import { widthOf } from "./token-format.ts";
+import { TokenFile, TokenWriter } from "./tokens.ts";
 
 export interface PrepareOptions {
   /** `shakespeare`, a text file, a folder of .txt files, or a glob. */
@@ -33,7 +35,7 @@ export async function prepareData(options: PrepareOptions): Promise<Description>
   const tokenizer =
     options.tokenizer ?? (await vocabularyOf(withProgress(documents, (...at) => progress("vocabulary", ...at))));
   const { vocabSize } = tokenizer;
-  await mkdir(out, { recursive: true });
+  await makeFolder(out);
   const partial = (name: string): string => join(out, `${name}.part`);
 
   const writer = await TokenWriter.create(partial("train.bin"), vocabSize);
@@ -47,7 +49,7 @@ export async function prepareData(options: PrepareOptions): Promise<Description>
       await writer.write(ids);
     trainTokens = trainLength(writer.length, options.valFraction);
     valTokens = writer.length - trainTokens;
-    await copyTail(partial("train.bin"), trainTokens, partial("val.bin"), vocabSize);
+    await copyTail(partial("train.bin"), trainTokens, partial("val.bin"), tokenizer);
     await writer.truncate(trainTokens);
   } finally {
     await writer.close();
@@ -55,7 +57,7 @@ export async function prepareData(options: PrepareOptions): Promise<Description>
 
   const digest = createHash("sha256");
   for (const name of ["train.bin", "val.bin"]) {
-    const file = await TokenFile.open(partial(name), vocabSize);
+    const file = await TokenFile.open(partial(name), tokenizer, widthOf(vocabSize));
     await file.addTo(digest).finally(() => file.close());
     await rename(partial(name), join(out, name));
   }
@@ -70,17 +72,19 @@ export async function prepareData(options: PrepareOptions): Promise<Description>
     valTokens,
     sha256: digest.digest("hex"),
   };
-  for (const [name, content] of tokenizer.toFiles()) await writeFile(join(out, name), content);
-  await writeFile(partial(descriptionFile), `${JSON.stringify(description, null, 2)}\n`, { flush: true });
+  const writeText = (path: string, text: string) =>
+    onDisk(path, "written", () => writeFile(path, text, { flush: true }));
+  for (const [name, content] of tokenizer.toFiles()) await writeText(join(out, name), content);
+  await writeText(partial(descriptionFile), `${JSON.stringify(description, null, 2)}\n`);
   await rename(partial(descriptionFile), join(out, descriptionFile));
   return description;
 }
 
 /** Copy the ids from `start` to the end into another file. */
-async function copyTail(from: string, start: number, to: string, vocabSize: number): Promise<void> {
-  const file = await TokenFile.open(from, vocabSize);
+async function copyTail(from: string, start: number, to: string, tokenizer: Tokenizer): Promise<void> {
+  const file = await TokenFile.open(from, tokenizer, widthOf(tokenizer.vocabSize));
   try {
-    const writer = await TokenWriter.create(to, vocabSize);
+    const writer = await TokenWriter.create(to, tokenizer.vocabSize);
     try {
       const piece = new Int32Array(1 << 20);
       for (let offset = start; offset < file.length; offset += piece.length) {

@@ -6,10 +6,13 @@ import { stat } from "node:fs/promises";
 import { basename, dirname, extname, join } from "node:path";
 import { isDeepStrictEqual } from "node:util";
 import { z } from "zod";
+import { checked } from "../../shared/check.ts";
+import { optionTable } from "../../shared/config.ts";
 import { ConfigError } from "../../shared/errors.ts";
 import { isAbsent, readJson } from "../../shared/json.ts";
 import { NoTokenizerError, openTokenizer } from "../../shared/tokenizers/open.ts";
 import type { Tokenizer } from "../../shared/tokenizers/tokenizer.ts";
+import { widthOf } from "./token-format.ts";
 import { slice, TokenFile, type Tokens } from "./tokens.ts";
 
 export const descriptionFile = "data.json";
@@ -39,28 +42,41 @@ export interface TokenFolder {
   close(): Promise<void>;
 }
 
-/** Files beyond this size are trusted by their length; `weft data info` reads them whole. */
+const widths = { uint16: 2, uint32: 4 } as const;
+/** Files beyond this size are trusted by their length where data.json describes them; `weft data info` reads them whole. */
 const hashedAtOpenBytes = 256 * 2 ** 20;
+
+const tokenExtensions = [".bin", ".npy"];
 
 /** Is this source made of token files? */
 export async function isTokenSource(source: string): Promise<boolean> {
-  return extname(source) === ".bin" || (await isFile(join(source, "train.bin")));
+  return tokenExtensions.includes(extname(source)) || (await isFile(join(source, "train.bin")));
 }
 
 /**
  * Open a folder with train.bin and val.bin, or one .bin file, whose last part is the validation split.
  * @param options.tokenizer what made the tokens; must be the one that lies beside them, where one does
+ * @param options.valFraction for one file only: a pair is split already
  * @param options.verify read all of every file and compare its digest, however large it is
  * @throws ConfigError where files are missing, were changed, or the tokenizer is unknown
  */
 export async function openTokenFiles(
   source: string,
-  options: { tokenizer?: Tokenizer | undefined; valFraction?: number | undefined; verify?: boolean } = {},
+  options: {
+    tokenizer?: Tokenizer | undefined;
+    valFraction?: number | undefined;
+    whole?: boolean;
+    verify?: boolean;
+    notify?: (line: string) => void;
+  } = {},
 ): Promise<TokenFolder> {
   const single = await isFile(source);
-  if (!single && extname(source) === ".bin") throw new ConfigError(`data ${source}: no such file`);
+  if (!single && tokenExtensions.includes(extname(source)) && !(await isFile(join(source, "train.bin"))))
+    throw new ConfigError(`data ${source}: no such file`);
   const folder = single ? dirname(source) : source;
   const pair = !single || (/^(train|val)\.bin$/.test(basename(source)) && (await hasPair(folder)));
+  if (pair && options.valFraction !== undefined && !options.whole)
+    throw new ConfigError(`data ${source}: has a validation split of its own, val.bin; leave out --val-fraction`);
   const description = pair ? await readDescription(folder) : undefined;
   const tokenizer = await tokenizerOf(source, folder, options.tokenizer, description);
 
@@ -68,7 +84,10 @@ export async function openTokenFiles(
   const close = async (): Promise<void> => void (await Promise.all(files.map((file) => file.close())));
   try {
     for (const path of pair ? [join(folder, "train.bin"), join(folder, "val.bin")] : [source])
-      files.push(await TokenFile.open(path, tokenizer.vocabSize));
+      files.push(await TokenFile.open(path, tokenizer, description && widths[description.dtype]));
+    for (const { path, format } of files)
+      if (!description && (format.start > 0 || format.width !== widthOf(tokenizer.vocabSize)))
+        options.notify?.(`data: ${path} is read as ${format.name}`);
     const fingerprint = await fingerprintOf(files, description, options.verify ?? false);
     const [first, second] = files as [TokenFile, TokenFile?];
     const [train, val] = second ? [first, second] : splitTokens(first, options.valFraction);
@@ -80,7 +99,7 @@ export async function openTokenFiles(
 }
 
 /** The part of a text that is kept for validation where nothing else is said: nanoGPT's last tenth. */
-export const defaultValFraction = 0.1;
+export const defaultValFraction = optionTable.valFraction.default;
 
 /** The first part for training and the last for validation. */
 export function splitTokens(tokens: Tokens, valFraction?: number): [train: Tokens, val: Tokens] {
@@ -108,9 +127,7 @@ async function readDescription(folder: string): Promise<Description | undefined>
     throw error;
   });
   if (value === undefined) return undefined;
-  const parsed = descriptionSchema.safeParse(value);
-  if (!parsed.success) throw new ConfigError(`${path}: ${z.prettifyError(parsed.error)}; prepare the data again`);
-  return parsed.data;
+  return checked(descriptionSchema, value, `${path}: not what "weft data prepare" writes`);
 }
 
 /** The tokenizer that lies in the folder, or the one that was named where none does. */
@@ -127,7 +144,9 @@ async function tokenizerOf(
   const tokenizer = beside ?? named;
   if (!tokenizer)
     throw new ConfigError(
-      `data ${source}: which tokenizer made it? Name it with --tokenizer, or make the data with "weft data prepare"`,
+      `data ${source}: which tokenizer made it? None lies beside it (tokenizer.json, weft-tokenizer.json, nanoGPT's ` +
+        `meta.pkl); name it with --tokenizer gpt2 or a folder. Of char alone the characters are not known: write them ` +
+        `into weft-tokenizer.json, {"kind": "char", "version": 1, "tokens": ["\\n", " ", ...]}, in the order of their ids`,
     );
   if (named && beside && !isDeepStrictEqual(named.toFiles(), beside.toFiles()))
     throw new ConfigError(

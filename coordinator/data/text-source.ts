@@ -5,6 +5,7 @@ import { stat } from "node:fs/promises";
 import { join } from "node:path";
 import { glob, isDynamicPattern } from "tinyglobby";
 import { ConfigError } from "../../shared/errors.ts";
+import { otherEncoding } from "../../shared/json.ts";
 
 export interface TextDocument {
   /** For messages: a path or a title. */
@@ -30,7 +31,10 @@ export function documentOf(name: string, text: string): TextDocument {
  * @throws ConfigError where there is nothing to read
  */
 export async function findDocuments(source: string): Promise<TextDocument[]> {
+  if (source === "-" || source === "/dev/stdin") return [await readStream(process.stdin, "standard input")];
   const found = await stat(source).catch(() => undefined);
+  // A pipe, as of <(zcat book.gz), can be read once only.
+  if (found?.isFIFO()) return [await readStream(createReadStream(source), source)];
   if (found?.isFile()) return [await openDocument(source)];
   let paths: string[];
   if (found?.isDirectory()) {
@@ -66,13 +70,42 @@ export function withProgress(
   }));
 }
 
+/** A text of more bytes than this is not held in memory. */
+export const largestTextBytes = 2 ** 30;
+
+/** A stream, which is read now and kept, because a text may be asked for twice. */
+async function readStream(stream: AsyncIterable<Buffer>, name: string): Promise<TextDocument> {
+  const pieces: Buffer[] = [];
+  let bytes = 0;
+  for await (const piece of readable(stream, name)) {
+    bytes += piece.length;
+    if (bytes > largestTextBytes)
+      throw new ConfigError(`data ${name}: more than ${largestTextBytes} bytes; write them to a file and name that`);
+    pieces.push(piece);
+  }
+  return { name, bytes, pieces: () => decoded(pieces, name) };
+}
+
 async function openDocument(path: string): Promise<TextDocument> {
   const { size } = await stat(path);
   return { name: path, bytes: size, pieces: () => piecesOf(path) };
 }
 
+function piecesOf(path: string): AsyncGenerator<string> {
+  return decoded(readable(createReadStream(path, { highWaterMark: 1 << 20 }), path), path);
+}
+
+/** @throws ConfigError where the stream breaks */
+async function* readable(stream: AsyncIterable<Buffer>, name: string): AsyncGenerator<Buffer> {
+  try {
+    yield* stream;
+  } catch (error) {
+    throw new ConfigError(`${name}: cannot be read (${(error as NodeJS.ErrnoException).code})`, { cause: error });
+  }
+}
+
 /** @throws ConfigError where the bytes are not UTF-8, naming about where */
-async function* piecesOf(path: string): AsyncGenerator<string> {
+async function* decoded(stream: AsyncIterable<Buffer> | Iterable<Buffer>, path: string): AsyncGenerator<string> {
   const decoder = new TextDecoder("utf-8", { fatal: true });
   let position = 0;
   const decode = (bytes?: Uint8Array): string => {
@@ -85,15 +118,12 @@ async function* piecesOf(path: string): AsyncGenerator<string> {
       });
     }
   };
-  try {
-    for await (const chunk of createReadStream(path, { highWaterMark: 1 << 20 }) as AsyncIterable<Buffer>) {
-      const text = decode(chunk);
-      position += chunk.length;
-      if (text !== "") yield text;
-    }
-  } catch (error) {
-    if (error instanceof ConfigError) throw error;
-    throw new ConfigError(`${path}: cannot be read (${(error as NodeJS.ErrnoException).code})`, { cause: error });
+  for await (const chunk of stream) {
+    const other = position === 0 ? otherEncoding(chunk) : undefined;
+    if (other) throw new ConfigError(`${path}: is ${other} text; convert it to UTF-8 first`);
+    const text = decode(chunk);
+    position += chunk.length;
+    if (text !== "") yield text;
   }
   const rest = decode();
   if (rest !== "") yield rest;

@@ -2,18 +2,16 @@
 // vocabulary has more than 65,536 tokens. Files are read by offset, so they may be larger than memory.
 import type { Hash } from "node:crypto";
 import { type FileHandle, open } from "node:fs/promises";
+import { onDisk } from "../../shared/disk.ts";
 import { ConfigError } from "../../shared/errors.ts";
+import { StoredFile } from "../../shared/stored-file.ts";
+import { formatOf, type TokenFormat, widthOf } from "./token-format.ts";
 
 /** Ids that can be read from any place. */
 export interface Tokens {
   readonly length: number;
   /** Fill `out` with the ids from `offset` on; offset + out.length <= length. */
   read(offset: number, out: Int32Array): Promise<void>;
-}
-
-/** Bytes of one id in a file. */
-export function widthOf(vocabSize: number): 2 | 4 {
-  return vocabSize > 65_536 ? 4 : 2;
 }
 
 /** The narrowest array that holds the ids of a vocabulary. */
@@ -42,56 +40,72 @@ export class MemoryTokens implements Tokens {
   }
 }
 
-/** A token file that stays open. Ids are checked against the vocabulary as they are read. */
+/** Which ids a vocabulary has; a tokenizer is one. */
+export interface Vocabulary {
+  /** V: ids are below. */
+  readonly vocabSize: number;
+  /** Is there a token of this id? Default: of all. */
+  has?(id: number): boolean;
+}
+
+/** Ids that are read at once when a whole file is. */
+const pieceIds = 1 << 20;
+
+/** A token file that stays open. */
 export class TokenFile implements Tokens {
   readonly path: string;
   readonly length: number;
-  readonly #file: FileHandle;
+  readonly format: TokenFormat;
+  readonly #file: StoredFile;
   readonly #vocabSize: number;
+  /** For each id below V whether it is a token; undefined where all are. */
+  readonly #present: Uint8Array | undefined;
 
-  private constructor(path: string, file: FileHandle, length: number, vocabSize: number) {
-    this.path = path;
-    this.length = length;
+  private constructor(file: StoredFile, format: TokenFormat, vocabulary: Vocabulary) {
+    this.path = file.path;
+    this.length = format.length;
+    this.format = format;
     this.#file = file;
-    this.#vocabSize = vocabSize;
+    this.#vocabSize = vocabulary.vocabSize;
+    const present = Uint8Array.from({ length: this.#vocabSize }, (_, id) => Number(vocabulary.has?.(id) ?? true));
+    if (present.includes(0)) this.#present = present;
   }
 
-  /** @throws ConfigError where the file is missing or its length is no multiple of an id's */
-  static async open(path: string, vocabSize: number): Promise<TokenFile> {
-    const file = await open(path, "r").catch((error: NodeJS.ErrnoException) => {
-      throw new ConfigError(`${path}: cannot be opened (${error.code})`, { cause: error });
-    });
-    const { size } = await file.stat();
-    const width = widthOf(vocabSize);
-    if (size % width === 0) return new TokenFile(path, file, size / width, vocabSize);
-    await file.close();
-    throw new ConfigError(
-      `${path}: ${size} bytes is no multiple of ${width}, the bytes of a uint${8 * width} id; ` +
-        "the file is cut short or is not a token file",
-    );
-  }
-
-  async read(offset: number, out: Int32Array): Promise<void> {
-    const raw = tokenArray(this.#vocabSize, out.length);
-    await this.#fill(raw, offset);
-    for (let i = 0; i < raw.length; i++) {
-      const id = raw[i]!;
-      if (id >= this.#vocabSize)
-        throw new ConfigError(
-          `${this.path}: token ${offset + i} is ${id}, outside the vocabulary of ${this.#vocabSize}; ` +
-            "the file was made with another tokenizer",
-        );
-      out[i] = id;
+  /**
+   * @param width of an id, where a description states it; else it is found out
+   * @throws ConfigError where the file is missing or not of a form that is read
+   */
+  static async open(path: string, vocabulary: Vocabulary, width?: 2 | 4): Promise<TokenFile> {
+    const file = await StoredFile.open(path);
+    try {
+      return new TokenFile(file, await formatOf(file, vocabulary.vocabSize, width), vocabulary);
+    } catch (error) {
+      await file.close();
+      throw error;
     }
   }
 
-  /** Feed the file's bytes to a digest, piece by piece. */
+  async read(offset: number, out: Int32Array): Promise<void> {
+    const raw = await this.#raw(offset, out.length);
+    this.#check(raw, offset);
+    out.set(raw);
+  }
+
+  /**
+   * Read the whole file piece by piece: check every id and feed it to a digest, in the vocabulary's own width, so that
+   * the digest does not depend on the file's form.
+   */
   async addTo(digest: Hash): Promise<void> {
-    const piece = 1 << 20;
-    for (let offset = 0; offset < this.length; offset += piece) {
-      const raw = tokenArray(this.#vocabSize, Math.min(piece, this.length - offset));
-      await this.#fill(raw, offset);
-      digest.update(raw);
+    for (let offset = 0; offset < this.length; offset += pieceIds) {
+      const raw = await this.#raw(offset, Math.min(pieceIds, this.length - offset));
+      this.#check(raw, offset);
+      const own = tokenArray(this.#vocabSize, 0);
+      if (raw.BYTES_PER_ELEMENT === own.BYTES_PER_ELEMENT) digest.update(raw);
+      else {
+        const narrow = tokenArray(this.#vocabSize, raw.length);
+        narrow.set(raw);
+        digest.update(narrow);
+      }
     }
   }
 
@@ -99,35 +113,44 @@ export class TokenFile implements Tokens {
     await this.#file.close();
   }
 
-  async #fill(raw: Uint16Array<ArrayBuffer> | Uint32Array<ArrayBuffer>, offset: number): Promise<void> {
-    const bytes = new Uint8Array(raw.buffer);
-    let filled = 0;
-    while (filled < bytes.length) {
-      const position = offset * raw.BYTES_PER_ELEMENT + filled;
-      const { bytesRead } = await this.#file.read(bytes, filled, bytes.length - filled, position);
-      if (bytesRead === 0)
-        throw new ConfigError(
-          `${this.path}: ends at byte ${position}, had ${this.length * raw.BYTES_PER_ELEMENT} when it was opened; ` +
-            "do not change the data during a run",
-        );
-      filled += bytesRead;
+  async #raw(offset: number, length: number): Promise<Uint16Array | Uint32Array> {
+    const { width, start } = this.format;
+    const raw = width === 2 ? new Uint16Array(length) : new Uint32Array(length);
+    await this.#file.read(new Uint8Array(raw.buffer), start + width * offset);
+    return raw;
+  }
+
+  #check(raw: Uint16Array | Uint32Array, offset: number): void {
+    const vocabSize = this.#vocabSize;
+    const present = this.#present;
+    for (let i = 0; i < raw.length; i++) {
+      const id = raw[i]!;
+      if (id < vocabSize && (!present || present[id])) continue;
+      const what =
+        id < vocabSize ? "an id without a token" : `outside the vocabulary of ${vocabSize.toLocaleString("en")}`;
+      throw new ConfigError(
+        `${this.path}: token ${offset + i} is ${id}, ${what}; the file (read as ${this.format.name}) is damaged, ` +
+          "or was made with another tokenizer",
+      );
     }
   }
 }
 
 /** Writes a token file. */
 export class TokenWriter {
+  readonly #path: string;
   readonly #file: FileHandle;
   readonly #vocabSize: number;
   #length = 0;
 
-  private constructor(file: FileHandle, vocabSize: number) {
+  private constructor(path: string, file: FileHandle, vocabSize: number) {
+    this.#path = path;
     this.#file = file;
     this.#vocabSize = vocabSize;
   }
 
   static async create(path: string, vocabSize: number): Promise<TokenWriter> {
-    return new TokenWriter(await open(path, "w"), vocabSize);
+    return new TokenWriter(path, await onDisk(path, "written", () => open(path, "w")), vocabSize);
   }
 
   /** Tokens written so far. */
@@ -138,20 +161,20 @@ export class TokenWriter {
   async write(ids: Int32Array): Promise<void> {
     const raw = tokenArray(this.#vocabSize, ids.length);
     raw.set(ids);
-    await this.#file.writeFile(new Uint8Array(raw.buffer));
+    await onDisk(this.#path, "written", () => this.#file.writeFile(new Uint8Array(raw.buffer)));
     this.#length += ids.length;
   }
 
   /** Cut the file off after `length` tokens. */
   async truncate(length: number): Promise<void> {
-    await this.#file.truncate(length * widthOf(this.#vocabSize));
+    await onDisk(this.#path, "written", () => this.#file.truncate(length * widthOf(this.#vocabSize)));
     this.#length = length;
   }
 
   /** Flush to the disk and close. */
   async close(): Promise<void> {
     try {
-      await this.#file.sync();
+      await onDisk(this.#path, "written", () => this.#file.sync());
     } finally {
       await this.#file.close();
     }

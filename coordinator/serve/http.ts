@@ -28,7 +28,7 @@ export interface RunView {
   checkpointSoon(): void;
   /** Write a checkpoint and end. */
   stop(reason: string): void;
-  readonly shelf: CheckpointShelf;
+  readonly shelf: Pick<CheckpointShelf, "list" | "find">;
 }
 
 export interface HttpOptions {

@@ -6,8 +6,8 @@ import type { Duplex } from "node:stream";
 import type { Logger } from "pino";
 import { WebSocketServer } from "ws";
 import { ConfigError } from "../../shared/errors.ts";
-import { chunkBytes, headerBytes } from "../../shared/wire/frame.ts";
-import { controlLimit, subprotocol } from "../../shared/wire/protocol.ts";
+import { subprotocol } from "../../shared/wire/protocol.ts";
+import { largestMessage, webSocketPipe } from "../../shared/wire/web-socket.ts";
 import type { TrainingRun } from "../loop.ts";
 import { type Access, isLoopback } from "./access.ts";
 import { createHttpServer } from "./http.ts";
@@ -37,7 +37,7 @@ export async function serve(
   const sockets = new WebSocketServer({
     noServer: true,
     perMessageDeflate: false,
-    maxPayload: Math.max(controlLimit, headerBytes + chunkBytes),
+    maxPayload: largestMessage,
     handleProtocols: (offered) => (offered.has(subprotocol) ? subprotocol : false),
   });
   http.on("upgrade", (request: IncomingMessage, socket: Duplex, head: Buffer) => {
@@ -54,7 +54,7 @@ export async function serve(
       return;
     }
     const isLocal = isLoopback(request.socket.remoteAddress?.replace(/^::ffff:/, "") ?? "");
-    sockets.handleUpgrade(request, socket, head, (webSocket) => run.admit(webSocket, isLocal));
+    sockets.handleUpgrade(request, socket, head, (webSocket) => run.admit(webSocketPipe(webSocket), isLocal));
   });
 
   await new Promise<void>((resolve, reject) => {

@@ -5,14 +5,17 @@ import { createRequire } from "node:module";
 import { availableParallelism } from "node:os";
 import { dirname, join, relative } from "node:path";
 import { messageOf } from "../errors.ts";
-import { adamwScalars, finishDigest, scalarOps, type VectorOps } from "./vector.ts";
+import { type Codec, type CodecKernels, codecOver, scalarCodec, type WireFormat } from "./codec.ts";
+import { adamwScalars, finishDigest, nesterovScalars, scalarOps, type VectorOps } from "./vector.ts";
 
 /** The addon's arithmetic (worker/engine/native/core/vector.h): lengths are checked there, everything runs before it returns. */
-export interface NativeVectors {
+export interface NativeVectors extends CodecKernels {
   isa(): string;
   add(left: Float32Array, right: Float32Array): void;
   sumOfSquares(x: Float32Array): number;
   adamw(w: Float32Array, g: Float32Array, m: Float32Array, v: Float32Array, scalars: Float32Array): void;
+  nesterov(w: Float32Array, g: Float32Array, b: Float32Array, scalars: Float32Array): void;
+  subtract(left: Float32Array, right: Float32Array): void;
   digest(lanes: Uint32Array, x: Float32Array): void;
   toBf16(out: Uint16Array, x: Float32Array): void;
   fromBf16(out: Float32Array, x: Uint16Array): void;
@@ -82,14 +85,15 @@ export function nativeAddon(): Addon | undefined {
   return once().addon;
 }
 
-/** The addon's vector arithmetic on a thread pool of its own, which lives as long as the object. */
-export function nativeOps(addon: Addon, threads: number, isa = "auto"): VectorOps {
-  const vectors = new addon.Vectors(threads, isa);
+/** Vector arithmetic of the addon; its thread pool lives as long as the object. */
+export function nativeOps(vectors: NativeVectors): VectorOps {
   return {
     name: `native ${vectors.isa()}`,
     add: (left, right) => vectors.add(left, right),
     sumOfSquares: (x) => vectors.sumOfSquares(x),
     adamw: (w, g, m, v, step) => vectors.adamw(w, g, m, v, adamwScalars(step)),
+    nesterov: (w, g, b, step) => vectors.nesterov(w, g, b, nesterovScalars(step)),
+    subtract: (left, right) => vectors.subtract(left, right),
     digest: (x) => {
       const lanes = new Uint32Array(16);
       vectors.digest(lanes, x);
@@ -98,8 +102,36 @@ export function nativeOps(addon: Addon, threads: number, isa = "auto"): VectorOp
   };
 }
 
-/** The fastest arithmetic here: native where it is built, else JavaScript. Same bits. Never throws. */
-export function bestOps(threads = availableParallelism()): VectorOps {
+interface Arithmetic {
+  readonly ops: VectorOps;
+  readonly codec: CodecKernels;
+}
+
+const scalar: Arithmetic = { ops: scalarOps, codec: scalarCodec };
+const pools = new Map<number, Arithmetic>();
+
+function best(threads: number): Arithmetic {
   const addon = nativeAddon();
-  return addon ? nativeOps(addon, threads) : scalarOps;
+  if (!addon) return scalar;
+  let found = pools.get(threads);
+  if (!found) {
+    const vectors = new addon.Vectors(threads, "auto");
+    found = { ops: nativeOps(vectors), codec: vectors };
+    pools.set(threads, found);
+  }
+  return found;
+}
+
+/**
+ * The fastest arithmetic here: native where it is built, else JavaScript. Same bits. Never throws. All callers of one
+ * thread count share one pool: calls run to their end before they return, so that nobody waits for another.
+ */
+export function bestOps(threads = availableParallelism()): VectorOps {
+  return best(threads).ops;
+}
+
+/** A wire format over the same arithmetic and pool as `bestOps`. */
+export function bestCodec(format: WireFormat, threads = availableParallelism()): Codec {
+  const { ops, codec } = best(threads);
+  return codecOver(format, codec, ops);
 }

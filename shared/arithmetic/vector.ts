@@ -16,6 +16,13 @@ export interface AdamWStep {
   readonly gradientScale: number;
 }
 
+export interface NesterovStep {
+  readonly learningRate: number;
+  readonly momentum: number;
+  /** The gradient is multiplied by this first: one over the number of units. */
+  readonly gradientScale: number;
+}
+
 export interface VectorOps {
   readonly name: string;
   /** left += right, element by element. */
@@ -29,6 +36,13 @@ export interface VectorOps {
    * The scalars are computed in float64 and rounded to float32 once. All (n), w, m and v updated in place.
    */
   adamw(w: Float32Array, g: Float32Array, m: Float32Array, v: Float32Array, step: AdamWStep): void;
+  /**
+   * Momentum as torch.optim.SGD(nesterov=True) has it: g *= scale; b = mu b + g; w = w - lr (g + mu b). All (n), w and
+   * b updated in place.
+   */
+  nesterov(w: Float32Array, g: Float32Array, b: Float32Array, step: NesterovStep): void;
+  /** left -= right, element by element. */
+  subtract(left: Float32Array, right: Float32Array): void;
   /** 32 hexadecimal digits that name the bits of x; see `digestOf`. */
   digest(x: Float32Array): string;
 }
@@ -47,6 +61,10 @@ function add(left: Float32Array, right: Float32Array): void {
     left[i + 3]! += right[i + 3]!;
   }
   for (; i < n; i++) left[i]! += right[i]!;
+}
+
+function subtract(left: Float32Array, right: Float32Array): void {
+  for (let i = 0; i < left.length; i++) left[i]! -= right[i]!;
 }
 
 /**
@@ -115,6 +133,21 @@ function adamw(w: Float32Array, g: Float32Array, m: Float32Array, v: Float32Arra
   }
 }
 
+/** The float32 scalars of a NesterovStep. */
+export const nesterovScalars = (step: NesterovStep): Float32Array =>
+  Float32Array.of(step.gradientScale, step.momentum, step.learningRate);
+
+function nesterov(w: Float32Array, g: Float32Array, b: Float32Array, step: NesterovStep): void {
+  const round = Math.fround;
+  const [scale, momentum, learningRate] = nesterovScalars(step) as unknown as [number, number, number];
+  for (let i = 0; i < w.length; i++) {
+    const gi = round(g[i]! * scale);
+    const bi = round(round(momentum * b[i]!) + gi);
+    b[i] = bi;
+    w[i] = round(w[i]! - round(learningRate * round(gi + round(momentum * bi))));
+  }
+}
+
 const prime1 = 0x9e3779b1;
 const prime2 = 0x85ebca77;
 
@@ -167,4 +200,12 @@ export function finishDigest(lanes: Uint32Array, words: number): string {
 }
 
 /** The definition, on every machine. */
-export const scalarOps: VectorOps = { name: "javascript", add, sumOfSquares, adamw, digest: digestOf };
+export const scalarOps: VectorOps = {
+  name: "javascript",
+  add,
+  subtract,
+  sumOfSquares,
+  adamw,
+  nesterov,
+  digest: digestOf,
+};

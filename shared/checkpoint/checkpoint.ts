@@ -1,8 +1,10 @@
 // One checkpoint: a directory step-000400 that Hugging Face's transformers opens as it is, with what training needs to
 // go on to the same bits. It exists once it is whole: written under another name, synced, its manifest last, renamed.
-import { mkdir, rename, rm } from "node:fs/promises";
+import { lstat, mkdtemp, rename, rm } from "node:fs/promises";
 import { basename, dirname, join } from "node:path";
 import { z } from "zod";
+import { checked } from "../check.ts";
+import { diskError, makeFolder, onDisk } from "../disk.ts";
 import { ConfigError } from "../errors.ts";
 import { type Layout, layoutOf } from "../family/layout.ts";
 import { isAbsent, readJson } from "../json.ts";
@@ -35,25 +37,25 @@ export const stateSchema = z.strictObject({
 
 export type RunState = z.infer<typeof stateSchema>;
 
-/** AdamW's two moments, (P) each, in the layout's order. */
-export interface Moments {
-  readonly m: Float32Array;
-  readonly v: Float32Array;
-}
+/** What an optimizer remembers: (P) vectors in the layout's order, by names of its own ([A-Za-z0-9]+). */
+export type OptimizerState = Readonly<Record<string, Float32Array>>;
 
 /** What a checkpoint is made from. Nothing in it may change until writeCheckpoint settles: give it copies. */
-export interface Snapshot extends Moments {
+export interface Snapshot {
   readonly model: ModelConfig;
   readonly weights: Float32Array;
+  readonly optimizer: OptimizerState;
   readonly state: RunState;
   /** The tokenizer's files by name: Tokenizer.toFiles(). */
   readonly tokenizer: ReadonlyMap<string, string>;
+  /** Tokenizer.endOfText */
+  readonly endOfText?: number | undefined;
 }
 
 export interface Checkpoint extends Pretrained {
   readonly directory: string;
   readonly state: RunState;
-  readonly moments?: Moments;
+  readonly optimizer?: OptimizerState;
 }
 
 /** Directories that start so are not whole: somebody died while writing or removing one. */
@@ -75,9 +77,11 @@ export async function writeCheckpoint(
 ): Promise<string> {
   const { step } = snapshot.state;
   const target = join(runDirectory, checkpointName(step));
-  const temporary = join(runDirectory, `${unfinishedPrefix}${checkpointName(step)}`);
-  await rm(temporary, { recursive: true, force: true });
-  await mkdir(temporary, { recursive: true });
+  await makeFolder(runDirectory);
+  // A name of its own: what another write left may be impossible to remove.
+  const temporary = await onDisk(runDirectory, "written", () =>
+    mkdtemp(join(runDirectory, `${unfinishedPrefix}${checkpointName(step)}-`)),
+  );
   try {
     const manifest: Manifest = { format: "weft-checkpoint", version: 1, step, files: {} };
     for (const [name, pieces] of filesOf(snapshot))
@@ -88,23 +92,24 @@ export async function writeCheckpoint(
     await rename(temporary, target);
     await syncDirectory(runDirectory);
   } catch (error) {
-    await rm(temporary, { recursive: true, force: true });
-    throw error;
+    // What cannot be removed now is removed by a later prune().
+    await rm(temporary, { recursive: true, force: true }).catch(() => {});
+    throw diskError(error, target, "written");
   }
   return target;
 }
 
 /** Remove a checkpoint so that nobody ever sees half of it. Absent: nothing happens. */
 export async function moveAway(directory: string): Promise<void> {
-  const doomed = join(dirname(directory), `${unfinishedPrefix}removing-${basename(directory)}`);
-  await rm(doomed, { recursive: true, force: true });
-  try {
-    await rename(directory, doomed);
-  } catch (error) {
-    if (isAbsent(error)) return;
+  const { ino } = await lstat(directory).catch((error) => {
+    if (isAbsent(error)) return { ino: undefined };
     throw error;
-  }
-  await rm(doomed, { recursive: true });
+  });
+  if (ino === undefined) return;
+  const doomed = join(dirname(directory), `${unfinishedPrefix}removing-${basename(directory)}-${ino}`);
+  await onDisk(directory, "written", () => rename(directory, doomed));
+  // From here on it is out of sight: what cannot be removed now is removed by a later prune().
+  await rm(doomed, { recursive: true }).catch(() => {});
 }
 
 /** The step that a directory's name says, or undefined if it is no checkpoint's name. */
@@ -117,32 +122,31 @@ function json(value: unknown): Uint8Array {
   return Buffer.from(`${JSON.stringify(value, null, 2)}\n`);
 }
 
-function filesOf({ model, weights, m, v, state, tokenizer }: Snapshot): Map<string, Uint8Array[]> {
+function filesOf({ model, weights, optimizer, state, tokenizer, endOfText }: Snapshot): Map<string, Uint8Array[]> {
   const format = { format: "pt" }; // transformers asks for it
   return new Map([
-    ["config.json", [json(configOf(model))]],
+    ["config.json", [json(configOf(model, endOfText))]],
     ["model.safetensors", encode(tensorsOf(model, weights), format)],
-    ["optimizer.safetensors", encode(momentTensors(layoutOf(model), { m, v }), format)],
+    ["optimizer.safetensors", encode(stateTensors(layoutOf(model), optimizer), format)],
     ["state.json", [json(stateSchema.parse(state))]],
     ...[...tokenizer].map(([name, text]): [string, Uint8Array[]] => [name, [Buffer.from(text)]]),
   ]);
 }
 
-const momentNames = ["m", "v"] as const;
-
-function momentTensors(layout: Layout, moments: Moments) {
-  return momentNames.flatMap((which) =>
+/** The tensors "m.h.0.ln_1.weight" and so on: each vector in the model's own pieces. */
+function stateTensors(layout: Layout, state: OptimizerState) {
+  return Object.entries(state).flatMap(([which, vector]) =>
     layout.parameters.map(({ name, shape, offset, size }) => ({
       name: `${which}.${name}`,
       shape,
-      data: moments[which].subarray(offset, offset + size),
+      data: vector.subarray(offset, offset + size),
     })),
   );
 }
 
 /**
  * Read a checkpoint, after proving every file that is read against the manifest.
- * @param optimizer also read the moments, to go on training
+ * @param optimizer also read the optimizer's state, to go on training
  * @throws ConfigError that names the file and what is wrong with it
  */
 export async function readCheckpoint(directory: string, { optimizer }: { optimizer: boolean }): Promise<Checkpoint> {
@@ -153,22 +157,28 @@ export async function readCheckpoint(directory: string, { optimizer }: { optimiz
     if (name === "optimizer.safetensors" && !optimizer) await proveSize(directory, name, proof);
     else await proveFile(directory, name, proof);
   const statePath = join(directory, "state.json");
-  const state = stateSchema.safeParse(await readJson(statePath));
-  if (!state.success) throw new ConfigError(`${statePath}: ${z.prettifyError(state.error)}`);
-  if (state.data.step !== step)
-    throw new ConfigError(
-      `checkpoint ${directory}: state.json is of step ${state.data.step}, manifest.json of ${step}`,
-    );
+  const state = checked(stateSchema, await readJson(statePath), statePath);
+  if (state.step !== step)
+    throw new ConfigError(`checkpoint ${directory}: state.json is of step ${state.step}, manifest.json of ${step}`);
   const pretrained = await readPretrained(directory);
-  const whole = { ...pretrained, directory, state: state.data };
-  return optimizer ? { ...whole, moments: await readMoments(directory, pretrained.layout) } : whole;
+  const whole = { ...pretrained, directory, state };
+  return optimizer ? { ...whole, optimizer: await readState(directory, pretrained.layout) } : whole;
 }
 
-async function readMoments(directory: string, layout: Layout): Promise<Moments> {
+async function readState(directory: string, layout: Layout): Promise<OptimizerState> {
   const path = join(directory, "optimizer.safetensors");
   const { tensors } = await readHeader(path);
-  const moments: Moments = { m: new Float32Array(layout.size), v: new Float32Array(layout.size) };
-  for (const { name, shape, data } of momentTensors(layout, moments)) {
+  const suffix = `.${layout.parameters[0]!.name}`;
+  const names = [...tensors.keys()]
+    .filter((name) => name.endsWith(suffix))
+    .map((name) => name.slice(0, -suffix.length));
+  const wrong = names.find((name) => !/^[A-Za-z0-9]{1,40}$/.test(name));
+  if (wrong !== undefined) throw new ConfigError(`${path}: tensor ${wrong}${suffix} is of no optimizer's state`);
+  const expected = names.length * layout.parameters.length;
+  if (tensors.size !== expected)
+    throw new ConfigError(`${path}: ${tensors.size} tensors, config.json asks for ${expected}`);
+  const state = Object.fromEntries(names.map((name) => [name, new Float32Array(layout.size)]));
+  for (const { name, shape, data } of stateTensors(layout, state)) {
     const entry = tensors.get(name);
     if (entry?.shape.join() !== shape.join())
       throw new ConfigError(
@@ -176,9 +186,5 @@ async function readMoments(directory: string, layout: Layout): Promise<Moments> 
       );
     await readFloats(path, entry!, data);
   }
-  if (tensors.size !== momentNames.length * layout.parameters.length)
-    throw new ConfigError(
-      `${path}: ${tensors.size} tensors, config.json asks for ${momentNames.length * layout.parameters.length}`,
-    );
-  return moments;
+  return state;
 }

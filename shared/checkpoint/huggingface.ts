@@ -1,6 +1,7 @@
 // Hugging Face's way of writing a model down: config.json and named tensors in safetensors, as `transformers` opens
 // them. What each family is called there stands in its own file (shared/family/).
 import { z } from "zod";
+import { checked } from "../check.ts";
 import { ConfigError } from "../errors.ts";
 import { families, familyNames, familyOf } from "../family/families.ts";
 import type { Slot } from "../family/family.ts";
@@ -8,10 +9,14 @@ import { layoutOf } from "../family/layout.ts";
 import { type ModelConfig, modelSchema } from "../model.ts";
 import type { TensorToWrite } from "./safetensors.ts";
 
-/** The contents of config.json. */
-export function configOf(model: ModelConfig): Record<string, unknown> {
+/**
+ * The contents of config.json.
+ * @param endOfText what ends a text, so that transformers' generate() ends too; it begins one there as well
+ */
+export function configOf(model: ModelConfig, endOfText?: number): Record<string, unknown> {
   const { modelType, write } = familyOf(model).huggingFace;
-  return { model_type: modelType, ...write(model) };
+  const ids = endOfText === undefined ? {} : { bos_token_id: endOfText, eos_token_id: endOfText };
+  return { model_type: modelType, ...write(model), ...ids };
 }
 
 /** What `transformers` will compute differently from this model, for people; empty where nothing. */
@@ -35,15 +40,17 @@ export function modelOf(config: unknown, where: string): ModelConfig {
       `${where}: not a model that Weft has: its model_type is ${JSON.stringify(type?.slice(0, 80)) ?? "absent"}, expected one of ${known}`,
     );
   }
-  const model = modelSchema.safeParse({ family, ...families[family].huggingFace.read(config, where) });
-  if (!model.success) throw new ConfigError(`${where}: ${z.prettifyError(model.error)}`);
-  return model.data;
+  return checked(modelSchema, { family, ...families[family].huggingFace.read(config, where) }, where);
 }
+
+/** What PyTorch's compiled and distributed models put before every name. */
+const wrappers = /^(?:(?:_orig_mod|module)\.)+/;
 
 /** A tensor's name without the prefix, which a model with a head writes and one without does not. */
 export function bareName(model: ModelConfig, name: string): string {
   const { prefix } = familyOf(model).huggingFace;
-  return name.startsWith(prefix) ? name.slice(prefix.length) : name;
+  const own = name.replace(wrappers, "");
+  return own.startsWith(prefix) ? own.slice(prefix.length) : own;
 }
 
 function fileName(model: ModelConfig, { key, name }: Slot): string {

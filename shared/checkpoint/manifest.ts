@@ -4,6 +4,8 @@ import { createHash } from "node:crypto";
 import { open } from "node:fs/promises";
 import { join } from "node:path";
 import { z } from "zod";
+import { checked } from "../check.ts";
+import { onDisk } from "../disk.ts";
 import { ConfigError } from "../errors.ts";
 import { readJson } from "../json.ts";
 import { fileNameSchema } from "../wire/names.ts";
@@ -37,6 +39,10 @@ export async function writeProven(
   pieces: readonly Uint8Array[],
   signal?: AbortSignal,
 ): Promise<FileProof> {
+  return await onDisk(path, "written", () => writeHashed(path, pieces, signal));
+}
+
+async function writeHashed(path: string, pieces: readonly Uint8Array[], signal?: AbortSignal): Promise<FileProof> {
   const hash = createHash("sha256");
   let bytes = 0;
   const file = await open(path, "wx");
@@ -68,6 +74,10 @@ export async function syncDirectory(path: string): Promise<void> {
 
 /** SHA-256 of a file in hexadecimal digits. */
 export async function hashFile(path: string): Promise<string> {
+  return await onDisk(path, "read", () => hashWhole(path));
+}
+
+async function hashWhole(path: string): Promise<string> {
   const hash = createHash("sha256");
   const buffer = Buffer.allocUnsafe(pieceBytes);
   const file = await open(path, "r");
@@ -85,9 +95,7 @@ export async function hashFile(path: string): Promise<string> {
 /** @throws ConfigError where there is none (its cause says so) or it is not one of ours */
 export async function readManifest(directory: string): Promise<Manifest> {
   const path = join(directory, manifestName);
-  const parsed = manifestSchema.safeParse(await readJson(path));
-  if (!parsed.success) throw new ConfigError(`${path}: not a manifest of Weft:\n${z.prettifyError(parsed.error)}`);
-  return parsed.data;
+  return checked(manifestSchema, await readJson(path), `${path}: not a manifest of Weft`);
 }
 
 /** Check one file's size: cheap, finds what was cut short. @throws ConfigError with the difference */

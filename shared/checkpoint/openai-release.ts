@@ -1,14 +1,14 @@
 // The folder in which OpenAI released GPT-2: hparams.json, encoder.json, vocab.bpe and a TensorFlow checkpoint whose
 // variables are model/wte, model/h0/attn/c_attn/w and so on. https://github.com/openai/gpt-2
-import { readFile } from "node:fs/promises";
 import { join } from "node:path";
 import { z } from "zod";
+import { checked } from "../check.ts";
 import { ConfigError } from "../errors.ts";
 import type { ParameterKey } from "../family/family.ts";
 import { layoutOf } from "../family/layout.ts";
-import { isAbsent, readJson } from "../json.ts";
+import { isAbsent, readJson, readText } from "../json.ts";
 import { modelSchema } from "../model.ts";
-import type { Pretrained } from "./pretrained.ts";
+import { floats, type Pretrained } from "./pretrained.ts";
 import { readBundle, readBundleFloats } from "./tensorflow-bundle.ts";
 
 export const hyperparametersName = "hparams.json";
@@ -30,24 +30,11 @@ export const releaseTokenizerFiles: ReadonlyMap<string, string> = new Map([
 /** @throws ConfigError naming the file, the tensor and both shapes where they do not fit */
 export async function readRelease(directory: string): Promise<Pretrained> {
   const path = join(directory, hyperparametersName);
-  const parsed = hyperparametersSchema.safeParse(await readJson(path));
-  if (!parsed.success) throw new ConfigError(`${path}: not GPT-2's: ${z.prettifyError(parsed.error)}`);
-  const { n_vocab, n_ctx, n_embd, n_head, n_layer } = parsed.data;
-  const checked = modelSchema.safeParse({
-    family: "gpt2",
-    vocabSize: n_vocab,
-    blockSize: n_ctx,
-    nLayer: n_layer,
-    nHead: n_head,
-    nEmbd: n_embd,
-    bias: true,
-    dropout: 0.1,
-    activation: "gelu_tanh",
-    tiedHead: true,
-    layerNormEps: 1e-5,
-  });
-  if (!checked.success) throw new ConfigError(`${path}: ${z.prettifyError(checked.error)}`);
-  const model = checked.data;
+  const hyperparameters = checked(hyperparametersSchema, await readJson(path), `${path}: not GPT-2's`);
+  const { n_vocab, n_ctx, n_embd, n_head, n_layer } = hyperparameters;
+  const sizes = { vocabSize: n_vocab, blockSize: n_ctx, nLayer: n_layer, nHead: n_head, nEmbd: n_embd };
+  const fixed = { bias: true, dropout: 0.1, activation: "gelu_tanh", tiedHead: true, layerNormEps: 1e-5 };
+  const model = checked(modelSchema, { family: "gpt2", ...sizes, ...fixed }, path);
   const layout = layoutOf(model);
   const prefix = join(directory, await checkpointName(directory));
   const entries = await readBundle(prefix);
@@ -64,7 +51,7 @@ export async function readRelease(directory: string): Promise<Pretrained> {
   });
   for (const { name, shape } of entries.values())
     throw new ConfigError(`${prefix}: surplus variable ${name} [${shape}]: the model of hparams.json has none`);
-  const weights = new Float32Array(layout.size);
+  const weights = floats(layout.size, directory);
   for (const { entry, offset, size } of wanted) await readBundleFloats(entry, weights.subarray(offset, offset + size));
   return { model, layout, weights };
 }
@@ -93,9 +80,9 @@ function variableOf(key: ParameterKey): string {
 /** The newest checkpoint's name, from the text that TensorFlow writes beside it. */
 async function checkpointName(directory: string): Promise<string> {
   const path = join(directory, "checkpoint");
-  const text = await readFile(path, "utf8").catch((error) => {
+  const text = await readText(path).catch((error) => {
     if (isAbsent(error)) return 'model_checkpoint_path: "model.ckpt"';
-    throw new ConfigError(`${path}: cannot be read`, { cause: error });
+    throw error;
   });
   const named = /^model_checkpoint_path:\s*"(?:[^"]*[/\\])?([^"/\\]+)"/m.exec(text)?.[1];
   if (!named) throw new ConfigError(`${path}: names no model_checkpoint_path`);

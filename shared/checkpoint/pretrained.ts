@@ -1,15 +1,17 @@
 // Reading the weights of a directory in Hugging Face's form, by name, with whatever transformers and its ancestors leave
 // beside them.
-import { readdir } from "node:fs/promises";
-import { join } from "node:path";
+import { readdir, stat } from "node:fs/promises";
+import { basename, join } from "node:path";
 import { z } from "zod";
+import { checked } from "../check.ts";
 import { ConfigError } from "../errors.ts";
 import { familyOf } from "../family/families.ts";
 import { type Layout, layoutOf } from "../family/layout.ts";
 import { isAbsent, readJson } from "../json.ts";
 import type { ModelConfig } from "../model.ts";
 import { bareName, modelOf } from "./huggingface.ts";
-import { readFloats, readHeader, type TensorEntry } from "./safetensors.ts";
+import { readFloats, readHeader } from "./safetensors.ts";
+import type { TensorEntry } from "./safetensors-header.ts";
 
 export interface Pretrained {
   readonly model: ModelConfig;
@@ -28,6 +30,7 @@ export async function readPretrained(directory: string): Promise<Pretrained> {
   const model = modelOf(await readJson(configPath), configPath);
   const layout = layoutOf(model);
   const found = await findTensors(directory, model);
+  const headCopy = takeTiedHead(found, model, layout);
   const wanted = layoutOf({ ...model, bias: true }).parameters.map((parameter) => {
     const name = bareName(model, parameter.name);
     const tensor = found.get(name);
@@ -37,13 +40,13 @@ export async function readPretrained(directory: string): Promise<Pretrained> {
       throw new ConfigError(`${directory}: tensor ${name} is missing; config.json asks for [${parameter.shape}]`);
     return { ...parameter, tensor };
   });
-  const headCopy = takeCopies(found, model, layout);
+  dropOthers(found, model);
   for (const { path, entry } of found.values())
     throw new ConfigError(
       `${path}: surplus tensor ${entry.name} [${entry.shape}]: the ${model.family} of config.json has none of that name`,
     );
 
-  const weights = new Float32Array(layout.size);
+  const weights = floats(layout.size, directory);
   for (const { key, size, tensor } of wanted) {
     const own = layout.byKey.get(key);
     if (own && tensor) await readFloats(tensor.path, tensor.entry, weights.subarray(own.offset, own.offset + size));
@@ -66,14 +69,14 @@ async function findTensors(directory: string, model: ModelConfig): Promise<Map<s
   const single = join(directory, "model.safetensors");
   const indexPath = `${single}.index.json`;
   const found = new Map<string, FoundTensor>();
-  const indexJson = await readJson(indexPath).catch((error) => {
-    if (isAbsent(error)) return undefined;
-    throw error;
-  });
-  const index = indexJson === undefined ? undefined : indexSchema.safeParse(indexJson);
-  if (index && !index.success) throw new ConfigError(`${indexPath}: ${z.prettifyError(index.error)}`);
-  if (!index) await refuseOtherFormats(directory);
-  const files = index ? [...new Set(Object.values(index.data.weight_map))] : ["model.safetensors"];
+  // As transformers does: an index beside a whole model is of an earlier one.
+  const indexJson = await stat(single).then(
+    () => undefined,
+    () => readJson(indexPath).catch(unlessAbsent),
+  );
+  const weightMap = indexJson === undefined ? undefined : checked(indexSchema, indexJson, indexPath).weight_map;
+  if (!weightMap) await refuseOtherFormats(directory);
+  const files = weightMap ? [...new Set(Object.values(weightMap))] : ["model.safetensors"];
   for (const file of files) {
     const path = join(directory, file);
     for (const entry of (await readHeader(path)).tensors.values()) {
@@ -82,9 +85,28 @@ async function findTensors(directory: string, model: ModelConfig): Promise<Map<s
       found.set(bare(entry.name), { path, entry });
     }
   }
-  for (const [name, file] of Object.entries(index?.data.weight_map ?? {}))
-    if (!found.has(bare(name))) throw new ConfigError(`${join(directory, file)}: its index announces ${name}, absent`);
+  for (const [name, file] of Object.entries(weightMap ?? {}))
+    if (found.get(bare(name))?.path !== join(directory, file))
+      throw new ConfigError(`${join(directory, file)}: ${basename(indexPath)} announces tensor ${name} there, absent`);
   return found;
+}
+
+function unlessAbsent(error: unknown): undefined {
+  if (!isAbsent(error)) throw error;
+}
+
+/** Memory for weights. @throws ConfigError where this machine has not so much */
+export function floats(length: number, where: string): Float32Array {
+  try {
+    return new Float32Array(length);
+  } catch (error) {
+    throw new ConfigError(
+      `${where}: its ${length.toLocaleString("en")} weights do not fit into this machine's memory`,
+      {
+        cause: error,
+      },
+    );
+  }
 }
 
 /** Say what to do where the weights are there, but only in a format that can hold code. */
@@ -101,18 +123,26 @@ async function refuseOtherFormats(directory: string): Promise<void> {
 const headName = "lm_head.weight";
 
 /**
- * Take out what is no parameter: causal masks that old versions saved, and the second copy of a tied head.
- * @returns that copy
+ * Take out the head where it is the token embedding under a second name. A file may hold that tensor under either name
+ * or under both: safetensors' save_model keeps one.
+ * @returns the copy, where there are two
  */
-function takeCopies(found: Map<string, FoundTensor>, model: ModelConfig, layout: Layout): FoundTensor | undefined {
-  const { surplus } = familyOf(model).huggingFace;
-  for (const name of [...found.keys()]) if (surplus?.test(name)) found.delete(name);
+function takeTiedHead(found: Map<string, FoundTensor>, model: ModelConfig, layout: Layout): FoundTensor | undefined {
   const tokens = layout.byKey.get("tokens.weight");
   const head = found.get(headName);
   if (!tokens || !model.tiedHead || !head) return undefined;
   checkShape(head, tokens.shape);
   found.delete(headName);
-  return head;
+  const name = bareName(model, tokens.name);
+  if (found.has(name)) return head;
+  found.set(name, head);
+  return undefined;
+}
+
+/** Leave out what is no parameter, of whatever type: causal masks that old versions saved, heads for other tasks. */
+function dropOthers(found: Map<string, FoundTensor>, model: ModelConfig): void {
+  const { surplus } = familyOf(model).huggingFace;
+  for (const name of [...found.keys()]) if (surplus?.test(name)) found.delete(name);
 }
 
 function checkShape({ path, entry }: FoundTensor, shape: readonly number[]): void {

@@ -12,8 +12,9 @@ export function parseMessage(bytes: Uint8Array): Message {
     const [tag, afterTag] = readVarint(bytes, at);
     const [value, end] = readValue(bytes, tag & 7, afterTag);
     if (end > bytes.length) throw new ConfigError(`a protocol buffer is cut short: ${bytes.length} bytes of ${end}`);
-    const values = fields.get(tag >>> 3) ?? [];
-    fields.set(tag >>> 3, [...values, value]);
+    const values = fields.get(tag >>> 3);
+    if (values) values.push(value);
+    else fields.set(tag >>> 3, [value]);
     at = end;
   }
   return fields;

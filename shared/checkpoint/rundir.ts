@@ -1,9 +1,10 @@
 // A run's directory of checkpoints: which there are, the newest whole one, which are marked best and final, and which
 // may go. Also the way from any path that a person names to a model.
-import { access, readdir, rename, rm } from "node:fs/promises";
+import { access, readdir, rename, rm, stat } from "node:fs/promises";
 import { join } from "node:path";
 import { z } from "zod";
-import { ConfigError } from "../errors.ts";
+import { diskError, onDisk } from "../disk.ts";
+import { ConfigError, messageOf } from "../errors.ts";
 import { isAbsent, readJson } from "../json.ts";
 import {
   type Checkpoint,
@@ -62,7 +63,7 @@ async function firstWhole(
   );
 }
 
-const markersSchema = z.strictObject({
+export const markersSchema = z.strictObject({
   best: z.strictObject({ step: z.int().min(0), valLossNats: z.number() }).optional(),
   final: z.strictObject({ step: z.int().min(0) }).optional(),
 });
@@ -70,39 +71,74 @@ const markersSchema = z.strictObject({
 /** Which checkpoints are more than the newest. */
 export type Markers = z.infer<typeof markersSchema>;
 
-const markersName = "markers.json";
+export const markersName = "markers.json";
 
-export async function readMarkers(runDirectory: string): Promise<Markers> {
+/** Damaged markers are made again from what the checkpoints say of themselves. @param onSkip hears of it */
+export async function readMarkers(runDirectory: string, onSkip: (why: string) => void = () => {}): Promise<Markers> {
   const path = join(runDirectory, markersName);
-  const raw = await readJson(path).catch((error) => {
+  try {
+    return markersSchema.parse(await readJson(path));
+  } catch (error) {
     if (isAbsent(error)) return {};
-    throw error;
-  });
-  const parsed = markersSchema.safeParse(raw);
-  if (!parsed.success) throw new ConfigError(`${path}: ${z.prettifyError(parsed.error)}`);
-  return parsed.data;
+    const why = error instanceof z.ZodError ? "not the markers of a run" : messageOf(error).replace(`${path}: `, "");
+    onSkip(`${path} is damaged (${why}): the best and the final checkpoint are found anew`);
+    return await markersOf(runDirectory);
+  }
+}
+
+const markedSchema = z.object({ valLossNats: z.number().optional(), options: z.looseObject({ steps: z.number() }) });
+
+async function markersOf(runDirectory: string): Promise<Markers> {
+  const markers: Markers = {};
+  for (const step of await checkpointSteps(runDirectory)) {
+    const raw = await readJson(join(runDirectory, checkpointName(step), "state.json")).catch(() => undefined);
+    const { data } = markedSchema.safeParse(raw);
+    const { valLossNats, options } = data ?? {};
+    if (valLossNats !== undefined && valLossNats <= (markers.best?.valLossNats ?? Number.POSITIVE_INFINITY))
+      markers.best = { step, valLossNats };
+    if (options?.steps === step) markers.final = { step };
+  }
+  return markers;
 }
 
 /** Add or move markers; the others stay. */
-export async function mark(runDirectory: string, markers: Markers): Promise<void> {
-  const all = { ...(await readMarkers(runDirectory)), ...markers };
+export async function mark(
+  runDirectory: string,
+  markers: Markers,
+  onSkip: (why: string) => void = () => {},
+): Promise<void> {
+  const all = { ...(await readMarkers(runDirectory, onSkip)), ...markers };
   const temporary = join(runDirectory, `${unfinishedPrefix}${markersName}`);
-  await rm(temporary, { force: true });
-  await writeProven(temporary, [Buffer.from(`${JSON.stringify(all)}\n`)]);
-  await rename(temporary, join(runDirectory, markersName));
+  const path = join(runDirectory, markersName);
+  await onDisk(path, "written", async () => {
+    await rm(temporary, { force: true });
+    await writeProven(temporary, [Buffer.from(`${JSON.stringify(all)}\n`)]);
+    await rename(temporary, path);
+  });
   await syncDirectory(runDirectory);
 }
 
 /**
  * Remove what interrupted writes left, and all checkpoints but the newest `keep` and the marked ones.
  * Not while one is being written.
+ * @param inUse step of a checkpoint that somebody reads
+ * @param onSkip hears of what cannot be removed: it takes room, no more
  */
-export async function prune(runDirectory: string, keep: number): Promise<void> {
+export async function prune(
+  runDirectory: string,
+  keep: number,
+  { inUse, onSkip = () => {} }: { inUse?: number | undefined; onSkip?: (why: string) => void } = {},
+): Promise<void> {
   for (const name of await readdir(runDirectory))
-    if (name.startsWith(unfinishedPrefix)) await rm(join(runDirectory, name), { recursive: true });
+    if (name.startsWith(unfinishedPrefix)) {
+      const path = join(runDirectory, name);
+      await rm(path, { recursive: true, force: true }).catch((error) => {
+        onSkip(messageOf(diskError(error, path, "removed")));
+      });
+    }
   const { best, final } = await readMarkers(runDirectory);
   for (const step of (await checkpointSteps(runDirectory)).slice(keep))
-    if (step !== best?.step && step !== final?.step) await moveAway(join(runDirectory, checkpointName(step)));
+    if (![best?.step, final?.step, inUse].includes(step)) await moveAway(join(runDirectory, checkpointName(step)));
 }
 
 export interface LoadedModel extends Pretrained {
@@ -127,6 +163,8 @@ export async function loadModel(path: string, onSkip: (why: string) => void): Pr
     return { ...(await readPretrained(path)), directory: path, what: `Hugging Face model ${path}` };
   if (await has(hyperparametersName))
     return { ...(await readRelease(path)), directory: path, what: `GPT-2 release ${path}` };
+  if ((await stat(path).catch(() => undefined))?.isFile())
+    throw new ConfigError(`${path}: a file; name the folder of a checkpoint, a run or a model`);
   if (!(await has("."))) throw new ConfigError(`${path}: no such directory; name a checkpoint, a run or a model`);
   const { best, final } = await readMarkers(path);
   const marked = [best, final].flatMap((marker) => (marker ? [marker.step] : []));

@@ -1,141 +1,117 @@
 // The safetensors file format: an 8-byte little-endian header length, a JSON header naming each tensor's dtype, shape
 // and byte range, then the bytes. No code in it, so opening one is safe. https://github.com/huggingface/safetensors
-import { open } from "node:fs/promises";
-import { z } from "zod";
+import { firstNonFinite } from "../arithmetic/finite.ts";
 import { ConfigError } from "../errors.ts";
-
-const bytesOf = { F64: 8, F32: 4, F16: 2, BF16: 2, I64: 8, I32: 4, I16: 2, I8: 1, U8: 1, BOOL: 1 } as const;
-
-export type Dtype = keyof typeof bytesOf;
-
-export interface TensorEntry {
-  readonly name: string;
-  readonly dtype: Dtype;
-  readonly shape: readonly number[];
-  /** Position and length in the file, in bytes. */
-  readonly position: number;
-  readonly length: number;
-}
-
-export interface SafetensorsHeader {
-  readonly metadata: Readonly<Record<string, string>>;
-  readonly tensors: ReadonlyMap<string, TensorEntry>;
-  /** Length of the whole file in bytes. */
-  readonly fileLength: number;
-}
-
-const entrySchema = z.object({
-  dtype: z.enum(Object.keys(bytesOf) as [Dtype, ...Dtype[]]),
-  shape: z.array(z.int().min(0)),
-  data_offsets: z.tuple([z.int().min(0), z.int().min(0)]),
-});
-
-const largestHeader = 100 * 2 ** 20;
+import { StoredFile } from "../stored-file.ts";
+import {
+  type Dtype,
+  headerLength,
+  parseHeader,
+  prefixBytes,
+  type SafetensorsHeader,
+  type TensorEntry,
+} from "./safetensors-header.ts";
 
 /**
- * Read and check the header of a file.
- * @throws ConfigError where the file is truncated, foreign, or its ranges do not fit its shapes
+ * Read and prove the header of a file: safetensors-header.ts says what it must hold.
+ * @throws ConfigError where the file is truncated, foreign, or its bytes are not one tensor after another
  */
 export async function readHeader(path: string): Promise<SafetensorsHeader> {
-  const file = await open(path, "r").catch((error: NodeJS.ErrnoException) => {
-    throw new ConfigError(`${path}: cannot be opened (${error.code})`, { cause: error });
-  });
+  const file = await StoredFile.open(path);
   try {
-    const { size } = await file.stat();
-    const prefix = Buffer.alloc(8);
-    await file.read(prefix, 0, 8, 0);
-    const headerLength = Number(prefix.readBigUInt64LE());
-    if (size < 8 || headerLength > Math.min(largestHeader, size - 8))
-      throw new ConfigError(
-        `${path}: not a safetensors file, or cut short: ${size} bytes, header of ${headerLength} announced`,
-      );
-    const json = Buffer.alloc(headerLength);
-    await file.read(json, 0, headerLength, 8);
-    return parseHeader(path, json.toString("utf8"), 8 + headerLength, size);
+    const prefix = Buffer.alloc(prefixBytes);
+    await file.read(prefix.subarray(0, Math.min(prefixBytes, file.size)), 0);
+    const json = new Uint8Array(headerLength(path, prefix, file.size));
+    await file.read(json, prefixBytes);
+    return parseHeader(path, json, file.size);
   } finally {
     await file.close();
   }
 }
 
-function parseHeader(path: string, json: string, dataStart: number, fileLength: number): SafetensorsHeader {
-  let header: Record<string, unknown>;
-  try {
-    header = z.record(z.string(), z.unknown()).parse(JSON.parse(json));
-  } catch (error) {
-    throw new ConfigError(`${path}: its safetensors header is not JSON`, { cause: error });
-  }
-  const { __metadata__: rawMetadata = {}, ...rest } = header;
-  const tensors = new Map<string, TensorEntry>();
-  for (const [name, raw] of Object.entries(rest)) {
-    const entry = entrySchema.safeParse(raw);
-    if (!entry.success)
-      throw new ConfigError(`${path}: the entry of tensor ${name} is malformed: ${entry.error.message}`);
-    const { dtype, shape, data_offsets } = entry.data;
-    const length = shape.reduce((product, dimension) => product * dimension, bytesOf[dtype]);
-    const [begin, end] = data_offsets;
-    if (end - begin !== length)
-      throw new ConfigError(
-        `${path}: tensor ${name} has ${end - begin} bytes, its shape [${shape}] of ${dtype} needs ${length}`,
-      );
-    if (dataStart + end > fileLength)
-      throw new ConfigError(
-        `${path}: cut short: tensor ${name} ends at byte ${dataStart + end}, the file at ${fileLength}`,
-      );
-    tensors.set(name, { name, dtype, shape, position: dataStart + begin, length });
-  }
-  const metadata = z.record(z.string(), z.string()).safeParse(rawMetadata);
-  if (!metadata.success) throw new ConfigError(`${path}: its __metadata__ is not a map of texts`);
-  return { metadata: metadata.data, tensors, fileLength };
-}
+/** Bytes of a tensor that are converted at once. */
+const pieceBytes = 2 ** 24;
 
 /**
  * Read one tensor of float32, float16, bfloat16 or float64 into float32.
  * @param out (product of shape) overwritten
+ * @throws ConfigError on another type or length, and on a value that is NaN or infinite (as float32), with its place
  */
 export async function readFloats(path: string, entry: TensorEntry, out: Float32Array): Promise<void> {
-  const width = bytesOf[entry.dtype];
+  const convert = floatReaders[entry.dtype];
+  if (!convert)
+    throw new ConfigError(
+      `${path}: tensor ${entry.name} is of ${entry.dtype}, weights are read from ${Object.keys(floatReaders).join(", ")}`,
+    );
+  const { width, read } = convert;
   if (out.length * width !== entry.length)
     throw new ConfigError(`${path}: tensor ${entry.name} has ${entry.length / width} values, expected ${out.length}`);
-  if (entry.dtype === "F32") {
-    await readBytes(path, entry, new Uint8Array(out.buffer, out.byteOffset, out.byteLength));
-    return;
+  const file = await StoredFile.open(path);
+  try {
+    if (entry.dtype === "F32")
+      await file.read(new Uint8Array(out.buffer, out.byteOffset, out.byteLength), entry.position);
+    else
+      for (let start = 0; start < entry.length; start += pieceBytes) {
+        const bytes = new Uint8Array(Math.min(pieceBytes, entry.length - start));
+        await file.read(bytes, entry.position + start);
+        const view = new DataView(bytes.buffer);
+        for (let i = 0; i * width < bytes.length; i++) out[start / width + i] = read(view, i);
+      }
+  } finally {
+    await file.close();
   }
-  const bytes = new Uint8Array(entry.length);
-  await readBytes(path, entry, bytes);
-  const view = new DataView(bytes.buffer);
-  const read = floatReaders[entry.dtype];
-  if (!read) throw new ConfigError(`${path}: tensor ${entry.name} is ${entry.dtype}, expected floating point`);
-  for (let i = 0; i < out.length; i++) out[i] = read(view, i);
+  const bad = firstNonFinite(out);
+  if (bad >= 0)
+    throw new ConfigError(
+      `${path}: tensor ${entry.name}[${placeOf(bad, entry.shape)}] is ${out[bad]}; a model with such weights computes nothing but NaN: take an earlier checkpoint, or make it anew`,
+    );
+}
+
+/** Indices of the i-th element of a row-major array. */
+export function placeOf(i: number, shape: readonly number[]): string {
+  const place: number[] = [];
+  let rest = i;
+  for (const size of [...shape].reverse()) {
+    place.unshift(rest % size);
+    rest = Math.floor(rest / size);
+  }
+  return place.join(", ");
 }
 
 const bits = new DataView(new ArrayBuffer(4));
-const floatReaders: Partial<Record<Dtype, (view: DataView, i: number) => number>> = {
-  F64: (view, i) => view.getFloat64(8 * i, true),
-  BF16: (view, i) => {
-    bits.setUint32(0, view.getUint16(2 * i, true) << 16);
-    return bits.getFloat32(0);
+
+interface FloatReader {
+  /** Bytes of a value. */
+  readonly width: number;
+  read(view: DataView, i: number): number;
+}
+
+const floatReaders: Partial<Record<Dtype, FloatReader>> = {
+  F32: { width: 4, read: (view, i) => view.getFloat32(4 * i, true) },
+  F64: { width: 8, read: (view, i) => view.getFloat64(8 * i, true) },
+  BF16: {
+    width: 2,
+    read: (view, i) => {
+      bits.setUint32(0, view.getUint16(2 * i, true) << 16);
+      return bits.getFloat32(0);
+    },
   },
-  F16: (view, i) => {
-    const half = view.getUint16(2 * i, true);
-    const sign = half & 0x8000 ? -1 : 1;
-    const exponent = (half >>> 10) & 31;
-    const fraction = half & 1023;
-    if (exponent === 31) return fraction ? Number.NaN : sign * Number.POSITIVE_INFINITY;
-    return exponent ? sign * 2 ** (exponent - 15) * (1 + fraction / 1024) : (sign * fraction) / 2 ** 24;
-  },
+  F16: { width: 2, read: (view, i) => halfFloat(view.getUint16(2 * i, true)) },
 };
+
+function halfFloat(half: number): number {
+  const sign = half & 0x8000 ? -1 : 1;
+  const exponent = (half >>> 10) & 31;
+  const fraction = half & 1023;
+  if (exponent === 31) return fraction ? Number.NaN : sign * Number.POSITIVE_INFINITY;
+  return exponent ? sign * 2 ** (exponent - 15) * (1 + fraction / 1024) : (sign * fraction) / 2 ** 24;
+}
 
 /** Read a tensor's bytes as they stand. @param out (entry.length) overwritten */
 export async function readBytes(path: string, entry: TensorEntry, out: Uint8Array): Promise<void> {
-  const file = await open(path, "r");
+  const file = await StoredFile.open(path);
   try {
-    // One read call takes at most 2 GiB.
-    const piece = 2 ** 30;
-    for (let done = 0; done < out.length; ) {
-      const { bytesRead } = await file.read(out, done, Math.min(piece, out.length - done), entry.position + done);
-      if (bytesRead === 0) throw new ConfigError(`${path}: cut short while reading tensor ${entry.name}`);
-      done += bytesRead;
-    }
+    await file.read(out, entry.position);
   } finally {
     await file.close();
   }

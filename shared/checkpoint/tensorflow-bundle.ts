@@ -1,10 +1,12 @@
 // A TensorFlow V2 checkpoint ("tensor bundle"): PREFIX.index, a LevelDB table from tensor names to protocol-buffer
 // entries, and PREFIX.data-NNNNN-of-NNNNN with the bytes. Formats: leveldb/doc/table_format.md (blocks, footer, masked
 // CRC-32C) and tensorflow/core/protobuf/tensor_bundle.proto (entries).
-import { open, readFile } from "node:fs/promises";
+import { firstNonFinite } from "../arithmetic/finite.ts";
 import { ConfigError } from "../errors.ts";
+import { StoredFile } from "../stored-file.ts";
 import { crc32c } from "./crc32c.ts";
 import { type Message, numberField, parseMessage, readVarint } from "./protobuf.ts";
+import { placeOf } from "./safetensors.ts";
 
 export interface BundleEntry {
   readonly name: string;
@@ -22,6 +24,9 @@ export interface BundleEntry {
 const footerBytes = 48;
 const tableMagic = 0xdb4775248b80fb57n;
 const float32 = 1;
+/** In bytes; that of a thousand blocks has one million. */
+const largestIndex = 2 ** 28;
+const longestKey = 4096;
 
 /**
  * Read the index of a bundle.
@@ -30,9 +35,11 @@ const float32 = 1;
  */
 export async function readBundle(prefix: string): Promise<Map<string, BundleEntry>> {
   const path = `${prefix}.index`;
-  const table = await readFile(path).catch((error: NodeJS.ErrnoException) => {
-    throw new ConfigError(`${path}: cannot be read (${error.code})`, { cause: error });
-  });
+  const file = await StoredFile.open(path);
+  if (file.size > largestIndex)
+    throw new ConfigError(`${path}: ${file.size} bytes are no index of a model's checkpoint`);
+  const table = Buffer.alloc(file.size);
+  await file.read(table, 0).finally(() => file.close());
   if (table.length < footerBytes || table.readBigUInt64LE(table.length - 8) !== tableMagic)
     throw new ConfigError(
       `${path}: not the index of a TensorFlow checkpoint, or cut short: its ${table.length} bytes do not end in a table's footer`,
@@ -78,25 +85,25 @@ export async function readBundleFloats(entry: BundleEntry, out: Float32Array): P
   if (length !== out.byteLength)
     throw new ConfigError(`${dataPath}: tensor ${name} has ${length / 4} values, expected ${out.length}`);
   const bytes = new Uint8Array(out.buffer, out.byteOffset, out.byteLength);
-  const file = await open(dataPath, "r").catch((error: NodeJS.ErrnoException) => {
-    throw new ConfigError(`${dataPath}: cannot be opened (${error.code})`, { cause: error });
-  });
+  const file = await StoredFile.open(dataPath);
   try {
+    if (position + length > file.size)
+      throw new ConfigError(
+        `${dataPath}: cut short: tensor ${name} ends at byte ${position + length}, the file at ${file.size}`,
+      );
     const piece = 2 ** 24;
     let crc = 0;
-    for (let done = 0; done < length; ) {
-      const { bytesRead } = await file.read(bytes, done, Math.min(piece, length - done), position + done);
-      if (bytesRead === 0)
-        throw new ConfigError(
-          `${dataPath}: cut short: tensor ${name} ends at byte ${position + length}, the file at ${(await file.stat()).size}`,
-        );
-      crc = crc32c(bytes.subarray(done, done + bytesRead), crc);
-      done += bytesRead;
+    for (let done = 0; done < length; done += piece) {
+      const part = bytes.subarray(done, done + piece);
+      await file.read(part, position + done);
+      crc = crc32c(part, crc);
     }
     if (masked(crc) !== entry.crc) throw new ConfigError(`${dataPath}: tensor ${name} is damaged (CRC-32C)`);
   } finally {
     await file.close();
   }
+  const bad = firstNonFinite(out);
+  if (bad >= 0) throw new ConfigError(`${dataPath}: tensor ${name}[${placeOf(bad, entry.shape)}] is ${out[bad]}`);
 }
 
 /** LevelDB stores checksums rotated, because a checksum of data that holds its checksum is a poor one. */
@@ -134,6 +141,9 @@ function* readBlock(path: string, table: Buffer, { offset, size }: Handle): Gene
     const [fresh, afterFresh] = readVarint(table, afterShared);
     const [valueLength, start] = readVarint(table, afterFresh);
     const valueStart = start + fresh;
+    if (shared + fresh > longestKey)
+      throw new ConfigError(`${path}: a key of ${shared + fresh} bytes is no variable's`);
+    if (valueStart + valueLength > end) throw new ConfigError(`${path}: an entry at byte ${at} leaves its block`);
     key = Buffer.concat([key.subarray(0, shared), table.subarray(start, valueStart)]);
     at = valueStart + valueLength;
     yield [key.toString("utf8"), table.subarray(valueStart, at)];

@@ -1,7 +1,8 @@
 // A table of token pairs: the logits after a token are its row of a (V, V) table, a standard normal at the start, as
 // torch.nn.Embedding draws it. nLayer, nHead and nEmbd are 0.
 import { z } from "zod";
-import { type Family, parsed, shapeSchema } from "./family.ts";
+import { checked } from "../check.ts";
+import { type Family, shapeSchema } from "./family.ts";
 
 const configSchema = z.object({ weft: shapeSchema.extend({ family: z.literal("bigram") }) });
 
@@ -18,7 +19,7 @@ export const bigram: Family = {
     prefix: "",
     write: (shape) => ({ weft: { ...shape, family: "bigram" } }),
     read(config, where) {
-      const { family: _, ...shape } = parsed(configSchema, config, where).weft;
+      const { family: _, ...shape } = checked(configSchema, config, where).weft;
       return shape;
     },
     differences: () => ["transformers has no bigram model: only Weft opens this directory"],

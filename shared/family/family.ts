@@ -2,7 +2,6 @@
 // and converters ask for roles and for the architecture, never for a family's names: a new family is one file beside
 // this one, a line in families.ts, and engines that can compute its architecture.
 import { z } from "zod";
-import { ConfigError } from "../errors.ts";
 
 /** The sizes and switches of one model. Field names are nanoGPT's and Hugging Face's in camel case. */
 export const shapeSchema = z.strictObject({
@@ -85,11 +84,4 @@ export interface Family {
   /** "4 layers, 4 heads, 128 wide, block 64, vocabulary 65" */
   summary(shape: Shape): string;
   readonly huggingFace: HuggingFaceForm;
-}
-
-/** @throws ConfigError that says what in config.json is not of this schema */
-export function parsed<T extends z.ZodType>(schema: T, config: unknown, where: string): z.infer<T> {
-  const result = schema.safeParse(config);
-  if (!result.success) throw new ConfigError(`${where}: not a model that Weft has:\n${z.prettifyError(result.error)}`);
-  return result.data;
 }

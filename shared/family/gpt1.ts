@@ -1,9 +1,12 @@
 // GPT (Radford et al. 2018): post-norm blocks, no final norm. Names and configuration are those of OpenAIGPTLMHeadModel.
 import { z } from "zod";
-import { type Family, parsed, type Shape } from "./family.ts";
-import { block, head, problem, readSizes, sizesSchema, summary, table, writtenSizes } from "./transformer.ts";
+import type { Family, Shape } from "./family.ts";
+import { block, head, problem, readConfig, shapeOf, sizesSchema, summary, table, writtenSizes } from "./transformer.ts";
 
 const configSchema = sizesSchema.extend({ afn: z.literal("gelu").default("gelu") });
+
+/** Of OpenAIGPTConfig. */
+const releasedSizes = { vocab_size: 40_478, n_positions: 512, n_embd: 768, n_layer: 12, n_head: 12 };
 
 export const gpt1: Family = {
   about: "post-norm",
@@ -22,7 +25,7 @@ export const gpt1: Family = {
   huggingFace: {
     modelType: "openai-gpt",
     prefix: "transformer.",
-    surplus: /^h\.\d+\.attn\.(bias|masked_bias)$|^position_ids$/,
+    surplus: /^h\.\d+\.attn\.(bias|masked_bias)$|^position_ids$|^multiple_choice_head\./,
     write: (shape) => ({
       architectures: ["OpenAIGPTLMHeadModel"],
       ...writtenSizes(shape),
@@ -31,8 +34,8 @@ export const gpt1: Family = {
       weft: { bias: shape.bias, activation: shape.activation },
     }),
     read(config, where) {
-      const sizes = parsed(configSchema, config, where);
-      return readSizes(sizes, sizes.weft?.activation ?? "gelu_tanh", where);
+      const sizes = readConfig(configSchema, config, releasedSizes, where);
+      return shapeOf(sizes, sizes.weft?.activation ?? "gelu_tanh");
     },
     differences: ({ activation }) =>
       activation === "gelu"

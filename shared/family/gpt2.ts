@@ -2,11 +2,29 @@
 // 1 / sqrt(2 L) as wide (section 2.3). Names and configuration are those of GPT2LMHeadModel.
 import { z } from "zod";
 import { ConfigError } from "../errors.ts";
-import { type Family, parsed, type Shape } from "./family.ts";
-import { block, head, norm, problem, readSizes, sizesSchema, summary, table, writtenSizes } from "./transformer.ts";
+import type { Family, Shape } from "./family.ts";
+import {
+  block,
+  head,
+  norm,
+  problem,
+  readConfig,
+  shapeOf,
+  sizesSchema,
+  summary,
+  table,
+  writtenSizes,
+} from "./transformer.ts";
+
+/** Names that transformers has for the two functions (its ACT2FN). */
+const exactGelu = ["gelu", "gelu_python"];
+const tanhGelu = ["gelu_new", "gelu_pytorch_tanh", "gelu_fast", "gelu_accurate"];
+
+/** Of GPT2Config. */
+const releasedSizes = { vocab_size: 50_257, n_positions: 1024, n_embd: 768, n_layer: 12, n_head: 12 };
 
 const configSchema = sizesSchema.extend({
-  activation_function: z.enum(["gelu", "gelu_new", "gelu_pytorch_tanh"]).default("gelu_new"),
+  activation_function: z.enum([...exactGelu, ...tanhGelu]).default("gelu_new"),
   n_inner: z.int().nullish(),
   scale_attn_weights: z.literal(true).default(true),
   scale_attn_by_inverse_layer_idx: z.literal(false).default(false),
@@ -33,7 +51,7 @@ export const gpt2: Family = {
   huggingFace: {
     modelType: "gpt2",
     prefix: "transformer.",
-    surplus: /^h\.\d+\.attn\.(bias|masked_bias)$|^position_ids$/,
+    surplus: /^h\.\d+\.attn\.(bias|masked_bias)$|^position_ids$|^multiple_choice_head\./,
     write: (shape) => ({
       architectures: ["GPT2LMHeadModel"],
       ...writtenSizes(shape),
@@ -41,10 +59,10 @@ export const gpt2: Family = {
       weft: { bias: shape.bias },
     }),
     read(config, where) {
-      const sizes = parsed(configSchema, config, where);
+      const sizes = readConfig(configSchema, config, releasedSizes, where);
       if (sizes.n_inner != null && sizes.n_inner !== 4 * sizes.n_embd)
         throw new ConfigError(`${where}: n_inner is ${sizes.n_inner}, Weft has 4 * n_embd = ${4 * sizes.n_embd}`);
-      return readSizes(sizes, sizes.activation_function === "gelu" ? "gelu" : "gelu_tanh", where);
+      return shapeOf(sizes, exactGelu.includes(sizes.activation_function) ? "gelu" : "gelu_tanh");
     },
     differences: () => [],
   },

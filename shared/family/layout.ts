@@ -1,5 +1,6 @@
 // The one list of a model's parameters. Engines, optimizer, wire and checkpoints derive names, shapes and offsets of
 // the flat weight vector from it. What the parameters are is the family's affair.
+import type { DecayStretch } from "../arithmetic/adamw.ts";
 import type { ModelConfig } from "../model.ts";
 import { familyOf } from "./families.ts";
 import type { ParameterKey, Slot } from "./family.ts";
@@ -38,4 +39,15 @@ export function layoutOf(model: ModelConfig): Layout {
     byKey: new Map(parameters.map((p) => [p.key, p])),
     byName: new Map(parameters.map((p) => [p.name, p])),
   };
+}
+
+/** Neighbouring parameters of one kind of decay, to be updated in one go. */
+export function decayStretches({ parameters }: Layout): readonly DecayStretch[] {
+  const found: { offset: number; size: number; decay: boolean }[] = [];
+  for (const { offset, size, decay } of parameters) {
+    const last = found.at(-1);
+    if (last?.decay === decay) last.size += size;
+    else found.push({ offset, size, decay });
+  }
+  return found;
 }

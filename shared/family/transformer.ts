@@ -1,6 +1,7 @@
 // What the families of transformers share: the parts of a block, and the sizes in Hugging Face's configuration. Weights
 // are normal with deviation 0.02 at the start, biases 0, norms 1 (Radford et al. 2018 and 2019).
 import { z } from "zod";
+import { checked } from "../check.ts";
 import { ConfigError } from "../errors.ts";
 import type { BlockRole, ParameterKey, Role, Shape, Slot } from "./family.ts";
 
@@ -116,12 +117,39 @@ export const sizesSchema = z.object({
   weft: z.object({ bias: z.boolean(), activation: z.enum(["gelu", "gelu_tanh"]).optional() }).optional(),
 });
 
-/** @throws ConfigError where the three dropouts differ */
-export function readSizes(c: z.infer<typeof sizesSchema>, activation: Shape["activation"], where: string): Shape {
-  if (c.embd_pdrop !== c.attn_pdrop || c.attn_pdrop !== c.resid_pdrop)
-    throw new ConfigError(
-      `${where}: dropout is ${c.embd_pdrop} (embedding), ${c.attn_pdrop} (attention), ${c.resid_pdrop} (residual); Weft has one for all three: make them equal`,
-    );
+/** Other names of the sizes: attribute_map of transformers' GPT2Config and OpenAIGPTConfig. */
+const otherNames = {
+  hidden_size: "n_embd",
+  max_position_embeddings: "n_positions",
+  num_attention_heads: "n_head",
+  num_hidden_layers: "n_layer",
+} as const;
+
+/**
+ * A config.json under the names of the schema, with transformers' defaults for what it leaves out.
+ * @throws ConfigError on what does not fit the schema, and where two names of one size disagree
+ */
+export function readConfig<T>(
+  schema: z.ZodType<T>,
+  config: unknown,
+  defaults: Readonly<Record<string, number>>,
+  where: string,
+): T {
+  const given = checked(z.record(z.string(), z.unknown()), config, where);
+  const named = { ...given };
+  for (const [other, name] of Object.entries(otherNames)) {
+    if (given[other] === undefined) continue;
+    if (given[name] !== undefined && given[name] !== given[other])
+      throw new ConfigError(
+        `${where}: ${other} is ${JSON.stringify(given[other])} and ${name} ${JSON.stringify(given[name])}, two names of one size; leave one out`,
+      );
+    named[name] = given[other];
+  }
+  return checked(schema, { ...defaults, ...named }, where);
+}
+
+/** Dropout has no weights and training sets its own: of three that differ, the residual's is the model's. */
+export function shapeOf(c: z.infer<typeof sizesSchema>, activation: Shape["activation"]): Shape {
   return {
     vocabSize: c.vocab_size,
     blockSize: c.n_positions,

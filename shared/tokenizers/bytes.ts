@@ -1,37 +1,76 @@
 // The byte level of GPT-2's tokenizer (Radford et al. 2019): how text falls into words, and how the bytes of words are
 // written as printable characters in vocabulary files ("Ġ" is the space).
+import { digits, isSpace, letters } from "./unicode.ts";
+
+/** Other signs are 0. */
+const [letter, digit, space] = [1, 2, 3];
+
+/** Class of every code point. A scanner, because a regular expression overflows its stack on a word of megabytes. */
+const classes = new Uint8Array(0x110000);
+letters.forEach((start, end) => void classes.fill(letter, start, end));
+digits.forEach((start, end) => void classes.fill(digit, start, end));
+for (let code = 0; code <= 0x3000; code++) if (isSpace(code)) classes[code] = space;
+
+const apostrophe = 0x27;
+const contractions = ["s", "t", "re", "ve", "m", "ll", "d"];
 
 /**
- * GPT-2's words: contractions, letters, digits, other signs, each with the space before it, and other white space.
- * White space is Unicode's property, as in Hugging Face's and OpenAI's own; JavaScript's \s differs in U+0085, U+FEFF.
+ * End of the word of GPT-2 that begins at `at`: a contraction, letters, digits or other signs, each with the space before
+ * it, or white space. It is the pattern
+ * 's|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+
  */
-const words =
-  /'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\p{White_Space}\p{L}\p{N}]+|\p{White_Space}+(?!\P{White_Space})|\p{White_Space}+/gu;
-
-export function wordsOf(text: string): string[] {
-  return text.match(words) ?? [];
+export function wordEnd(text: string, at: number): number {
+  if (text.charCodeAt(at) === apostrophe)
+    for (const ending of contractions) if (text.startsWith(ending, at + 1)) return at + 1 + ending.length;
+  let start = at;
+  if (text.charCodeAt(at) === 0x20 && at + 1 < text.length && classes[text.codePointAt(at + 1)!] !== space) start++;
+  const kind = classes[text.codePointAt(start)!];
+  let end = start;
+  while (end < text.length) {
+    const code = text.codePointAt(end)!;
+    if (classes[code] !== kind) break;
+    end += code > 0xffff ? 2 : 1;
+  }
+  // The last of several spaces belongs to the word that follows, or stands alone.
+  if (kind === space && end < text.length && end - at > 1) return end - 1;
+  return end;
 }
 
-/** The last place in a text where white space begins: whatever stands before it falls into the same words alone. */
-export function lastWordBoundary(text: string): number {
-  let at = text.length - 1;
-  const space = (i: number): boolean => /\p{White_Space}/u.test(text[i]!);
-  while (at > 0 && !(space(at) && !space(at - 1))) at--;
-  return Math.max(at, 0);
+/**
+ * The last place in (from, to] where a text may be cut so that both parts fall into the words of the whole: where white
+ * space begins, or, unless `spaceOnly`, where another kind of character does. 0: there is none.
+ */
+export function lastWordBoundary(text: string, from = 0, to = text.length - 1, spaceOnly = false): number {
+  for (let at = Math.min(to, text.length - 1); at > from && at > 0; at--) {
+    const next = text.codePointAt(at)!;
+    const unit = text.charCodeAt(at - 1);
+    const low = unit >= 0xdc00 && unit < 0xe000;
+    const previous = classes[low && at > 1 ? text.codePointAt(at - 2)! : unit];
+    // Inside a surrogate pair.
+    if (next >= 0xdc00 && next < 0xe000) continue;
+    if (previous === space || previous === classes[next]) continue;
+    if (classes[next] === space || (!spaceOnly && unit !== apostrophe)) return at;
+  }
+  return 0;
+}
+
+/** A string of its own: what is cut out of a text keeps all of the text in memory. */
+export function copyOf(word: string): string {
+  return Buffer.from(word, "utf16le").toString("utf16le");
 }
 
 /** The character for each byte: itself where it is printable, else the next one from U+0100 on. */
 export const letterOfByte: readonly string[] = (() => {
-  const letters: string[] = [];
+  const spelled: string[] = [];
   let beyond = 0x100;
   for (let byte = 0; byte < 256; byte++) {
     const printable = (byte > 0x20 && byte < 0x7f) || (byte > 0xa0 && byte !== 0xad);
-    letters.push(String.fromCharCode(printable ? byte : beyond++));
+    spelled.push(String.fromCharCode(printable ? byte : beyond++));
   }
-  return letters;
+  return spelled;
 })();
 
-const byteOfLetter = new Map(letterOfByte.map((letter, byte) => [letter, byte]));
+const byteOfLetter = new Map(letterOfByte.map((spelled, byte) => [spelled, byte]));
 
 /** "Ġall" for the bytes of " all". */
 export function spellBytes(bytes: Uint8Array): string {

@@ -2,7 +2,7 @@
 // leaves out the ids without a token, by Tokenizer.has. The other way round, a token was added and the embedding not
 // resized ([PAD]): that token cannot be used, all others can.
 import { ConfigError } from "../errors.ts";
-import type { StreamDecoder, Tokenizer } from "./tokenizer.ts";
+import type { Piece, StreamDecoder, Tokenizer } from "./tokenizer.ts";
 
 /**
  * The tokenizer as a model of `vocabSize` ids can use it; the same one where it has no more tokens than that.
@@ -21,17 +21,19 @@ class CutTokenizer implements Tokenizer {
   readonly name: Tokenizer["name"];
   readonly vocabSize: number;
   readonly endOfText?: number;
+  readonly template: readonly number[];
   readonly #whole: Tokenizer;
 
   constructor(whole: Tokenizer, vocabSize: number) {
     this.#whole = whole;
     this.name = whole.name;
+    this.template = whole.template ?? [];
     this.vocabSize = vocabSize;
     if (whole.endOfText !== undefined && whole.endOfText < vocabSize) this.endOfText = whole.endOfText;
   }
 
-  encode(text: string, at?: number): Int32Array {
-    const ids = this.#whole.encode(text, at);
+  encode(text: string, at?: number, piece?: Piece): Int32Array {
+    const ids = this.#whole.encode(text, at, piece);
     const beyond = ids.find((id) => id >= this.vocabSize);
     if (beyond === undefined) return ids;
     throw new ConfigError(
@@ -44,16 +46,16 @@ class CutTokenizer implements Tokenizer {
     return id < this.vocabSize && this.#whole.has(id);
   }
 
-  cut(text: string): number {
-    return this.#whole.cut(text);
+  cut(text: string, from?: number): number {
+    return this.#whole.cut(text, from);
   }
 
-  decode(ids: Iterable<number>): string {
-    return this.#whole.decode(ids);
+  decode(ids: Iterable<number>, skipSpecial?: boolean): string {
+    return this.#whole.decode(ids, skipSpecial);
   }
 
-  decoder(): StreamDecoder {
-    return this.#whole.decoder();
+  decoder(skipSpecial?: boolean): StreamDecoder {
+    return this.#whole.decoder(skipSpecial);
   }
 
   toFiles(): ReadonlyMap<string, string> {

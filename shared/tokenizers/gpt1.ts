@@ -1,67 +1,45 @@
 // GPT-1's tokenizer (Radford et al. 2018): text is cleaned, lower-cased and cut into words and signs; each is merged
 // from its characters, the last of which carries "</w>". The vocabulary (40,478 tokens in OpenAI's release) and merges
-// come from files that the user has. Cleaning follows BERT's basic tokenizer, as transformers' OpenAIGPTTokenizer does.
+// come from files that the user has. Cleaning is Hugging Face's BertNormalizer, character by character.
 import { ConfigError } from "../errors.ts";
 import { lastWordBoundary } from "./bytes.ts";
-import { type BpeVocabulary, writeVocabularyPair } from "./hugging-face.ts";
-import { Merges } from "./merges.ts";
-import type { StreamDecoder, Tokenizer } from "./tokenizer.ts";
+import { type IdBuffer, MergingTokenizer } from "./merging.ts";
+import type { StreamDecoder } from "./tokenizer.ts";
+import type { TokenizerPlan } from "./tokenizer-json.ts";
+import { bertDropped, bertKept, bertSigns, isSpace } from "./unicode.ts";
 
 const wordEnd = "</w>";
 
-export class Gpt1Tokenizer implements Tokenizer {
+export class Gpt1Tokenizer extends MergingTokenizer {
   readonly name = "gpt1";
-  readonly #vocabulary: BpeVocabulary;
-  readonly #ids: ReadonlyMap<string, number>;
-  readonly #merges = new Merges();
+  readonly #special: ReadonlySet<number | undefined>;
+  /** Text by id; an added token that is found in normalized text is written so too. */
+  readonly #texts: readonly (string | undefined)[];
 
   /** @throws ConfigError where merges name tokens that the vocabulary lacks */
-  constructor(vocabulary: BpeVocabulary) {
-    this.#vocabulary = vocabulary;
-    this.#ids = new Map(vocabulary.tokens.flatMap((token, id) => (token === undefined ? [] : [[token, id]])));
-    vocabulary.merges.forEach(([left, right], rank) => {
-      const ids = [left, right, left + right].map((token) => this.#ids.get(token));
-      if (ids.includes(undefined))
-        throw new ConfigError(
-          `tokenizer gpt1: merge ${rank}, "${left} ${right}", needs a token that its vocabulary lacks`,
-        );
-      const [l, r, merged] = ids as [number, number, number];
-      this.#merges.add(l, r, merged);
-    });
+  constructor(plan: TokenizerPlan) {
+    super(plan, clean);
+    const texts = [...plan.vocabulary.tokens];
+    for (const { id, content, normalized } of plan.vocabulary.added)
+      if (id !== undefined && normalized) texts[id] = clean(content);
+    this.#texts = texts;
+    this.#special = new Set(plan.vocabulary.added.filter(({ special }) => special).map(({ id }) => id));
   }
 
-  get vocabSize(): number {
-    return this.#vocabulary.tokens.length;
-  }
-
-  /** decode(encode(text)) is normalize(text). */
-  encode(text: string): Int32Array {
-    return Int32Array.from(wordsOf(text).flatMap((word) => this.#encodeWord(word)));
-  }
-
-  has(id: number): boolean {
-    return this.#vocabulary.tokens[id] !== undefined;
-  }
-
-  cut(text: string): number {
-    return lastWordBoundary(text);
-  }
-
-  decode(ids: Iterable<number>): string {
-    const decoder = this.decoder();
-    let text = "";
-    for (const id of ids) text += decoder.push(id);
-    return text;
+  cut(text: string, from = 0): number {
+    return this.added.cut(text, from, (low, high) => lastWordBoundary(text, low, high, true));
   }
 
   /** The space after a word is held back until another token follows. */
-  decoder(): StreamDecoder {
+  decoder(skipSpecial = false): StreamDecoder {
     let separator = "";
     return {
       push: (id) => {
-        const token = this.#vocabulary.tokens[id];
+        const token = this.#texts[id];
+        if (token === undefined && id >= 0 && id < this.vocabSize) return "";
         if (token === undefined)
           throw new ConfigError(`tokenizer gpt1: id ${id} is outside its vocabulary of ${this.vocabSize}`);
+        if (skipSpecial && this.#special.has(id)) return "";
         const before = separator;
         const ends = token.endsWith(wordEnd);
         separator = ends ? " " : "";
@@ -71,43 +49,91 @@ export class Gpt1Tokenizer implements Tokenizer {
     };
   }
 
-  toFiles(): ReadonlyMap<string, string> {
-    return writeVocabularyPair("OpenAIGPTTokenizer", this.#vocabulary);
+  protected encodeBetween(text: string, _begins: boolean, out: IdBuffer): void {
+    eachWord(text, (word) => this.encodeWord(word, out));
   }
 
-  #encodeWord(word: string): number[] {
-    const characters = [...word];
-    const symbols = characters.map((character, i) => {
-      const symbol = i === characters.length - 1 ? character + wordEnd : character;
-      const id = this.#ids.get(symbol);
-      if (id !== undefined) return id;
-      throw new ConfigError(
-        `character ${JSON.stringify(character)} of the word ${JSON.stringify(word)} is not in GPT-1's vocabulary; leave it out`,
-      );
-    });
-    return this.#merges.apply(symbols);
+  protected symbolsOf(word: string, into: Int32Array): number {
+    let length = 0;
+    for (let i = 0; i < word.length; length++) {
+      const character = String.fromCodePoint(word.codePointAt(i)!);
+      i += character.length;
+      into[length] = this.ids.get(i === word.length ? character + wordEnd : character) ?? -1;
+    }
+    return length;
+  }
+
+  protected spell(word: string): string {
+    return word;
   }
 }
 
-/** What GPT-1 sees of a text: words and signs with one space between them. */
+/** What GPT-1 sees of a text: words and signs with one space between them. decode(encode(text)) is this. */
 export function normalize(text: string): string {
-  return wordsOf(text).join(" ");
+  const words: string[] = [];
+  eachWord(clean(text), (word) => void words.push(word));
+  return words.join(" ");
 }
 
-const ideographs =
-  /[\u{3400}-\u{4DBF}\u{4E00}-\u{9FFF}\u{F900}-\u{FAFF}\u{20000}-\u{2A6DF}\u{2A700}-\u{2CEAF}\u{2F800}-\u{2FA1F}]/gu;
-/** Characters that are neither letter, digit nor space in ASCII, and Unicode's punctuation. */
-const signs = /[!-/:-@[-`{-~\p{P}]/gu;
+/** Cleaned characters by code point. */
+const cleaned = new Map<number, string>();
 
-function wordsOf(text: string): string[] {
-  return text
-    .replace(/[\t\n\r\p{Zs}]/gu, " ")
-    .replace(/[\p{C}\uFFFD]/gu, "")
-    .replace(ideographs, " $& ")
-    .toLowerCase()
-    .normalize("NFD")
-    .replace(/\p{Mn}/gu, "")
-    .replace(signs, " $& ")
-    .split(/\p{White_Space}+/u)
-    .filter((word) => word !== "");
+/** A text as BertNormalizer leaves it. */
+export function clean(text: string): string {
+  let clean = "";
+  for (let i = 0; i < text.length; i++) {
+    const code = text.codePointAt(i)!;
+    if (code > 0xffff) i++;
+    let character = cleaned.get(code);
+    if (character === undefined) {
+      character = cleanCharacter(code);
+      cleaned.set(code, character);
+    }
+    clean += character;
+  }
+  return clean;
+}
+
+function cleanCharacter(code: number): string {
+  const character = String.fromCodePoint(code);
+  if (isSpace(code) && (code > 13 || code === 9 || code === 10 || code === 13) && code !== 0x85) return " ";
+  if (bertDropped.has(code)) return "";
+  if (bertKept.has(code)) return character;
+  const parts = [...character.normalize("NFD")].filter((part) => !bertDropped.has(part.codePointAt(0)!));
+  const lower = parts.map((part) => part.toLowerCase()).join("");
+  return isIdeograph(code) ? ` ${lower} ` : lower;
+}
+
+/** Hugging Face's ranges; extension E begins at U+2B920 there. */
+function isIdeograph(code: number): boolean {
+  return (
+    (code >= 0x4e00 && code <= 0x9fff) ||
+    (code >= 0x3400 && code <= 0x4dbf) ||
+    (code >= 0x20000 && code <= 0x2a6df) ||
+    (code >= 0x2a700 && code <= 0x2b73f) ||
+    (code >= 0x2b740 && code <= 0x2b81f) ||
+    (code >= 0x2b920 && code <= 0x2ceaf) ||
+    (code >= 0xf900 && code <= 0xfaff) ||
+    (code >= 0x2f800 && code <= 0x2fa1f)
+  );
+}
+
+/** Words and single signs of a cleaned text. */
+export function eachWord(text: string, visit: (word: string) => void): void {
+  let start = 0;
+  const end = (at: number): void => {
+    if (start < at) visit(text.slice(start, at));
+  };
+  for (let i = 0; i < text.length; ) {
+    const code = text.codePointAt(i)!;
+    const next = i + (code > 0xffff ? 2 : 1);
+    const sign = bertSigns.has(code);
+    if (sign || isSpace(code)) {
+      end(i);
+      if (sign) visit(text.slice(i, next));
+      start = next;
+    }
+    i = next;
+  }
+  end(text.length);
 }

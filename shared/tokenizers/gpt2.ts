@@ -1,23 +1,39 @@
 // GPT-2's own tokenizer, 50,257 tokens: its merges ship with the package gpt-tokenizer, as bytes by rank.
+import { isDeepStrictEqual } from "node:util";
 import ranks from "gpt-tokenizer/bpeRanks/r50k_base";
+import { specialToken } from "./added.ts";
 import { BpeTokenizer } from "./bpe.ts";
 import { spellBytes } from "./bytes.ts";
-import { type BpeVocabulary, endOfTextToken } from "./hugging-face.ts";
 import { Merges } from "./merges.ts";
+import { endOfTextToken, plainPlan, type TokenizerPlan } from "./plan.ts";
 
 /** The tokenizer of every GPT-2 and of nanoGPT's OpenWebText data. Takes some tenths of a second. */
 export function gpt2Tokenizer(): BpeTokenizer {
   const tokens = ranks.map(spell);
-  return new BpeTokenizer("gpt2", {
-    tokens: [...tokens, endOfTextToken],
-    merges: mergesOf(tokens),
-    special: [endOfTextToken],
-  });
+  return new BpeTokenizer("gpt2", plainPlan(tokens, mergesOf(tokens)));
 }
 
-/** Is this GPT-2's vocabulary, to the last token? */
-export function isGpt2({ tokens }: BpeVocabulary): boolean {
-  return tokens.length === ranks.length + 1 && ranks.every((token, id) => spell(token) === tokens[id]);
+/** Is this GPT-2's tokenizer, to the last token and step? */
+export function isGpt2({
+  kind,
+  vocabulary,
+  addPrefixSpace,
+  cutWords,
+  ignoreMerges,
+  before,
+  after,
+}: TokenizerPlan): boolean {
+  const { tokens, added } = vocabulary;
+  const [end] = added;
+  return (
+    kind === "bytes" &&
+    !(addPrefixSpace || ignoreMerges || before.length > 0 || after.length > 0) &&
+    cutWords &&
+    tokens.length === ranks.length + 1 &&
+    added.length === 1 &&
+    isDeepStrictEqual({ ...end, normalized: false }, specialToken(ranks.length, endOfTextToken)) &&
+    ranks.every((token, id) => spell(token) === tokens[id])
+  );
 }
 
 function spell(token: string | readonly number[]): string {
@@ -32,7 +48,10 @@ function mergesOf(tokens: readonly string[]): [string, string][] {
   const idOfLetter = new Map(tokens.slice(0, 256).map((letter, id) => [letter, id]));
   const merges = new Merges();
   return tokens.slice(256).map((token, i) => {
-    const [left, right] = merges.apply([...token].map((letter) => idOfLetter.get(letter)!)) as [number, number];
+    const [left, right] = merges.apply(Int32Array.from(token, (letter) => idOfLetter.get(letter)!)) as unknown as [
+      number,
+      number,
+    ];
     merges.add(left, right, 256 + i);
     return [tokens[left]!, tokens[right]!];
   });

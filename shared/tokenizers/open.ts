@@ -2,26 +2,29 @@
 import { readFile } from "node:fs/promises";
 import { join } from "node:path";
 import { ConfigError } from "../errors.ts";
+import { decodeText } from "../json.ts";
 import { BpeTokenizer } from "./bpe.ts";
 import { CharTokenizer } from "./char.ts";
 import { fitted } from "./fitted.ts";
 import { Gpt1Tokenizer } from "./gpt1.ts";
 import { gpt2Tokenizer, isGpt2 } from "./gpt2.ts";
-import {
-  parseTokenizerJson,
-  parseVocabularyPair,
-  type ReadVocabulary,
-  tokenizerJson,
-  vocabularyPairs,
-} from "./hugging-face.ts";
+import { metaFile, parseMeta } from "./nanogpt-meta.ts";
 import { ownFile, parseOwnFile } from "./own-file.ts";
+import type { TokenizerPlan } from "./plan.ts";
 import type { Tokenizer } from "./tokenizer.ts";
+import { readTokenizerFolder, vocabularyPairs } from "./tokenizer-folder.ts";
+import { tokenizerJson } from "./tokenizer-json.ts";
 import { WordTokenizer } from "./word.ts";
 
-/** The text of a file, or undefined where there is none. */
+/** The text of a file without its byte order mark, or undefined where there is none. */
 async function textOf(path: string): Promise<string | undefined> {
+  const bytes = await bytesOf(path);
+  return bytes && decodeText(bytes, path);
+}
+
+async function bytesOf(path: string): Promise<Uint8Array | undefined> {
   try {
-    return await readFile(path, "utf8");
+    return await readFile(path);
   } catch (error) {
     const { code } = error as NodeJS.ErrnoException;
     if (code === "ENOENT" || code === "ENOTDIR") return undefined;
@@ -43,15 +46,11 @@ export async function openTokenizer(directory: string): Promise<Tokenizer> {
     const { kind, tokens } = parseOwnFile(own, at(ownFile));
     return kind === "char" ? new CharTokenizer(tokens) : new WordTokenizer(tokens);
   }
-  const whole = await textOf(at(tokenizerJson));
-  if (whole !== undefined) return tokenizerOf(parseTokenizerJson(whole, at(tokenizerJson)));
-  for (const [vocabName, mergesName] of vocabularyPairs) {
-    const vocab = await textOf(at(vocabName));
-    const merges = await textOf(at(mergesName));
-    if (vocab !== undefined && merges !== undefined)
-      return tokenizerOf(parseVocabularyPair(vocab, at(vocabName), merges, at(mergesName)));
-  }
-  const names = [ownFile, tokenizerJson, ...vocabularyPairs.map((pair) => pair.join(" + "))];
+  const plan = await readTokenizerFolder((name) => textOf(at(name)), at);
+  if (plan) return tokenizerOf(plan, directory);
+  const meta = await bytesOf(at(metaFile));
+  if (meta !== undefined) return parseMeta(meta, at(metaFile));
+  const names = [ownFile, tokenizerJson, ...vocabularyPairs.map((pair) => pair.join(" + ")), metaFile];
   throw new NoTokenizerError(`${directory}: holds no tokenizer; looked for ${names.join(", ")}`);
 }
 
@@ -63,9 +62,14 @@ export async function openTokenizerOf(model: { directory: string; model: { vocab
   return fitted(await openTokenizer(model.directory), model.model.vocabSize, model.directory);
 }
 
-function tokenizerOf({ kind, ...vocabulary }: ReadVocabulary): Tokenizer {
-  if (kind === "gpt1") return new Gpt1Tokenizer(vocabulary);
-  return new BpeTokenizer(isGpt2(vocabulary) ? "gpt2" : "bpe", vocabulary);
+function tokenizerOf(plan: TokenizerPlan, directory: string): Tokenizer {
+  try {
+    if (plan.kind === "gpt1") return new Gpt1Tokenizer(plan);
+    return new BpeTokenizer(isGpt2(plan) ? "gpt2" : "bpe", plan);
+  } catch (error) {
+    if (error instanceof ConfigError) throw new ConfigError(`${directory}: ${error.message}`, { cause: error });
+    throw error;
+  }
 }
 
 /**

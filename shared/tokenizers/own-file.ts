@@ -1,7 +1,9 @@
-// weft-tokenizer.json: the file of the two tokenizers that Hugging Face has no format for, `char` and `word`.
+// weft-tokenizer.json: the file of the two tokenizers that are lists of tokens, `char` and `word`.
 // { "kind": "char", "version": 1, "tokens": ["\n", " ", ...] }: a token's place in the list is its id.
 import { z } from "zod";
+import { checked } from "../check.ts";
 import { ConfigError } from "../errors.ts";
+import { configJson, tokenizerJson } from "./tokenizer-json.ts";
 
 export const ownFile = "weft-tokenizer.json";
 
@@ -11,8 +13,30 @@ const schema = z.strictObject({
   tokens: z.array(z.string()).min(1).max(1_000_000),
 });
 
+/**
+ * The file, and the same as a WordLevel tokenizer.json, which transformers' AutoTokenizer opens: every character is a word
+ * and words are joined without anything between them, or words are what single spaces divide.
+ */
 export function writeOwnFile(kind: "char" | "word", tokens: readonly string[]): ReadonlyMap<string, string> {
-  return new Map([[ownFile, `${JSON.stringify({ kind, version: 1, tokens })}\n`]]);
+  const split = (pattern: object, behavior: string) => ({ type: "Split", pattern, behavior, invert: false });
+  const content = {
+    version: "1.0",
+    truncation: null,
+    padding: null,
+    added_tokens: [],
+    normalizer: null,
+    pre_tokenizer: kind === "char" ? split({ Regex: "[\\s\\S]" }, "Isolated") : split({ String: " " }, "Removed"),
+    post_processor: null,
+    decoder: kind === "char" ? { type: "Fuse" } : null,
+    // No token has this name: what the vocabulary lacks is an error there as here.
+    model: { type: "WordLevel", vocab: Object.fromEntries(tokens.map((token, id) => [token, id])), unk_token: "" },
+  };
+  const config = { tokenizer_class: "PreTrainedTokenizerFast", clean_up_tokenization_spaces: false };
+  return new Map([
+    [ownFile, `${JSON.stringify({ kind, version: 1, tokens })}\n`],
+    [tokenizerJson, `${JSON.stringify(content)}\n`],
+    [configJson, `${JSON.stringify(config, null, 2)}\n`],
+  ]);
 }
 
 /** @throws ConfigError naming the file and the field that is wrong */
@@ -23,7 +47,5 @@ export function parseOwnFile(json: string, path: string): z.infer<typeof schema>
   } catch (error) {
     throw new ConfigError(`${path}: not JSON; copy it again from where it was written`, { cause: error });
   }
-  const parsed = schema.safeParse(value);
-  if (!parsed.success) throw new ConfigError(`${path}: ${z.prettifyError(parsed.error)}`);
-  return parsed.data;
+  return checked(schema, value, path);
 }

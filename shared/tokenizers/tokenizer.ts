@@ -1,5 +1,6 @@
 // The contract of a tokenizer: text to ids and back, in one piece or as a stream, and the files in which it travels
 // inside a checkpoint. Implementations lie beside this file; open.ts finds and opens each of them.
+import { ConfigError } from "../errors.ts";
 
 export interface Tokenizer {
   readonly name: "char" | "word" | "gpt2" | "gpt1" | "bpe";
@@ -9,13 +10,16 @@ export interface Tokenizer {
   readonly ordinarySize?: number;
   /** Id that ends a document, where the vocabulary has one. */
   readonly endOfText?: number;
+  /** Ids that encode puts around every text, where it does. */
+  readonly template?: readonly number[];
 
   /**
    * Ids of a text.
    * @param at position of the text's first code unit in the whole input, for messages
+   * @param piece which part of a longer text it is; default: all of it
    * @throws ConfigError naming what the vocabulary lacks and its position
    */
-  encode(text: string, at?: number): Int32Array;
+  encode(text: string, at?: number, piece?: Piece): Int32Array;
 
   /** Is there a token of this id? Vocabularies may have gaps, and a model more ids than its tokenizer. */
   has(id: number): boolean;
@@ -23,14 +27,19 @@ export interface Tokenizer {
   /**
    * Where the beginning of a longer text may be cut off so that head and rest can be encoded apart; 0: not yet.
    * This is what lets files larger than memory be encoded piece by piece.
+   * @param from there was no place before text.slice(0, from) grew longer
    */
-  cut(text: string): number;
+  cut(text: string, from?: number): number;
 
-  /** @throws ConfigError on an id outside the vocabulary */
-  decode(ids: Iterable<number>): string;
+  /**
+   * Text of ids; an id without a token has none.
+   * @param skipSpecial leave special tokens out
+   * @throws ConfigError on an id outside the vocabulary
+   */
+  decode(ids: Iterable<number>, skipSpecial?: boolean): string;
 
   /** Text of a growing sequence: characters whose bytes are split over tokens appear once they are whole. */
-  decoder(): StreamDecoder;
+  decoder(skipSpecial?: boolean): StreamDecoder;
 
   /** Names and contents of the files that hold this tokenizer in a checkpoint. */
   toFiles(): ReadonlyMap<string, string>;
@@ -43,11 +52,25 @@ export interface StreamDecoder {
   end(): string;
 }
 
+/** Which part of a longer text a piece is. */
+export interface Piece {
+  readonly first: boolean;
+  readonly last: boolean;
+}
+
+export const wholeText: Piece = { first: true, last: true };
+
+/** A text without a place to cut it is held as a whole, up to this many UTF-16 units. */
+const longestHeld = 2 ** 28;
+
 /** Encodes a text that comes in pieces. */
 export class StreamEncoder {
   readonly #tokenizer: Tokenizer;
   #held = "";
+  /** No place to cut was found before here. */
+  #searched = 0;
   #position = 0;
+  #first = true;
 
   constructor(tokenizer: Tokenizer) {
     this.#tokenizer = tokenizer;
@@ -56,22 +79,28 @@ export class StreamEncoder {
   /** The ids that are certain so far. */
   push(text: string): Int32Array {
     const whole = this.#held + text;
-    const cut = this.#tokenizer.cut(whole);
+    const cut = this.#tokenizer.cut(whole, this.#searched);
     this.#held = whole.slice(cut);
-    return this.#take(whole.slice(0, cut));
+    this.#searched = this.#held.length;
+    if (this.#held.length > longestHeld)
+      throw new ConfigError(
+        `the tokenizer ${this.#tokenizer.name} finds no place to cut the ${this.#held.length} characters from position ` +
+          `${this.#position} on; put white space between them`,
+      );
+    return cut === 0 ? new Int32Array(0) : this.#take(whole.slice(0, cut), false);
   }
 
   /** The rest, once no more text comes. */
   end(): Int32Array {
     const rest = this.#held;
     this.#held = "";
-    return this.#take(rest);
+    return this.#take(rest, true);
   }
 
-  #take(text: string): Int32Array {
-    if (text === "") return new Int32Array(0);
-    const ids = this.#tokenizer.encode(text, this.#position);
+  #take(text: string, last: boolean): Int32Array {
+    const ids = this.#tokenizer.encode(text, this.#position, { first: this.#first, last });
     this.#position += text.length;
+    this.#first = false;
     return ids;
   }
 }

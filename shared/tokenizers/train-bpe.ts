@@ -3,9 +3,9 @@
 // smaller ids, as in Hugging Face's trainer, so that the same text gives the same vocabulary anywhere.
 import { ConfigError } from "../errors.ts";
 import { BpeTokenizer } from "./bpe.ts";
-import { lastWordBoundary, letterOfByte, spellBytes, wordsOf } from "./bytes.ts";
+import { copyOf, lastWordBoundary, letterOfByte, spellBytes, wordEnd } from "./bytes.ts";
 import { Heap } from "./heap.ts";
-import { endOfTextToken } from "./hugging-face.ts";
+import { endOfTextToken, plainPlan } from "./plan.ts";
 
 /** Ids are below this: a pair is one exact double. */
 const base = 2 ** 21;
@@ -29,7 +29,13 @@ export class BpeTrainer {
   }
 
   #count(text: string): void {
-    for (const word of wordsOf(text)) this.#wordCounts.set(word, (this.#wordCounts.get(word) ?? 0) + 1);
+    for (let at = 0; at < text.length; ) {
+      const end = wordEnd(text, at);
+      const word = text.slice(at, end);
+      const count = this.#wordCounts.get(word);
+      this.#wordCounts.set(count === undefined ? copyOf(word) : word, (count ?? 0) + 1);
+      at = end;
+    }
   }
 
   /**
@@ -79,7 +85,7 @@ export class BpeTrainer {
         pairs.add(word.symbols, word.count, index);
       }
     }
-    return new BpeTokenizer("bpe", { tokens: [...tokens, endOfTextToken], merges, special: [endOfTextToken] });
+    return new BpeTokenizer("bpe", plainPlan(tokens, merges));
   }
 }
 

@@ -2,7 +2,7 @@
 // lines of NumPy", whose bare KeyError is a named error here).
 import { ConfigError } from "../errors.ts";
 import { writeOwnFile } from "./own-file.ts";
-import type { StreamDecoder, Tokenizer } from "./tokenizer.ts";
+import { type Piece, type StreamDecoder, type Tokenizer, wholeText } from "./tokenizer.ts";
 
 export class WordTokenizer implements Tokenizer {
   readonly name = "word";
@@ -29,10 +29,13 @@ export class WordTokenizer implements Tokenizer {
     return this.#tokens.length;
   }
 
-  encode(text: string, at = 0): Int32Array {
-    if (text === "") throw new ConfigError("the text is empty; expected words with single spaces between them");
-    let position = at;
-    return Int32Array.from(text.split(" "), (word, i) => {
+  encode(text: string, at = 0, { first }: Piece = wholeText): Int32Array {
+    if (text === "" && first)
+      throw new ConfigError("the text is empty; expected words with single spaces between them");
+    if (text === "") return new Int32Array(0);
+    // A piece that is not the first begins with the space that divides it from the one before.
+    let position = first ? at : at + 1;
+    return Int32Array.from((first ? text : text.slice(1)).split(" "), (word, i) => {
       const id = this.#ids.get(word);
       if (id === undefined)
         throw new ConfigError(
@@ -50,9 +53,9 @@ export class WordTokenizer implements Tokenizer {
     return id in this.#tokens;
   }
 
-  /** Nowhere: the space at a cut would belong to neither part. */
-  cut(): number {
-    return 0;
+  /** Before a space. */
+  cut(text: string): number {
+    return Math.max(0, text.lastIndexOf(" "));
   }
 
   decode(ids: Iterable<number>): string {

@@ -2,16 +2,16 @@
 // All integers little-endian; the header's length keeps the data 8-byte aligned. Measured: 1 MiB chunks with a zero mask
 // are the fastest that ws does under Node 20.
 //
-//   0  uint32 magic "WFT1"      8 float64 id (lease, or step of the weights)   32 uint32 CRC-32 of the data
-//   4  uint32 kind             16 float64 offset in bytes                      36 uint32 bytes of data
-//                              24 float64 total bytes of the tensor
+//   0  uint32 magic "WFT3"                            16 float64 id (lease, or step of the weights)
+//   4  uint32 CRC-32 of all that follows              24 float64 offset in bytes
+//   8  uint32 kind      12 uint32 bytes of data       32 float64 total bytes of the tensor
 import * as zlib from "node:zlib";
 import { nativeAddon } from "../arithmetic/native.ts";
 import { ProtocolError } from "../errors.ts";
 
 export const headerBytes = 40;
 export const chunkBytes = 2 ** 20;
-const magic = 0x31544657;
+const magic = 0x33544657;
 const crc32: (bytes: Uint8Array) => number = nativeAddon()?.crc32 ?? zlib.crc32;
 
 /** What a tensor is: weights of a step, gradient of a lease, token windows of a lease. */
@@ -43,12 +43,12 @@ export function* framesOf(
     const frame = memory[offset / chunkBytes] ?? Buffer.allocUnsafe(headerBytes + data.length);
     frame.set(data, headerBytes);
     frame.writeUInt32LE(magic, 0);
-    frame.writeUInt32LE(kinds.indexOf(kind), 4);
-    frame.writeDoubleLE(id, 8);
-    frame.writeDoubleLE(offset, 16);
-    frame.writeDoubleLE(bytes.length, 24);
-    frame.writeUInt32LE(crc32(data), 32);
-    frame.writeUInt32LE(data.length, 36);
+    frame.writeUInt32LE(kinds.indexOf(kind), 8);
+    frame.writeUInt32LE(data.length, 12);
+    frame.writeDoubleLE(id, 16);
+    frame.writeDoubleLE(offset, 24);
+    frame.writeDoubleLE(bytes.length, 32);
+    frame.writeUInt32LE(crc32(frame.subarray(8)), 4);
     yield frame;
   }
 }
@@ -57,18 +57,19 @@ export function* framesOf(
 export function parseFrame(message: Buffer): Frame {
   if (message.length < headerBytes)
     throw new ProtocolError(`a binary message of ${message.length} bytes is shorter than the header of ${headerBytes}`);
-  if (message.readUInt32LE(0) !== magic) throw new ProtocolError("a binary message does not begin with WFT1");
-  const kind = kinds[message.readUInt32LE(4)];
-  if (!kind) throw new ProtocolError(`a tensor of unknown kind ${message.readUInt32LE(4)}`);
+  if (message.readUInt32LE(0) !== magic) throw new ProtocolError("a binary message does not begin with WFT3");
+  if (message.readUInt32LE(4) !== crc32(message.subarray(8)))
+    throw new ProtocolError("a tensor's frame arrived damaged (CRC-32)");
+  const kind = kinds[message.readUInt32LE(8)];
+  if (!kind) throw new ProtocolError(`a tensor of unknown kind ${message.readUInt32LE(8)}`);
   const data = message.subarray(headerBytes);
-  if (message.readUInt32LE(36) !== data.length)
-    throw new ProtocolError(`a ${kind} frame has ${data.length} bytes, its header says ${message.readUInt32LE(36)}`);
-  if (message.readUInt32LE(32) !== crc32(data)) throw new ProtocolError(`a ${kind} frame arrived damaged (CRC-32)`);
+  if (message.readUInt32LE(12) !== data.length)
+    throw new ProtocolError(`a ${kind} frame has ${data.length} bytes, its header says ${message.readUInt32LE(12)}`);
   return {
     kind,
-    id: message.readDoubleLE(8),
-    offset: message.readDoubleLE(16),
-    total: message.readDoubleLE(24),
+    id: message.readDoubleLE(16),
+    offset: message.readDoubleLE(24),
+    total: message.readDoubleLE(32),
     data,
   };
 }

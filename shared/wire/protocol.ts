@@ -1,18 +1,29 @@
 // What coordinator and worker say to each other beside tensors: msgpack maps told apart by `type`, every field checked
-// before use. README.md tells a step from start to finish.
+// before use. ARCHITECTURE.md tells a step from start to finish.
+//
+// A control message is "C", the CRC-32 (little-endian) of its number in the conversation and its body, then the body. The
+// number, counted by both ends from 0, is not sent: a message that is lost, repeated, out of turn or damaged does not fit
+// its checksum.
+import * as zlib from "node:zlib";
 import { Packr } from "msgpackr";
 import { z } from "zod";
+import { nativeAddon } from "../arithmetic/native.ts";
+import { explain } from "../check.ts";
 import { ProtocolError } from "../errors.ts";
 import { modelSchema } from "../model.ts";
 import { titleSchema } from "./names.ts";
 
-export const protocolVersion = 2;
+export const protocolVersion = 3;
 export const subprotocol = "weft.v1";
 
-/** Largest control message in bytes: the losses of an evaluation lease are the longest. */
+/** Largest control message in bytes: the losses of a lease are the longest. */
 export const controlLimit = 2 ** 20;
-/** Largest number of units (shards, or groups of windows) in one lease. */
+/** Largest number of units in one lease: shards, or groups of windows. */
 export const largestLease = 65_536;
+
+/** The kinds of work there are: coordinator/round/ and worker/task/ have a file for each. */
+export const roundKinds = ["gradient", "evaluation"] as const;
+export type RoundKind = (typeof roundKinds)[number];
 
 const name = titleSchema;
 const sentence = z.string().max(2000);
@@ -32,17 +43,18 @@ const fromWorker = z.discriminatedUnion("type", [
     sharesMemory: z.literal(true).optional(),
   }),
   /**
-   * After the frames of a gradient (or with it in shared memory), or alone for an evaluation: one mean loss for each shard
-   * or each window.
+   * After the frames of a vector (or with it in shared memory), or alone: float64 losses, little-endian, one for each
+   * shard or window. Also what is not finite: the run has to hear that it diverges.
    */
   z.strictObject({
     type: z.literal("answer"),
     lease: id,
-    // Also what is not finite: the run has to hear that it diverges.
-    losses: z.array(z.custom<number>((value) => typeof value === "number")).max(largestLease),
+    losses: z.instanceof(Uint8Array).refine((bytes) => bytes.length % 8 === 0 && bytes.length <= 8 * largestLease),
+    /** Milliseconds that the computation took. */
+    computeMs: z.number().min(0),
   }),
-  /** The lease goes back unanswered, with the reason. */
-  z.strictObject({ type: z.literal("handback"), lease: id, reason: sentence }),
+  /** The lease goes back unanswered, with the reason, after so many of its units had been computed. */
+  z.strictObject({ type: z.literal("handback"), lease: id, reason: sentence, units: id }),
   /** No more leases, please: the worker finishes what it holds and goes. */
   z.strictObject({ type: z.literal("leaving"), reason: sentence }),
 ]);
@@ -65,23 +77,28 @@ const fromCoordinator = z.discriminatedUnion("type", [
   }),
   /** The weights of this step are in shared memory. They stay until every lease of the step is over. */
   z.strictObject({ type: z.literal("weights"), step: id }),
-  /** The gradient that came with this answer has been taken out of shared memory. */
+  /** The vector that came with this answer has been taken out of shared memory. */
   z.strictObject({ type: z.literal("taken"), lease: id }),
   /**
-   * Units [first, first + count) of a step, followed by their windows: (count * rows, T + 1) ids of uint16, or uint32
-   * above 65,536 tokens. `train`: units are shards, the answer is the tree sum of their gradients. `eval`: units are
-   * groups of at most rowsPerShard windows, the answer is the loss of each window.
+   * Units [first, first + count), an aligned node of the tree, of a round on the weights of `step`, followed by `windows`
+   * windows: (windows, T + 1) ids of uint16, or uint32 above 65,536 tokens. `gradient`: units are shards of `rows`
+   * windows, the answer is the tree sum of their gradients. `evaluation`: units are groups of `rows` windows, the last
+   * one perhaps of fewer, the answer is the loss of each window.
    */
-  z.strictObject({
-    type: z.literal("lease"),
-    lease: id,
-    purpose: z.enum(["train", "eval"]),
-    step: id,
-    first: id,
-    count: z.int().min(1).max(largestLease),
-    rows: z.int().min(1),
-  }),
-  /** The lease was answered by another: drop it if it has not begun. */
+  z
+    .strictObject({
+      type: z.literal("lease"),
+      lease: id,
+      round: z.enum(roundKinds),
+      step: id,
+      first: id,
+      count: z.int().min(1).max(largestLease),
+      rows: z.int().min(1),
+      windows: z.int().min(1),
+    })
+    .refine(({ first, count }) => Number.isInteger(Math.log2(count)) && first % count === 0, "not a node of the tree")
+    .refine(({ count, rows, windows }) => windows <= count * rows && windows > (count - 1) * rows, "not its windows"),
+  /** The lease was answered by another: drop it. */
   z.strictObject({ type: z.literal("cancel"), lease: id }),
   /** The run is over; the worker ends. */
   z.strictObject({ type: z.literal("finish"), reason: sentence }),
@@ -91,51 +108,93 @@ const fromCoordinator = z.discriminatedUnion("type", [
 
 export type FromWorker = z.infer<typeof fromWorker>;
 export type FromCoordinator = z.infer<typeof fromCoordinator>;
+export type LeaseMessage = Extract<FromCoordinator, { type: "lease" }>;
+export type Welcome = Extract<FromCoordinator, { type: "welcome" }>;
 
 const packr = new Packr({ useRecords: false });
+const crc32: (bytes: Uint8Array) => number = nativeAddon()?.crc32 ?? zlib.crc32;
 
-export function encodeMessage(message: FromWorker | FromCoordinator): Buffer {
-  // The first byte tells a control message (a map: 0x8n or 0xde) from a tensor frame ("W"): both are binary messages.
-  return packr.pack(message);
+const mark = 0x43; // "C"; a tensor's frame begins with "W"
+const headBytes = 5;
+
+/** @param sequence how many control messages went this way before */
+export function encodeMessage(message: FromWorker | FromCoordinator, sequence: number): Buffer {
+  const body = packr.pack(message);
+  const whole = Buffer.allocUnsafe(headBytes + body.length);
+  whole[0] = mark;
+  whole.set(body, headBytes);
+  whole.writeUInt32LE(checksum(whole, sequence), 1);
+  return whole;
 }
 
-/** Control messages are msgpack maps; tensor frames begin with "W". */
+/** Of the bytes after the mark, with the message's number in the checksum's place, which is written over. */
+function checksum(message: Buffer, sequence: number): number {
+  message.writeUInt32LE(sequence % 2 ** 32, 1);
+  return crc32(message.subarray(1));
+}
+
+/** Is it a control message, or was it before something damaged it? A tensor's frame begins with "W". */
 export function isControl(message: Buffer): boolean {
-  return message.length === 0 || (message[0]! & 0xf0) === 0x80 || message[0] === 0xde;
+  return message[0] !== 0x57;
 }
 
-function decode<T extends z.ZodType>(schema: T, message: Buffer, sender: string): z.infer<T> {
+function decode<T extends z.ZodType>(schema: T, message: Buffer, sequence: number, sender: string): z.infer<T> {
   if (message.length > controlLimit)
     throw new ProtocolError(`a control message of ${message.length} bytes from ${sender}, at most ${controlLimit}`);
+  if ((message[0]! & 0xf0) === 0x80 || message[0] === 0xde)
+    throw new ProtocolError(`${sender} speaks an older version of the protocol; run the same version of weft on both`);
+  if (message[0] !== mark || message.length < headBytes)
+    throw new ProtocolError(`a message of ${message.length} bytes from ${sender} is neither control nor tensor`);
+  if (message.readUInt32LE(1) !== checksum(message, sequence))
+    throw new ProtocolError(`message ${sequence} from ${sender} arrived damaged or out of turn (CRC-32)`);
   let value: unknown;
   try {
-    value = packr.unpack(message);
+    value = packr.unpack(message.subarray(headBytes));
   } catch (error) {
-    throw new ProtocolError(`a message from ${sender} is not msgpack`, { cause: error });
+    throw new ProtocolError(`message ${sequence} from ${sender} is not msgpack`, { cause: error });
   }
   const parsed = schema.safeParse(value);
   if (!parsed.success)
-    throw new ProtocolError(`a message from ${sender} is malformed: ${z.prettifyError(parsed.error)}`);
+    throw new ProtocolError(
+      `message ${sequence} from ${sender} is malformed: ${explain(parsed.error, value).slice(0, 300)}`,
+    );
   return parsed.data;
 }
 
 /** @throws ProtocolError */
-export const decodeFromWorker = (message: Buffer): FromWorker => decode(fromWorker, message, "the worker");
+export const decodeFromWorker = (message: Buffer, sequence: number): FromWorker =>
+  decode(fromWorker, message, sequence, "the worker");
 /** @throws ProtocolError */
-export const decodeFromCoordinator = (message: Buffer): FromCoordinator =>
-  decode(fromCoordinator, message, "the coordinator");
+export const decodeFromCoordinator = (message: Buffer, sequence: number): FromCoordinator =>
+  decode(fromCoordinator, message, sequence, "the coordinator");
+
+/** Losses as they travel. */
+export function packLosses(losses: readonly number[]): Buffer<ArrayBuffer> {
+  const bytes = Buffer.allocUnsafe(8 * losses.length);
+  losses.forEach((loss, i) => {
+    bytes.writeDoubleLE(loss, 8 * i);
+  });
+  return bytes;
+}
+
+export function unpackLosses(bytes: Uint8Array): number[] {
+  const view = new DataView(bytes.buffer, bytes.byteOffset, bytes.byteLength);
+  return Array.from({ length: bytes.length / 8 }, (_, i) => view.getFloat64(8 * i, true));
+}
 
 /** Every time of the protocol in milliseconds, from the one knob `--timeout`. */
 export function timesOf(timeoutMs: number) {
   return {
     pingEveryMs: timeoutMs / 5,
-    /** Longest time without a sign of life. */
+    /** Longest time without a sign of life, or without anything leaving for a peer. */
     silenceMs: timeoutMs,
     /** From the connection to the hello. */
     handshakeMs: timeoutMs,
     /** From the connection to an open engine: large models and GPU libraries take their time. */
     openMs: 20 * timeoutMs,
-    /** How long one lease may take at a worker whose speed is not known yet. */
+    /** After so long a lease is late while no worker's speed is known. */
+    unmeasuredMs: timeoutMs,
+    /** A lease unanswered for so long, and for ten times what it should take, costs its worker the connection. */
     leaseMs: 20 * timeoutMs,
     /** How much later than its speed says a lease must be before it is given to another as well. */
     graceMs: timeoutMs / 60,

@@ -17,6 +17,8 @@ beforeAll(async () => {
   await writeFile(join(directory, "short.txt"), "too short");
   await writeFile(join(directory, "wrong.json"), '{"nLayers": 3}');
   await writeFile(join(directory, "type.yaml"), "nLayer: many\n");
+  await writeFile(join(directory, "list.yaml"), "- nLayer\n- 3\n");
+  await writeFile(join(directory, "broken.yaml"), "nLayer: [3\n");
   await mkdir(join(directory, "foreign"));
   const run = weft(["train", ...tiny, "--out", trained]);
   expect(await run.ended, run.stderr()).toBe(0);
@@ -65,6 +67,13 @@ test.each([
   [["sample", "--checkpoint", trained, "--engine", "native", "--backend", "wasm"], /--backend belongs to the tfjs/],
   [["sample", "--checkpoint", join(directory, "foreign")], "foreign"],
   [["sample", "--checkpoint", trained, "--prompt", "\u2603"], /\u2603/],
+  [["sample", "--checkpoint", join(directory, "short.txt")], /short.txt: a file; name the folder of a checkpoint/],
+  [["help", "smaple"], 'unknown command "smaple"; did you mean "sample"?'],
+  [["data", "help", "nothing-like-it"], 'unknown command "nothing-like-it"; there are prepare, info'],
+  [["worker", "--processes", "x"], '--processes must be a whole number from 1 to 1024, got "x"'],
+  [["train", "--config", join(directory, "list.yaml")], /list.yaml must hold options by name.*it holds a list$/],
+  [["train", "--config", join(directory, "short.txt")], /short.txt must hold options by name.*holds a single string$/],
+  [["train", "--config", join(directory, "broken.yaml")], /broken.yaml is neither JSON nor YAML: \S/],
   [["eval", "--checkpoint", trained, "--data", join(directory, "empty.txt")], "there is no text in it"],
 ])("weft %j", async (args, message) => {
   const line = await complaint(args);

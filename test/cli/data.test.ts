@@ -34,6 +34,9 @@ test("train a tokenizer, prepare with it, look at the result", async () => {
   expect(info).toMatchObject({ source: at("ready"), tokenizer: "bpe", vocabSize: 270 });
   expect(info.valTokens / (info.trainTokens + info.valTokens)).toBeCloseTo(0.25, 2);
   expect(info.begins).toMatch(/^the cat sat on the mat, the dog/);
+  await data("info", at("ready/val.bin"), "--json");
+  const file = `val.bin, the val split: ${info.valTokens} tokens`;
+  expect(JSON.parse(printed.at(-1)!)).toMatchObject({ ...info, file, begins: expect.stringMatching(/the|cat|dog/) });
   await data("info", at("text.txt"));
   expect(printed.at(-1)).toMatch(/^begins +the cat sat on .*\\nthe cat/);
 });

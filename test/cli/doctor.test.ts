@@ -72,7 +72,7 @@ test("Node too old, and features by the kernel's names", () => {
 
 test("the link is measured through the coordinator's own port", async () => {
   const link = await testLink(new Remote(run.url, token));
-  expect(link).toMatchObject({ run: "shakespeare-cpu", weft: "0.1.0", protocol: "2" });
+  expect(link).toMatchObject({ run: "shakespeare-cpu", weft: "0.1.0", protocol: "3" });
   for (const value of [link.roundTripMs, link.downMBps, link.upMBps]) expect(value).toBeGreaterThan(0);
   await expect(testLink(new Remote(run.url, undefined))).rejects.toThrow(/set WEFT_TOKEN or --token-file/);
 });
@@ -111,7 +111,7 @@ test("a whole diagnosis with a coordinator, in one screen", async () => {
   expect(screen).toMatch(/^ok {2}speed {10}[\d.,]+ tokens\/s with bigram \(4,225 parameters\)$/m);
   expect(screen).toMatch(/^ok {2}link {11}round trip [\d.,]+ ms, [\d.,]+ MB\/s from it, [\d.,]+ MB\/s to it$/m);
   expect(screen).toMatch(/^ok {2}together {7}[\d.,]+ tokens\/s at least: a step is /m);
-  expect(screen).toMatch(/^ok {2}coordinator {4}shakespeare-cpu, weft 0.1.0, protocol 2$/m);
+  expect(screen).toMatch(/^ok {2}coordinator {4}shakespeare-cpu, weft 0.1.0, protocol 3$/m);
   expect(printed({ ...report, link: { ...report.link!, protocol: "1" } })).toMatch(
     /^!! {2}coordinator .* protocol 1; /m,
   );

@@ -58,7 +58,7 @@ test("a pulled checkpoint is the coordinator's, byte for byte, and opens", async
   expect(pulled.directory).toBe(join(out, "step-000200"));
   expect(differences(pulled.directory, original("step-000200"))).toEqual([]);
   const checkpoint = await readCheckpoint(pulled.directory, { optimizer: true });
-  expect([checkpoint.state.step, checkpoint.moments?.m.length]).toEqual([200, 512 * 512]);
+  expect([checkpoint.state.step, checkpoint.optimizer?.m?.length]).toEqual([200, 512 * 512]);
   expect(seen.at(-1)).toBe(pulled.checkpoint.bytes);
   expect(seen).toEqual([...seen].sort((a, b) => a - b));
   expect(readdirSync(out)).toEqual(["step-000200"]);

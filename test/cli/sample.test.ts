@@ -38,8 +38,7 @@ beforeAll(async () => {
   await writeCheckpoint(run, {
     model,
     weights,
-    m: zeros,
-    v: zeros,
+    optimizer: { m: zeros, v: zeros },
     tokenizer: tokenizer.toFiles(),
     state: {
       step: 7,

@@ -40,8 +40,7 @@ export async function writeStep(runDirectory: string, step: number, valLossNats:
   await writeCheckpoint(runDirectory, {
     model,
     weights: vector(1),
-    m: vector(2),
-    v: vector(3),
+    optimizer: { m: vector(2), v: vector(3) },
     state: {
       step,
       seed: 1337,

@@ -3,7 +3,7 @@
 
 import { afterAll, beforeAll, expect } from "vitest";
 import { type Dataset, openDataset } from "../../coordinator/data/dataset.ts";
-import { Optimizer } from "../../coordinator/optimizer/adamw.ts";
+import { AdamW } from "../../coordinator/optimizer/adamw.ts";
 import { scalarOps } from "../../shared/arithmetic/vector.ts";
 import { layoutOf } from "../../shared/family/layout.ts";
 import { openEngine } from "../../worker/engine/choose.ts";
@@ -34,7 +34,7 @@ afterAll(() => engine.dispose());
 async function train(data: Dataset, steps: number, learningRate: number) {
   const random = new TorchRandom(1337);
   const weights = random.randn(layout.size);
-  const optimizer = new Optimizer(layout, adamw, scalarOps);
+  const optimizer = new AdamW(layout, adamw, scalarOps);
   const gradient = new Float32Array(layout.size);
   let last100 = 0;
   for (let step = 0; step < steps; step++) {
@@ -43,7 +43,7 @@ async function train(data: Dataset, steps: number, learningRate: number) {
     await engine.setWeights(weights);
     const loss = await shardGradient(engine, tokens, targets, rows, { seed: 1337, step, shard: 0 }, gradient);
     if (step >= steps - 100) last100 += loss / 100;
-    optimizer.apply(weights, gradient, 1, learningRate, step + 1);
+    optimizer.apply(weights, gradient, { units: 1, learningRate, count: step + 1 });
   }
   return { weights, last100 };
 }

@@ -3,6 +3,7 @@ import { once } from "node:events";
 import type { AddressInfo } from "node:net";
 import { afterEach, expect, test } from "vitest";
 import { type WebSocket, WebSocketServer } from "ws";
+import { systemClock } from "../../shared/clock.ts";
 import { layoutOf } from "../../shared/family/layout.ts";
 import { bytesOf, framesOf } from "../../shared/wire/frame.ts";
 import {
@@ -15,6 +16,7 @@ import {
   subprotocol,
 } from "../../shared/wire/protocol.ts";
 import { SharedVector } from "../../shared/wire/shared-memory.ts";
+import { dial } from "../../shared/wire/web-socket.ts";
 import { tfjs } from "../../worker/engine/tfjs/engine.ts";
 import { runSession } from "../../worker/session.ts";
 import { bigram } from "../seeds/bigram.ts";
@@ -33,9 +35,12 @@ async function meet() {
   server = new WebSocketServer({ port: 0, host: "127.0.0.1", handleProtocols: () => subprotocol });
   await once(server, "listening");
   const leave = new AbortController();
+  const url = `ws://127.0.0.1:${(server.address() as AddressInfo).port}`;
+  const connected = once(server, "connection");
   const ended = runSession({
-    url: `ws://127.0.0.1:${(server.address() as AddressInfo).port}`,
-    token: undefined,
+    pipe: await dial({ url, token: undefined, timeoutMs: 5000 }),
+    clock: systemClock,
+    url,
     name: "w",
     openEngine: () =>
       tfjs.create({ model, maxRows: 1, precision: "float32", threads: 1, device: "cpu", backend: "wasm" }),
@@ -43,19 +48,19 @@ async function meet() {
     leave: leave.signal,
     handshakeMs: 5000,
   });
-  const [socket] = (await once(server, "connection")) as [WebSocket];
+  const [socket] = (await connected) as [WebSocket];
   const heard: FromWorker[] = [];
-  let look = () => {};
+  let [look, received, said] = [() => {}, 0, 0];
   socket.on("message", (data: Buffer) => {
-    if (isControl(data)) heard.push(decodeFromWorker(data));
+    if (isControl(data)) heard.push(decodeFromWorker(data, received++));
     look();
   });
   return {
     ended,
     heard,
-    say: (message: FromCoordinator) => socket.send(encodeMessage(message)),
+    say: (message: FromCoordinator) => socket.send(encodeMessage(message, said++)),
     lease(lease: number, ids: number[]) {
-      this.say({ type: "lease", lease, purpose: "train", step: 0, first: 0, count: 1, rows: 1 });
+      this.say({ type: "lease", lease, round: "gradient", step: 0, first: 0, count: 1, rows: 1, windows: 1 });
       for (const frame of framesOf("windows", lease, bytesOf(Uint16Array.from(ids)))) socket.send(frame);
     },
     async hear(type: FromWorker["type"], count = 1) {

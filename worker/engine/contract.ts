@@ -1,5 +1,6 @@
 // The contract of an engine: the whole forward and backward pass of one model on one device. Implementations live in
 // engine/; one suite of tests runs over all of them (test/worker/engine/engine.contract.test.ts).
+import type { AdamWOptions, AdamWState } from "../../shared/arithmetic/adamw.ts";
 import type { TreeNode } from "../../shared/arithmetic/tree.ts";
 import type { ModelConfig } from "../../shared/model.ts";
 
@@ -31,6 +32,52 @@ export interface LeasePosition extends TreeNode {
   readonly seed: number;
   readonly step: number;
 }
+
+/** What H local steps are, but for their windows and the state that they start from. */
+export interface LocalSteps {
+  /**
+   * Of the first step: its 0-based number, and the node of the tree over a step's shards that this replica computes in
+   * every step. With the seed they determine its dropout.
+   */
+  readonly at: LeasePosition;
+  /** Of one shard. */
+  readonly rows: number;
+  /** (H) of each step. */
+  readonly learningRates: readonly number[];
+  /** Updates that the moments have seen before, for AdamW's bias corrections. */
+  readonly updates: number;
+  readonly optimizer: AdamWOptions;
+}
+
+/** Both (done): of every whole step, H unless it was stopped. */
+export interface LocalResult {
+  /** Mean over the step's shards, in nats. */
+  readonly losses: number[];
+  /** Of the step's mean gradient, before the clip. */
+  readonly gradientNorms: number[];
+}
+
+export interface LocalWatch {
+  /** After every step: how many are done, of which the state holds the result. */
+  progress?(done: number): void;
+  /** Asked as often as the engine can stop. The state is then that of the last whole step. */
+  stopped?(): boolean;
+}
+
+/**
+ * H steps of AdamW, in place.
+ * @param tokens  (H * count * rows, T) ids, step after step
+ * @param targets (H * count * rows, T) ids
+ * @param state   (P) each, updated step by step; the engine computes with these weights until the next setWeights
+ * @throws EngineError as Engine.gradient does; the state is then that of the last whole step
+ */
+export type TrainLocally = (
+  tokens: Int32Array,
+  targets: Int32Array,
+  steps: LocalSteps,
+  state: AdamWState,
+  watch?: LocalWatch,
+) => Promise<LocalResult>;
 
 /** One model on one device. Calls are not reentrant: await one before the next. */
 export interface Engine {
@@ -71,6 +118,12 @@ export interface Engine {
     out: Float32Array,
     cancelled?: () => boolean,
   ): Promise<number[] | undefined>;
+
+  /**
+   * H steps of AdamW in place (local.ts), for engines that keep weights, moments and gradients where they compute. Call
+   * `localTraining(engine)`: it drives the others by their gradients.
+   */
+  train?: TrainLocally;
 
   /** Mean loss in nats of each row, without dropout. tokens, targets: (B, T). @returns (B) */
   losses(tokens: Int32Array, targets: Int32Array, rows: number): Promise<Float32Array>;

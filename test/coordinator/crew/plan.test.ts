@@ -1,12 +1,16 @@
 import { expect, test } from "vitest";
-import { type Lease, nextLease, type StepView, untilLate, type WorkerView } from "../../../coordinator/crew/plan.ts";
+import { Openings } from "../../../coordinator/crew/openings.ts";
+import { type Lease, planRound, type RoundView, type WorkerView } from "../../../coordinator/crew/plan.ts";
 
-const step = (units: number, leases: Lease[] = [], done: number[] = []): StepView => ({
+const round = (units: number, leases: Lease[] = [], done: number[] = [], more: Partial<RoundView> = {}): RoundView => ({
   units,
   largest: units,
   done: Array.from({ length: units }, (_, i) => done.includes(i)),
   leases,
+  refusals: new Map(),
   graceMs: 100,
+  unmeasuredMs: 3000,
+  ...more,
 });
 const lease = (id: number, first: number, count: number, worker: string, grantedAt = 0): Lease => ({
   id,
@@ -15,76 +19,169 @@ const lease = (id: number, first: number, count: number, worker: string, granted
   worker,
   grantedAt,
 });
-const worker = (name: string, unitsPerSecond?: number): WorkerView => ({ name, unitsPerSecond });
+const worker = (name: string, unitsPerSecond?: number, more: Partial<WorkerView> = {}): WorkerView => ({
+  name,
+  able: true,
+  unitsPerSecond,
+  ...more,
+});
+/** "a 0-3, b 4" */
+const granted = (...[view, workers, now]: Parameters<typeof planRound>): string =>
+  planRound(view, workers, now)
+    .grants.map(({ worker, first, count }) => `${worker} ${count === 1 ? first : `${first}-${first + count - 1}`}`)
+    .join(", ");
 
-test("one worker gets the whole step, two get a half each, four a quarter", () => {
-  for (const [count, size] of [
-    [1, 8],
-    [2, 4],
-    [4, 2],
-    [8, 1],
-  ] as const) {
-    const workers = Array.from({ length: count }, (_, i) => worker(`w${i}`, 10));
-    const { grant } = nextLease(step(8), workers[0]!, workers, 0);
-    expect(grant).toEqual({ first: 0, count: size });
+test("openings: the leftmost node of a size, or of the largest that there is", () => {
+  const openings = new Openings(6, (unit) => unit !== 1);
+  expect(openings.find(4)).toEqual({ first: 2, count: 2 });
+  expect(openings.find(1)).toEqual({ first: 0, count: 1 });
+  openings.take({ first: 2, count: 2 });
+  expect(openings.find(4)).toEqual({ first: 4, count: 2 });
+  openings.take({ first: 4, count: 2 });
+  openings.take({ first: 0, count: 1 });
+  expect(openings.any).toBe(false);
+  expect(openings.find(1)).toBeUndefined();
+});
+
+test("openings agree with a search by hand, whatever is taken", () => {
+  for (let seed = 1; seed <= 200; seed++) {
+    const units = 1 + (seed % 37);
+    const open = Array.from({ length: units }, (_, i) => ((seed * 2654435761 + i * 40503) >>> 7) % 3 !== 0);
+    const openings = new Openings(units, (unit) => open[unit]!);
+    for (const size of [8, 4, 2, 1, 16]) {
+      let expected: { first: number; count: number } | undefined;
+      for (let count = size; count >= 1 && !expected; count /= 2)
+        for (let first = 0; first + count <= units && !expected; first += count)
+          if (!open.slice(first, first + count).includes(false)) expected = { first, count };
+      expect(openings.find(size), `seed ${seed}, size ${size}`).toEqual(expected);
+      if (!expected) continue;
+      openings.take(expected);
+      open.fill(false, expected.first, expected.first + expected.count);
+    }
   }
 });
 
+test("one worker gets the whole round, two get a half each, four a quarter", () => {
+  for (const [count, all] of [
+    [1, "a 0-7"],
+    [2, "a 0-3, b 4-7"],
+    [4, "a 0-1, b 2-3, c 4-5, d 6-7"],
+  ] as const) {
+    const workers = ["a", "b", "c", "d"].slice(0, count).map((name) => worker(name, 10));
+    expect(granted(round(8), workers, 0)).toBe(all);
+  }
+});
+
+test("a worker that was never measured gets one unit, and nothing more before it has answered", () => {
+  expect(granted(round(64), [worker("a"), worker("b")], 0)).toBe("a 0, b 1");
+  expect(granted(round(64, [lease(1, 0, 1, "a"), lease(2, 1, 1, "b")]), [worker("a"), worker("b")], 0)).toBe("");
+});
+
+test("a first lease for everyone, the fastest first, before a second for anyone", () => {
+  expect(granted(round(16), [worker("slow", 3), worker("fast", 5)], 0)).toBe("fast 0-7, slow 8-11, fast 12-15");
+});
+
 test("noise in the speeds of two equal workers leaves their halves whole", () => {
-  const workers = [worker("a", 9), worker("b", 11)];
-  expect(nextLease(step(8), workers[0]!, workers, 0).grant).toEqual({ first: 0, count: 4 });
+  expect(granted(round(8), [worker("a", 9), worker("b", 11)], 0)).toBe("b 0-3, a 4-7");
 });
 
 test("the slowest worker still gets a part, or it would never be measured again", () => {
-  const workers = [worker("fast", 1000), worker("slow", 1)];
-  expect(nextLease(step(4), workers[0]!, workers, 0).grant).toEqual({ first: 0, count: 2 });
-  expect(nextLease(step(4, [lease(1, 0, 2, "fast")]), workers[1]!, workers, 0).grant).toEqual({ first: 2, count: 1 });
+  expect(granted(round(4), [worker("fast", 1000), worker("slow", 1)], 0)).toBe("fast 0-1, slow 2, fast 3");
 });
 
 test("leases are aligned nodes of the tree, whatever is open", () => {
-  const workers = [worker("a", 1)];
-  const view = step(8, [lease(1, 0, 1, "gone")], [2, 3]);
-  expect(nextLease(view, workers[0]!, workers, 0).grant).toEqual({ first: 4, count: 4 });
-  expect(nextLease(step(8, [lease(1, 4, 4, "b")], [2, 3]), workers[0]!, workers, 0).grant).toEqual({
-    first: 0,
-    count: 2,
-  });
+  expect(granted(round(8, [lease(1, 4, 4, "b")], [2, 3]), [worker("a", 1), worker("b", 1)], 0)).toBe("a 0-1");
 });
 
-test("a third lease waits, with the reason", () => {
-  const workers = [worker("a", 1), worker("b", 1)];
-  const decision = nextLease(step(8, [lease(1, 0, 2, "a"), lease(2, 2, 2, "a")]), workers[0]!, workers, 0);
-  expect(decision).toEqual({ why: "a holds 2 leases" });
+test("a third lease waits", () => {
+  const workers = [worker("a", 1), worker("b", 1, { able: false })];
+  expect(granted(round(8, [lease(1, 0, 2, "a"), lease(2, 2, 2, "a")]), workers, 0)).toBe("");
 });
 
-test("a late lease is hedged by an idle worker, once, and not by its holder", () => {
+test("a late lease is taken by an idle worker, and its holder gets nothing more", () => {
   const workers = [worker("a", 10), worker("b", 10)];
-  const held = lease(1, 0, 2, "a");
-  const view = step(2, [held]);
+  const view = round(2, [lease(1, 0, 2, "a")]);
   // Two units at ten a second: late from 2 x 200 ms + 100 ms grace.
-  expect(nextLease(view, workers[1]!, workers, 499).grant).toBeUndefined();
-  expect(nextLease(view, workers[1]!, workers, 499).why).toBe("waiting for 0-1 at a");
-  expect(nextLease(view, workers[1]!, workers, 510)).toEqual({
-    grant: { first: 0, count: 2, hedgeOf: held },
-    why: "hedging 0-1: 10 ms behind at a",
+  expect(planRound(view, workers, 499)).toMatchObject({ grants: [], waitingFor: null, nextLateMs: 1, overdue: [] });
+  expect(planRound(view, workers, 510)).toMatchObject({
+    grants: [{ worker: "b", first: 0, count: 2, repeats: true, why: "0-1 is late at a" }],
+    overdue: [{ id: 1 }],
   });
-  expect(nextLease(view, workers[0]!, workers, 510).grant).toBeUndefined();
-  const hedged = step(2, [held, lease(2, 0, 2, "b", 510)]);
-  expect(nextLease(hedged, worker("c", 10), [...workers, worker("c", 10)], 9000).grant).toBeUndefined();
-  expect(untilLate(view, workers, 100)).toBe(400);
+  const open = round(4, [lease(1, 0, 2, "a")]);
+  expect(granted(open, workers, 510)).toBe("b 2-3");
+});
+
+test("when the repeater is late too, the next one repeats", () => {
+  const workers = [worker("a", 10), worker("b", 10), worker("c", 10)];
+  const twice = round(1, [lease(1, 0, 1, "a"), lease(2, 0, 1, "b", 400)]);
+  expect(granted(twice, workers, 600)).toBe("");
+  expect(granted(twice, workers, 710)).toBe("c 0");
+});
+
+test("several idle workers share what is late", () => {
+  const workers = ["a", "b", "c"].map((name) => worker(name, 10));
+  expect(granted(round(4, [lease(1, 0, 4, "a")]), workers, 9000)).toBe("b 0-1, c 2-3");
 });
 
 test("a much faster idle worker does not wait until the slow one is late", () => {
-  const workers = [worker("slow", 1), worker("fast", 100)];
-  const view = step(4, [lease(1, 3, 1, "slow")], [0, 1, 2]);
-  expect(nextLease(view, workers[1]!, workers, 50).grant?.hedgeOf?.id).toBe(1);
+  const view = round(4, [lease(1, 3, 1, "slow")], [0, 1, 2]);
+  expect(granted(view, [worker("slow", 1), worker("fast", 100)], 50)).toBe("fast 3");
   // With equal speeds what remains is never worth doing twice.
-  const equal = [worker("slow", 100), worker("fast", 100)];
-  expect(nextLease(view, equal[1]!, equal, 5).grant).toBeUndefined();
+  expect(granted(view, [worker("slow", 100), worker("fast", 100)], 5)).toBe("");
 });
 
-test("without any measured speed nothing is late", () => {
+test("without any measured speed a lease is late after a fixed time", () => {
   const workers = [worker("a"), worker("b")];
-  expect(nextLease(step(1, [lease(1, 0, 1, "a")]), workers[1]!, workers, 1e9).grant).toBeUndefined();
-  expect(untilLate(step(1, [lease(1, 0, 1, "a")]), workers, 0)).toBe(Number.POSITIVE_INFINITY);
+  const view = round(1, [lease(1, 0, 1, "a")]);
+  expect(granted(view, workers, 2999)).toBe("");
+  expect(planRound(view, workers, 2999).nextLateMs).toBe(1);
+  expect(granted(view, workers, 3001)).toBe("b 0");
+});
+
+test("one that was never measured may be honest and slow: its lease is taken soon, and counts against it late", () => {
+  const workers = [worker("fast", 100), worker("new")];
+  const view = round(1, [lease(1, 0, 1, "new")]);
+  expect(planRound(view, workers, 130)).toMatchObject({ grants: [{ worker: "fast" }], overdue: [] });
+  expect(planRound(view, workers, 3001).overdue).toHaveLength(1);
+});
+
+test("on probation only copies are given, unless nobody else is there", () => {
+  const bad = worker("bad", 100, { onProbation: true });
+  expect(granted(round(4), [worker("good", 10), bad], 0)).toBe("good 0-3");
+  expect(granted(round(4, [lease(1, 0, 4, "good")]), [worker("good", 10), bad], 0)).toBe("bad 0");
+  expect(granted(round(4), [bad], 0)).toBe("bad 0-3");
+});
+
+test("who owes an answer of an earlier round gets nothing", () => {
+  const mute = worker("mute", 100, { owesSince: 0 });
+  expect(granted(round(4), [mute, worker("good", 1)], 50)).toBe("good 0-3");
+  expect(planRound(round(4), [mute], 9000).waitingFor).toBe("no answer from mute for 9 s, and nobody else can compute");
+});
+
+test("who gave an answer that could not count is not asked for the same unit again", () => {
+  const view = round(2, [], [], { refusals: new Map([[0, new Set(["nan"])]]) });
+  expect(granted(view, [worker("nan", 10)], 0)).toBe("nan 1");
+  expect(granted(view, [worker("nan", 10), worker("other", 1)], 0)).toBe("nan 1, other 0");
+});
+
+test("the plan says why nothing moves, and only then", () => {
+  expect(planRound(round(1), [], 0).waitingFor).toBe("no worker is connected");
+  expect(planRound(round(1), [worker("a", 1, { able: false })], 0).waitingFor).toBe(
+    "none of 1 connected workers has the weights of this step yet",
+  );
+  const mute = round(1, [lease(1, 0, 1, "a")]);
+  expect(planRound(mute, [worker("a", 10)], 40_000).waitingFor).toBe(
+    "no answer from a for 40 s, and nobody else can compute",
+  );
+});
+
+test("256 workers and 1,024 units are planned for in milliseconds, not in half a second", () => {
+  const workers = Array.from({ length: 256 }, (_, i) => worker(`w${i}`, 1 + (i % 7)));
+  const view = round(1024);
+  const started = performance.now();
+  const { grants } = planRound(view, workers, 0);
+  expect(grants.length).toBeGreaterThan(256);
+  const all = grants.map((grant, id) => ({ ...grant, id, grantedAt: 0 }));
+  for (let i = 0; i < 20; i++) planRound(round(1024, all), workers, 1);
+  expect((performance.now() - started) / 21).toBeLessThan(60);
 });

@@ -14,7 +14,9 @@ import {
   decodeFromCoordinator,
   encodeMessage,
   type FromCoordinator,
+  type FromWorker,
   isControl,
+  packLosses,
   protocolVersion,
 } from "../../../shared/wire/protocol.ts";
 import { openSharedVector, SharedVector } from "../../../shared/wire/shared-memory.ts";
@@ -22,6 +24,8 @@ import { temporary, text } from "../../system/weft.ts";
 
 const token = "a token of sufficient length".replaceAll(" ", "-");
 const parameters = 1688;
+/** What the peers here say that they compute with. */
+const byHand = "native plain float32";
 let run: TrainingRun;
 let server: RunServer;
 let trained: Promise<unknown>;
@@ -53,6 +57,8 @@ afterEach(async () => {
 class Peer {
   readonly socket: WebSocket;
   readonly heard: FromCoordinator[] = [];
+  #said = 0;
+  #received = 0;
   readonly closed: Promise<{ code: number; reason: string }>;
   #look: () => void = () => {};
 
@@ -65,9 +71,13 @@ class Peer {
       this.socket.on("close", (code, reason) => resolve({ code, reason: reason.toString() }));
     });
     this.socket.on("message", (data: Buffer) => {
-      if (isControl(data)) this.heard.push(decodeFromCoordinator(data));
+      if (isControl(data)) this.heard.push(decodeFromCoordinator(data, this.#received++));
       this.#look();
     });
+  }
+
+  say(message: FromWorker): void {
+    this.socket.send(encodeMessage(message, this.#said++));
   }
 
   async opened(): Promise<this> {
@@ -100,23 +110,23 @@ class Peer {
   }
 
   /** Greet, get ready, and wait for a lease. */
-  async join(name: string, arithmetic = "by hand", sharesMemory = false) {
+  async join(name: string, arithmetic = byHand, sharesMemory = false) {
     await this.opened();
-    this.socket.send(encodeMessage({ type: "hello", version: protocolVersion, name, host: "here", processId: 1 }));
+    this.say({ type: "hello", version: protocolVersion, name, host: "here", processId: 1 });
     const { sharedMemory } = await this.hear("welcome");
     const ready = { type: "ready" as const, arithmetic, device: "none", plannedBytes: 0 };
-    this.socket.send(encodeMessage(sharesMemory ? { ...ready, sharesMemory } : ready));
+    this.say(sharesMemory ? { ...ready, sharesMemory } : ready);
     return sharedMemory;
   }
 
   answer(lease: number, count: number, value: number, loss = 1): void {
     for (const frame of framesOf("gradient", lease, bytesOf(new Float32Array(parameters).fill(value))))
       this.socket.send(frame);
-    this.socket.send(encodeMessage({ type: "answer", lease, losses: new Array(count).fill(loss) }));
+    this.say({ type: "answer", lease, losses: packLosses(new Array(count).fill(loss)), computeMs: 1 });
   }
 
   /** Answer every lease to the end of the run. */
-  async workOn(): Promise<void> {
+  async workOn(value = 0.01, loss = 1): Promise<void> {
     for (let seen = 0; ; seen++) {
       while (this.heard.length <= seen)
         await new Promise<void>((resolve) => {
@@ -125,9 +135,9 @@ class Peer {
       const message = this.heard[seen]!;
       if (message.type === "finish") return;
       if (message.type !== "lease") continue;
-      const { lease, count, purpose, rows } = message;
-      if (purpose === "train") this.answer(lease, count, 0.01);
-      else this.socket.send(encodeMessage({ type: "answer", lease, losses: new Array(count * rows).fill(1) }));
+      const { lease, count, round, windows } = message;
+      if (round === "gradient") this.answer(lease, count, value, loss);
+      else this.say({ type: "answer", lease, losses: packLosses(new Array(windows).fill(1)), computeMs: 1 });
     }
   }
 }
@@ -144,17 +154,36 @@ test("who shows no token, or speaks something else, is not let in and hears why"
 });
 
 test.each<[string, (peer: Peer) => void, RegExp]>([
-  ["noise", (p) => p.socket.send(Buffer.from("noise")), /shorter than the header of 40/],
-  ["a map without sense", (p) => p.socket.send(Buffer.from([0x81, 0xa1, 0x61, 1])), /is malformed/],
+  ["noise", (p) => p.socket.send(Buffer.from("noise")), /neither control nor tensor/],
+  ["a bare map", (p) => p.socket.send(Buffer.from([0x81, 0xa1, 0x61, 1])), /speaks an older version of the protocol/],
+  ["a map without sense", (p) => p.say({ a: 1 } as never), /message 2 from the worker is malformed: type is missing/],
   [
-    "a lease nobody gave",
-    (p) => p.socket.send(encodeMessage({ type: "handback", lease: 7, reason: "" })),
-    /does not hold lease 7/,
+    "losses without end",
+    (p) => p.say({ type: "answer", lease: 1, losses: new Array(65_536).fill(null), computeMs: 1 } as never),
+    /is malformed: losses: .{1,80}$/,
   ],
   [
+    "a flipped bit",
+    (p) => {
+      const message = encodeMessage({ type: "handback", lease: 1, reason: "one", units: 0 }, 2);
+      message[message.length - 1]! ^= 1;
+      p.socket.send(message);
+    },
+    /message 2 from the worker arrived damaged or out of turn/,
+  ],
+  [
+    "a message twice",
+    (p) => {
+      const message = encodeMessage({ type: "leaving", reason: "" }, 2);
+      p.socket.send(message);
+      p.socket.send(message);
+    },
+    /message 3 from the worker arrived damaged or out of turn/,
+  ],
+  ["a lease nobody gave", (p) => p.say({ type: "handback", lease: 7, reason: "", units: 0 }), /does not hold lease 7/],
+  [
     "a second hello",
-    (p) =>
-      p.socket.send(encodeMessage({ type: "hello", version: protocolVersion, name: "x", host: "x", processId: 1 })),
+    (p) => p.say({ type: "hello", version: protocolVersion, name: "x", host: "x", processId: 1 }),
     /a second hello/,
   ],
   ["weights", (p) => p.socket.send([...framesOf("weights", 0, new Uint8Array(8))][0]!), /a worker sends no weights/],
@@ -187,14 +216,18 @@ test("a message beyond every bound is cut off", async () => {
 test("another protocol version, and another arithmetic, are refused by name", async () => {
   await start();
   const old = await new Peer().opened();
-  old.socket.send(encodeMessage({ type: "hello", version: 0, name: "old", host: "x", processId: 1 }));
-  expect((await old.hear("refuse")).reason).toMatch(/worker old speaks version 0 of the protocol, this coordinator 2/);
+  old.say({ type: "hello", version: 0, name: "old", host: "x", processId: 1 });
+  expect((await old.hear("refuse")).reason).toMatch(/worker old speaks version 0 of the protocol, this coordinator 3/);
   const first = new Peer();
   await first.join("first");
-  await first.hear("lease");
+  const granted = await first.hear("lease");
   const other = new Peer();
-  await other.join("other", "by foot");
-  expect((await other.hear("refuse")).reason).toMatch(/computes with "by hand", worker other with "by foot"/);
+  await other.join("other", "native avx2 float32");
+  // Who answers first decides, not who comes first.
+  first.answer(granted.lease, granted.count, 0.01);
+  expect((await other.hear("refuse")).reason).toMatch(
+    /this run computes with "native plain float32" and the bits would differ/,
+  );
 });
 
 test("a gradient of another length, or cut short, costs its sender the connection and the run nothing", async () => {
@@ -207,7 +240,12 @@ test("a gradient of another length, or cut short, costs its sender the connectio
   const hasty = new Peer();
   await hasty.join("hasty");
   const granted = await hasty.hear("lease");
-  hasty.socket.send(encodeMessage({ type: "answer", lease: granted.lease, losses: new Array(granted.count).fill(1) }));
+  hasty.say({
+    type: "answer",
+    lease: granted.lease,
+    losses: packLosses(new Array(granted.count).fill(1)),
+    computeMs: 1,
+  });
   expect((await hasty.closed).reason).toMatch(/came before its whole gradient/);
   const good = new Peer();
   await good.join("good");
@@ -219,7 +257,7 @@ const share = SharedVector.create(1) ? test : (test.skip as typeof test);
 share("a worker that shares memory beside one that does not: weights and gradients go both ways", async () => {
   await start();
   const near = new Peer();
-  const memory = await near.join("near", "by hand", true);
+  const memory = await near.join("near", byHand, true);
   const weights = openSharedVector(memory!.weights, parameters, false)!;
   const gradient = openSharedVector(memory!.gradient, parameters, true)!;
   expect((await near.hear("weights")).step).toBe(0);
@@ -227,7 +265,7 @@ share("a worker that shares memory beside one that does not: weights and gradien
   expect(before.some((weight) => weight !== 0)).toBe(true);
   const { lease, count } = await near.hear("lease");
   gradient.fill(0.25);
-  near.socket.send(encodeMessage({ type: "answer", lease, losses: new Array(count).fill(1) }));
+  near.say({ type: "answer", lease, losses: packLosses(new Array(count).fill(1)), computeMs: 1 });
   expect((await near.hear("taken")).lease).toBe(lease);
   gradient.fill(Number.NaN); // ours again: what was taken is safe from it
   const far = new Peer();
@@ -241,45 +279,57 @@ share("a worker that shares memory beside one that does not: weights and gradien
 share("a worker of another machine is offered no memory, and none that was not offered is believed", async () => {
   await start({ sharedMemory: false });
   const liar = new Peer();
-  expect(await liar.join("liar", "by hand", true)).toBeUndefined();
+  expect(await liar.join("liar", byHand, true)).toBeUndefined();
   expect((await liar.closed).reason).toMatch(/shared memory that was not offered/);
 });
 
 share("a worker that shares memory sends no gradients", async () => {
   await start();
   const peer = new Peer();
-  await peer.join("both", "by hand", true);
+  await peer.join("both", byHand, true);
   const { lease } = await peer.hear("lease");
   peer.socket.send([...framesOf("gradient", lease, new Uint8Array(4 * parameters))][0]!);
   expect((await peer.closed).reason).toMatch(/sends a gradient that it said it would share/);
 });
 
-test("what is not finite never reaches the sum; twice the same part, and the run says that it diverged", async () => {
-  await start();
-  const peer = new Peer();
-  await peer.join("nan");
-  const first = await peer.hear("lease");
-  const seen = peer.heard.length;
-  peer.answer(first.lease, first.count, Number.NaN);
-  const second = await peer.hear("lease", seen);
-  expect(second.first).toBe(first.first);
-  expect(run.status().leases).toMatchObject({ refused: 1, counted: 0 });
-  peer.answer(second.lease, second.count, Number.POSITIVE_INFINITY);
-  expect(await trained).toMatchObject({
-    message: expect.stringMatching(/the run diverged: .* start again from a checkpoint with --init-from/),
-  });
+test("a made-up arithmetic, and another than the run was started with, are refused at once", async () => {
+  await start({ isa: "avx2" });
+  const odd = new Peer();
+  await odd.join("odd", "by hand");
+  expect((await odd.hear("refuse")).reason).toMatch(/"by hand" is no arithmetic that this coordinator knows/);
+  const plain = new Peer();
+  await plain.join("plain");
+  expect((await plain.hear("refuse")).reason).toMatch(/this run was started with --isa avx2/);
 });
 
-test("a loss that is no number is an answer too, and ends the run as diverged", async () => {
-  await start();
-  const peer = new Peer();
-  await peer.join("nan");
-  const first = await peer.hear("lease");
-  const seen = peer.heard.length;
-  peer.answer(first.lease, first.count, 0, Number.NaN);
-  const second = await peer.hear("lease", seen);
-  peer.answer(second.lease, second.count, 0, Number.NaN);
-  expect(await trained).toMatchObject({ message: expect.stringMatching(/the run diverged/) });
+test.each([
+  ["a gradient of NaN", Number.NaN, 1, /a gradient of norm NaN/],
+  ["one that cannot be summed", 1e38, 1, /a gradient of norm 4\.\d+e\+39/],
+  ["a loss of NaN", 0, Number.NaN, /a loss of NaN/],
+  ["a loss without end", 0, 1.7e308, /a loss of 1\.7e\+308/],
+])(
+  "%s never counts; twice for the same part, with nobody else to ask, and the run has diverged",
+  async (_what, value, loss, why) => {
+    await start();
+    const peer = new Peer();
+    await peer.join("odd");
+    void peer.workOn(value, loss);
+    const { message } = (await trained) as Error;
+    expect(message).toMatch(why);
+    expect(message).toMatch(/^the run diverged: step 1: .*, computed twice by odd; no step was good; start again/);
+    expect(run.status().leases.counted).toBe(0);
+  },
+);
+
+test("what one worker gives wrongly another gives rightly: the run goes on, and the first is asked for other parts", async () => {
+  await start({ steps: 3 });
+  const odd = new Peer();
+  await odd.join("odd");
+  void odd.workOn(Number.NaN);
+  const good = new Peer();
+  await good.join("good");
+  await good.workOn();
+  expect(await trained).toMatchObject({ step: 3, finished: true });
 });
 
 test("a run stopped before its first step leaves no checkpoint behind", async () => {
@@ -297,7 +347,7 @@ test("leases handed back go to others; a worker that only hands back is sent awa
   for (let i = 0; i < 3; i++) {
     const { lease } = await lazy.hear("lease", seen);
     seen = lazy.heard.length;
-    lazy.socket.send(encodeMessage({ type: "handback", lease, reason: "tired" }));
+    lazy.say({ type: "handback", lease, reason: "tired", units: 0 });
   }
   expect((await lazy.hear("refuse")).reason).toMatch(/handed back 3 leases in a row, the last because tired/);
   const good = new Peer();

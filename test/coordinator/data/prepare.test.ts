@@ -24,7 +24,14 @@ async function prepared(content = text): Promise<string> {
 
 test("a prepared folder gives the tokens, the split and the fingerprint of the text itself", async () => {
   const out = await prepared();
-  expect((await readdir(out)).sort()).toEqual(["data.json", "train.bin", "val.bin", "weft-tokenizer.json"]);
+  expect((await readdir(out)).sort()).toEqual([
+    "data.json",
+    "tokenizer.json",
+    "tokenizer_config.json",
+    "train.bin",
+    "val.bin",
+    "weft-tokenizer.json",
+  ]);
   const direct = await openDataset({ source: join(folder, "text.txt"), blockSize: 8 });
   for (const source of [out, join(out, "train.bin")]) {
     const data = await openDataset({ source, blockSize: 8, verify: true });
@@ -59,7 +66,7 @@ test("documents of a folder are parted by <|endoftext|> where the vocabulary has
   await writeFile(join(folder, "in/2.txt"), "two");
   const out = join(folder, "out");
   await prepareData({ source: join(folder, "in"), out, tokenizer: gpt2Tokenizer(), valFraction: 0 });
-  const data = await openDataset({ source: out, blockSize: 3, valFraction: 0 });
+  const data = await openDataset({ source: out, blockSize: 3 });
   const { tokens } = await data.windows("train", [0]);
   expect(data.tokenizer.decode(tokens)).toBe("one<|endoftext|>two");
   expect([data.train.length, data.val.length, data.consecutive("val").length]).toEqual([4, 0, 0]);
@@ -91,7 +98,7 @@ test.each<[string, (out: string) => Promise<unknown>, RegExp]>([
   [
     "a foreign data.json",
     (out) => writeFile(join(out, "data.json"), "{}"),
-    /data.json: .*format.*prepare the data again/s,
+    /data.json: not what "weft data prepare" writes: format is missing/,
   ],
 ])("%s is refused", async (_, damage, message) => {
   const out = await prepared();

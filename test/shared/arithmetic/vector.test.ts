@@ -1,5 +1,6 @@
 // The native twins against the definition in shared/arithmetic/vector.ts, bit for bit: any length, any instruction set, any number
 // of threads, from the smallest denormal to infinity. Which NaN comes out is not part of the promise, only that one does.
+import { readdir } from "node:fs/promises";
 import * as fc from "fast-check";
 import { describe, expect, test } from "vitest";
 import { bestOps, nativeAddon, nativeOps, nativeStatus } from "../../../shared/arithmetic/native.ts";
@@ -49,6 +50,17 @@ function expectTwins(ops: VectorOps, length: number, seed: number, extra: readon
   expect(ops.sumOfSquares(draw(2)), "sumOfSquares").toBe(scalarOps.sumOfSquares(draw(2)));
   expect(ops.digest(draw(3)), "digest").toBe(scalarOps.digest(draw(3)));
 
+  const difference = [draw(0), draw(0)] as const;
+  ops.subtract(difference[0], draw(1));
+  scalarOps.subtract(difference[1], draw(1));
+  expectSameBits(difference[0], difference[1], "subtract");
+
+  const moving = () => [draw(4), draw(5), draw(6)] as const;
+  const [moved, wantedMoved] = [moving(), moving()];
+  ops.nesterov(...moved, { learningRate: 0.7, momentum: 0.9, gradientScale: 0.25 });
+  scalarOps.nesterov(...wantedMoved, { learningRate: 0.7, momentum: 0.9, gradientScale: 0.25 });
+  for (const [i, name] of ["w", "g", "b"].entries()) expectSameBits(moved[i]!, wantedMoved[i]!, `nesterov ${name}`);
+
   const state = () => [draw(4), draw(5), draw(6), draw(7).map(Math.abs)] as const;
   const got = state();
   const wanted = state();
@@ -63,7 +75,7 @@ describe.skipIf(!addon)(`native vector arithmetic${addon ? "" : ` (skipped: ${na
   test.each(sets.flatMap((isa) => [1, 3].map((threads) => ({ isa, threads }))))(
     "$isa with $threads threads gives JavaScript's bits",
     async ({ isa, threads }) => {
-      const ops = nativeOps(addon!, threads, isa);
+      const ops = nativeOps(new addon!.Vectors(threads, isa));
       await fc.assert(
         fc.property(fc.integer({ min: 0, max: 300 }), fc.integer(), (length, seed) => {
           expectTwins(ops, length, seed, []);
@@ -83,6 +95,16 @@ describe.skipIf(!addon)(`native vector arithmetic${addon ? "" : ` (skipped: ${na
     scalarOps.add(wanted.subarray(3), right.subarray(1, 999));
     ops.add(left.subarray(3), right.subarray(1, 999));
     expectSameBits(left, wanted, "add");
+  });
+
+  test("200 reconnects make no new threads", async () => {
+    const threads = async () => (await readdir("/proc/self/task").catch(() => [])).length;
+    bestOps(3).sumOfSquares(mixed(200_000, 3));
+    const before = await threads();
+    for (let i = 0; i < 200; i++) bestOps(3).sumOfSquares(mixed(100, i));
+    expect(await threads()).toBeLessThanOrEqual(before + 2);
+    expect(bestOps(3)).toBe(bestOps(3));
+    expect(bestOps(2)).not.toBe(bestOps(3));
   });
 
   test("Node's own arithmetic keeps its denormals", () => {

@@ -37,8 +37,7 @@ function snapshotOf(step: number): Snapshot {
   return {
     model,
     weights,
-    m: initialWeights(layout, step + 1000),
-    v: initialWeights(layout, step + 2000),
+    optimizer: { m: initialWeights(layout, step + 1000), v: initialWeights(layout, step + 2000) },
     tokenizer: new Map([["tokenizer.json", '{"kind":"char"}']]),
     state: {
       step,
@@ -74,11 +73,23 @@ test("comes back bit for bit, optimizer and state too", async () => {
   expect((await readdir(path)).sort()).toEqual([...files, "manifest.json"].sort());
   const back = await readCheckpoint(path, { optimizer: true });
   expect(bytesOf(back.weights)).toBe(bytesOf(snapshot.weights));
-  expect(bytesOf(back.moments?.m)).toBe(bytesOf(snapshot.m));
-  expect(bytesOf(back.moments?.v)).toBe(bytesOf(snapshot.v));
+  expect(bytesOf(back.optimizer?.m)).toBe(bytesOf(snapshot.optimizer.m));
+  expect(bytesOf(back.optimizer?.v)).toBe(bytesOf(snapshot.optimizer.v));
   expect(back.state).toEqual(snapshot.state);
   expect(back.model).toEqual(model);
-  expect((await readCheckpoint(path, { optimizer: false })).moments).toBeUndefined();
+  expect((await readCheckpoint(path, { optimizer: false })).optimizer).toBeUndefined();
+});
+
+test("an optimizer's state comes back by the names it was given, whatever they are", async () => {
+  const optimizer = {
+    momentum: initialWeights(layout, 1),
+    m: initialWeights(layout, 2),
+    second: initialWeights(layout, 3),
+  };
+  const path = await writeCheckpoint(run, { ...snapshotOf(3), optimizer });
+  expect((await readCheckpoint(path, { optimizer: true })).optimizer).toEqual(optimizer);
+  const none = await writeCheckpoint(run, { ...snapshotOf(4), optimizer: {} });
+  expect((await readCheckpoint(none, { optimizer: true })).optimizer).toEqual({});
 });
 
 test("writing a step again replaces it", async () => {

@@ -1,4 +1,4 @@
-import { mkdtemp, rm, writeFile } from "node:fs/promises";
+import { mkdtemp, readFile, rm, writeFile } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { afterEach, beforeEach, describe, expect, test } from "vitest";
@@ -8,6 +8,7 @@ import { encode, type TensorToWrite } from "../../../shared/checkpoint/safetenso
 import { initialWeights } from "../../../shared/family/init.ts";
 import { layoutOf } from "../../../shared/family/layout.ts";
 import { type ModelConfig, modelSchema } from "../../../shared/model.ts";
+import { safetensors } from "./safetensors-file.ts";
 
 const tinyModel: ModelConfig = {
   family: "gpt2",
@@ -89,6 +90,70 @@ describe("what transformers and its ancestors leave in a file", () => {
     expect((await readPretrained(directory)).weights).toEqual(weights);
   });
 
+  test("buffers and heads for other tasks, of whatever type", async () => {
+    await writeModel(tinyModel, [
+      ...tensors,
+      { name: "multiple_choice_head.summary.bias", shape: [1], data: Float32Array.of(1) },
+    ]);
+    const path = join(directory, "model.safetensors");
+    const file = await readFile(path);
+    const end = 8 + Number(file.readBigUInt64LE());
+    const header = JSON.parse(file.subarray(8, end).toString());
+    let begin = file.length - end;
+    const buffers = {
+      "h.0.attn.bias": ["U64", 64],
+      "h.1.attn.bias": ["F8_E4M3", 8],
+      "h.0.attn.masked_bias": ["F4", 4],
+    };
+    for (const [name, [dtype, bits]] of Object.entries(buffers) as [string, [string, number]][]) {
+      const length = (36 * bits) / 8;
+      header[name] = { dtype, shape: [1, 1, 6, 6], data_offsets: [begin, begin + length] };
+      begin += length;
+    }
+    const data = Buffer.alloc(begin);
+    file.copy(data, 0, end);
+    await writeFile(path, safetensors(header, data));
+    expect((await readPretrained(directory)).weights).toEqual(weights);
+  });
+
+  test("one name of a tied pair, either of them", async () => {
+    await writeModel(tinyModel, [...tensors.slice(1), { ...wte, name: "lm_head.weight" }]);
+    expect((await readPretrained(directory)).weights).toEqual(weights);
+  });
+
+  test("names that a compiled or distributed model puts before its own", async () => {
+    await writeModel(
+      tinyModel,
+      tensors.map((tensor) => ({ ...tensor, name: `module._orig_mod.${tensor.name}` })),
+    );
+    expect((await readPretrained(directory)).weights).toEqual(weights);
+  });
+
+  test("sizes under their other names, and what only training asks for", () => {
+    const { n_embd, n_layer, n_head, n_positions, ...rest } = configOf(tinyModel);
+    const other = { hidden_size: n_embd, num_hidden_layers: n_layer, num_attention_heads: n_head };
+    const config = { ...rest, ...other, max_position_embeddings: n_positions, attn_pdrop: 0.3, embd_pdrop: 0 };
+    expect(modelOf(config, "c.json")).toEqual(tinyModel);
+    expect(modelOf({ model_type: "openai-gpt" }, "c.json")).toMatchObject({ vocabSize: 40_478, blockSize: 512 });
+    expect(modelOf({ ...configOf(tinyModel), activation_function: "gelu_python" }, "c").activation).toBe("gelu");
+  });
+
+  test("a byte order mark before config.json", async () => {
+    await writeModel(tinyModel, tensors);
+    await writeFile(join(directory, "config.json"), `\uFEFF${JSON.stringify(configOf(tinyModel))}`);
+    expect((await readPretrained(directory)).weights).toEqual(weights);
+  });
+
+  test("an index of an earlier model beside a whole one, which counts", async () => {
+    await writeModel(tinyModel, tensors);
+    const map = JSON.stringify({ weight_map: { "transformer.wte.weight": "model-00001-of-00001.safetensors" } });
+    await writeFile(join(directory, "model.safetensors.index.json"), map);
+    expect((await readPretrained(directory)).weights).toEqual(weights);
+    const other = tensors.map(({ data, ...rest }) => ({ ...rest, data: (data as Float32Array).map((x) => x + 1) }));
+    await writeFile(join(directory, "model-00001-of-00001.safetensors"), Buffer.concat(encode(other, {})));
+    expect((await readPretrained(directory)).weights).toEqual(weights);
+  });
+
   test("shards and their index", async () => {
     await writeModel(tinyModel, []);
     await rm(join(directory, "model.safetensors"));
@@ -101,6 +166,14 @@ describe("what transformers and its ancestors leave in a file", () => {
     }
     await writeFile(join(directory, "model.safetensors.index.json"), JSON.stringify({ weight_map: weightMap }));
     expect((await readPretrained(directory)).weights).toEqual(weights);
+    const swapped = Object.fromEntries(
+      Object.entries(weightMap).map(([name, file]) => [name, file.replace("1-of", "2-of")]),
+    );
+    await writeFile(join(directory, "model.safetensors.index.json"), JSON.stringify({ weight_map: swapped }));
+    await expect(readPretrained(directory)).rejects.toThrow(
+      /00002-of-00002.safetensors: .*announces tensor .*wte.* there, absent/,
+    );
+    await writeFile(join(directory, "model.safetensors.index.json"), JSON.stringify({ weight_map: weightMap }));
     await rm(join(directory, "model-00002-of-00002.safetensors"));
     await expect(readPretrained(directory)).rejects.toThrow(/model-00002-of-00002.safetensors: cannot be opened/);
   });
@@ -142,6 +215,25 @@ describe("refused by name", () => {
       [...tensors, { name: "h.2.ln_1.bias", shape: [1], data: new Float32Array(1) }],
       /surplus tensor h\.2\.ln_1\.bias \[1\]/,
     ));
+  test.each([
+    [Number.NaN, "NaN"],
+    [Number.POSITIVE_INFINITY, "Infinity"],
+    [Number.NEGATIVE_INFINITY, "-Infinity"],
+  ])("a weight that is %f, with its place", (value, shown) => {
+    const data = new Float32Array(tensors.find(({ name }) => name.endsWith("h.1.mlp.c_fc.weight"))!.data);
+    data[3 * 32 + 5] = value;
+    return refused(
+      tensors.map((t) => (t.name.endsWith("h.1.mlp.c_fc.weight") ? { ...t, data } : t)),
+      new RegExp(`model.safetensors: tensor transformer\\.h\\.1\\.mlp\\.c_fc\\.weight\\[3, 5\\] is ${shown};`),
+    );
+  });
+  test("weights of a type that is no float", async () => {
+    await writeModel(
+      tinyModel,
+      tensors.map((t) => (t.name.endsWith("ln_f.bias") ? { ...t, data: new Int32Array(8) } : t)),
+    );
+    await expect(readPretrained(directory)).rejects.toThrow(/ln_f\.bias is of I32, weights are read from F32, F64/);
+  });
   test("the same tensor twice", () =>
     refused(
       [...tensors, { ...tensors[0]!, name: "wte.weight" }],
@@ -165,7 +257,9 @@ describe("refused by name", () => {
     expect(() => modelOf({ ...config, n_inner: 16 }, at)).toThrow(/n_inner is 16, Weft has 4 \* n_embd = 32/);
     expect(() => modelOf({ ...config, activation_function: "relu" }, at)).toThrow(/activation_function/);
     expect(() => modelOf({ ...config, scale_attn_by_inverse_layer_idx: true }, at)).toThrow(/inverse_layer_idx/);
-    expect(() => modelOf({ ...config, attn_pdrop: 0.2 }, at)).toThrow(/0\.1 \(embedding\), 0\.2 \(attention\)/);
+    expect(() => modelOf({ ...config, n_layer: "two" }, at)).toThrow('c.json: n_layer: expected number, got "two"');
+    expect(() => modelOf({ ...config, hidden_size: 16 }, at)).toThrow("hidden_size is 16 and n_embd 8, two names");
+    expect(() => modelOf([], at)).toThrow(/c\.json: .*model_type is absent/);
     expect(() => modelOf({ ...config, n_head: 3 }, at)).toThrow(/nEmbd 8 does not divide into nHead 3/);
   });
   test("weights in a format that can hold code", async () => {

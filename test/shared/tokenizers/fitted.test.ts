@@ -2,18 +2,21 @@ import { mkdtemp, rm, writeFile } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { afterAll, beforeAll, expect, test } from "vitest";
+import { specialToken } from "../../../shared/tokenizers/added.ts";
 import { letterOfByte } from "../../../shared/tokenizers/bytes.ts";
 import { CharTokenizer } from "../../../shared/tokenizers/char.ts";
 import { fitted } from "../../../shared/tokenizers/fitted.ts";
-import { writeTokenizerJson } from "../../../shared/tokenizers/hugging-face.ts";
 import { openTokenizer, openTokenizerOf } from "../../../shared/tokenizers/open.ts";
+import { plainPlan } from "../../../shared/tokenizers/plan.ts";
+import { writeTokenizerJson } from "../../../shared/tokenizers/tokenizer-json.ts";
 
 let directory: string;
 beforeAll(async () => {
   directory = await mkdtemp(join(tmpdir(), "weft-fitted-"));
   // Bytes are ids 0 to 255, 256 has no token, [PAD] is 257.
   const tokens = [...letterOfByte, undefined, "[PAD]"];
-  for (const [name, text] of writeTokenizerJson("bpe", { tokens, merges: [], special: ["[PAD]"] }))
+  const vocabulary = { tokens, merges: [], added: [specialToken(257, "[PAD]")] };
+  for (const [name, text] of writeTokenizerJson(false, { ...plainPlan([], []), vocabulary, modelSize: 258, roles: {} }))
     await writeFile(join(directory, name), text);
 });
 afterAll(() => rm(directory, { recursive: true }));

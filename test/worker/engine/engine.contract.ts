@@ -2,13 +2,15 @@
 // PyTorch in float64 (test/oracle.ts) or are small enough to work out here.
 
 import { afterEach, describe, expect, test } from "vitest";
+import { adamwUpdate } from "../../../shared/arithmetic/adamw.ts";
 import { PhiloxStream, stream } from "../../../shared/arithmetic/philox.ts";
 import { scalarOps } from "../../../shared/arithmetic/vector.ts";
 import { EngineError } from "../../../shared/errors.ts";
 import { initialWeights } from "../../../shared/family/init.ts";
-import { layoutOf } from "../../../shared/family/layout.ts";
+import { decayStretches, layoutOf } from "../../../shared/family/layout.ts";
 import type { ModelConfig } from "../../../shared/model.ts";
 import type { Engine, EngineOptions } from "../../../worker/engine/contract.ts";
+import { localTraining } from "../../../worker/engine/local.ts";
 import { shardGradient } from "../../../worker/engine/shards.ts";
 import { openOracle, oraclesPresent } from "../../oracle.ts";
 import { expectClose, largest, worst } from "./compare.ts";
@@ -245,6 +247,100 @@ export function engineContract(name: string, create: (options: EngineOptions) =>
         const perRow = await engine.losses(tokens.slice(0, 8 * rows), targets.slice(0, 8 * rows), rows);
         expectClose("losses", perRow, losses, 1e-5);
       }
+    });
+
+    describe("local training", () => {
+      const model = { ...tiny, dropout: 0.2 };
+      const P = layoutOf(model).size;
+      const optimizer = { beta1: 0.9, beta2: 0.95, eps: 1e-8, weightDecay: 0.1, gradientClip: 1 };
+      const steps = {
+        at: { seed: 3, step: 40, first: 2, count: 2 },
+        rows: 2,
+        learningRates: [1e-2, 2e-2, 5e-3],
+        updates: 7,
+        optimizer,
+      };
+      const N = 2 * 2 * 8;
+      const start = () => ({
+        weights: lively(model),
+        m: lively(model, 2).map((x) => x / 10),
+        v: lively(model, 3).map((x) => x * x),
+      });
+
+      test("is the gradients and updates of its steps, one after another, bit for bit", async () => {
+        const engine = await open(model);
+        const [tokens, targets] = [ids(model, 3 * N), ids(model, 3 * N, 8)];
+        const state = start();
+        const done: number[] = [];
+        const result = await localTraining(engine)(tokens, targets, steps, state, { progress: (n) => done.push(n) });
+        expect(done).toEqual([1, 2, 3]);
+
+        const by = start();
+        const sum = new Float32Array(P);
+        for (const [h, learningRate] of steps.learningRates.entries()) {
+          await engine.setWeights(by.weights);
+          const part = (x: Int32Array) => x.subarray(h * N, (h + 1) * N);
+          const at = { ...steps.at, step: 40 + h };
+          const losses = (await engine.gradient(part(tokens), part(targets), 2, at, sum))!;
+          const update = { ...optimizer, units: 2, learningRate, count: 8 + h };
+          const norm = adamwUpdate(scalarOps, decayStretches(layoutOf(model)), by, sum, update);
+          expect(result.losses[h]).toBe((losses[0]! + losses[1]!) / 2);
+          expect(result.gradientNorms[h]).toBe(norm);
+        }
+        for (const name of ["weights", "m", "v"] as const) expectClose(name, state[name], by[name], 0);
+        // The engine goes on with the weights that came out.
+        await engine.setWeights(by.weights);
+        const wanted = await engine.logits(tokens.slice(0, 8), 1);
+        await engine.setWeights(state.weights);
+        expectClose("logits", await engine.logits(tokens.slice(0, 8), 1), wanted, 0);
+      });
+
+      test("stopped and handed over between two steps, it gives the same bits", async () => {
+        const [tokens, targets] = [ids(model, 3 * N), ids(model, 3 * N, 8)];
+        const whole = start();
+        const { losses } = await localTraining(await open(model))(tokens, targets, steps, whole);
+        const state = start();
+        let done = 0;
+        const first = await localTraining(await open(model))(tokens, targets, steps, state, {
+          progress: (n) => {
+            done = n;
+          },
+          stopped: () => done === 1,
+        });
+        expect([done, first.losses.length]).toEqual([1, 1]);
+        const rest = {
+          ...steps,
+          at: { ...steps.at, step: steps.at.step + done },
+          learningRates: steps.learningRates.slice(done),
+          updates: steps.updates + done,
+        };
+        const second = await localTraining(await open(model))(
+          tokens.subarray(done * N),
+          targets.subarray(done * N),
+          rest,
+          state,
+        );
+        expect([...first.losses, ...second.losses]).toEqual(losses);
+        for (const name of ["weights", "m", "v"] as const) expectClose(name, state[name], whole[name], 0);
+      });
+
+      test("what is not of this model is refused with the numbers, and the state stays", async () => {
+        const train = localTraining(await open(model));
+        const tokens = ids(model, 3 * N);
+        const refused = async (change: Partial<typeof steps>, message: RegExp, length = 3 * N, state = start()) => {
+          const before = state.weights.slice();
+          const call = train(tokens.subarray(0, length), tokens.subarray(0, length), { ...steps, ...change }, state);
+          await expect(call).rejects.toThrow(message);
+          expectClose("weights", state.weights, before, 0);
+        };
+        await refused({}, /95 ids do not make 3 local steps of 2 shards of 2 rows/, 3 * N - 1);
+        await refused({ learningRates: [] }, /do not make 0 local steps/);
+        await refused({ updates: -1 }, /after -1 updates/);
+        await refused({}, /m: 5 values, expected/, 3 * N, { ...start(), m: new Float32Array(5) });
+        await refused({ at: { ...steps.at, first: 1 } }, /is no node of a tree/);
+        tokens[0] = model.vocabSize;
+        await refused({}, /outside the vocabulary/);
+      });
     });
 
     test("a lease is the tree sum of its shards, however it is cut", async () => {

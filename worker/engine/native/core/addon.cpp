@@ -58,6 +58,22 @@ napi_value vectors_adamw(Call& call) {
   return nullptr;
 }
 
+napi_value vectors_subtract(Call& call) {
+  const auto left = call.array<float>(0, "left");
+  const auto right = call.array<float>(1, "right", left.size);
+  unwrap<Vectors>(call.env, call.self).ops.subtract(left.data, right.data, left.size);
+  return nullptr;
+}
+
+napi_value vectors_nesterov(Call& call) {
+  const auto w = call.array<float>(0, "w");
+  const auto g = call.array<float>(1, "g", w.size);
+  const auto b = call.array<float>(2, "b", w.size);
+  const auto scalars = call.array<float>(3, "scalars", 3);
+  unwrap<Vectors>(call.env, call.self).ops.nesterov(w.data, g.data, b.data, w.size, scalars.data);
+  return nullptr;
+}
+
 napi_value vectors_digest(Call& call) {
   const auto lanes = call.array<uint32_t>(0, "lanes", 16);
   const auto x = call.array<float>(1, "x");
@@ -76,6 +92,60 @@ napi_value vectors_from_bf16(Call& call) {
   const auto out = call.array<float>(0, "out");
   const auto x = call.array<uint16_t>(1, "x", out.size);
   unwrap<Vectors>(call.env, call.self).ops.from_bf16(out.data, x.data, x.size);
+  return nullptr;
+}
+
+// Six words: CodecPosition.
+CodecPosition codec_position(Call& call, size_t i) {
+  const auto words = call.array<uint32_t>(i, "words", 6);
+  return {words.data[0], words.data[1], words.data[2], words.data[3], words.data[4], words.data[5]};
+}
+
+int codec_bits(Call& call, size_t i) {
+  const int bits = call.integer(call.value(i, "bits"), "bits", 4, 8);
+  if (bits != 4 && bits != 8) throw BadArgument("bits: expected 4 or 8");
+  return bits;
+}
+
+napi_value vectors_round_bf16(Call& call) {
+  const auto x = call.array<float>(0, "x");
+  unwrap<Vectors>(call.env, call.self).ops.round_bf16(x.data, x.size, codec_position(call, 1));
+  return nullptr;
+}
+
+napi_value vectors_encode_bf16(Call& call) {
+  const auto x = call.array<float>(1, "x");
+  const auto out = call.array<uint8_t>(0, "out", 2 * x.size);
+  unwrap<Vectors>(call.env, call.self).ops.encode_bf16(out.data, x.data, x.size, codec_position(call, 2));
+  return nullptr;
+}
+
+napi_value vectors_decode_bf16(Call& call) {
+  const auto out = call.array<float>(0, "out");
+  const auto bytes = call.array<uint8_t>(1, "bytes", 2 * out.size);
+  unwrap<Vectors>(call.env, call.self).ops.decode_bf16(out.data, bytes.data, out.size);
+  return nullptr;
+}
+
+napi_value vectors_round_blocks(Call& call) {
+  const auto x = call.array<float>(0, "x");
+  unwrap<Vectors>(call.env, call.self).ops.round_blocks(x.data, x.size, codec_bits(call, 1));
+  return nullptr;
+}
+
+napi_value vectors_encode_blocks(Call& call) {
+  const int bits = codec_bits(call, 2);
+  const auto x = call.array<float>(1, "x");
+  const auto out = call.array<uint8_t>(0, "out", codec_bytes(x.size, bits));
+  unwrap<Vectors>(call.env, call.self).ops.encode_blocks(out.data, x.data, x.size, bits);
+  return nullptr;
+}
+
+napi_value vectors_decode_blocks(Call& call) {
+  const int bits = codec_bits(call, 2);
+  const auto out = call.array<float>(0, "out");
+  const auto bytes = call.array<uint8_t>(1, "bytes", codec_bytes(out.size, bits));
+  unwrap<Vectors>(call.env, call.self).ops.decode_blocks(out.data, bytes.data, out.size, bits);
   return nullptr;
 }
 
@@ -486,9 +556,17 @@ NAPI_MODULE_INIT() {
       method<vectors_add>("add"),
       method<vectors_sum_of_squares>("sumOfSquares"),
       method<vectors_adamw>("adamw"),
+      method<vectors_subtract>("subtract"),
+      method<vectors_nesterov>("nesterov"),
       method<vectors_digest>("digest"),
       method<vectors_to_bf16>("toBf16"),
       method<vectors_from_bf16>("fromBf16"),
+      method<vectors_round_bf16>("roundBf16"),
+      method<vectors_encode_bf16>("encodeBf16"),
+      method<vectors_decode_bf16>("decodeBf16"),
+      method<vectors_round_blocks>("roundBlocks"),
+      method<vectors_encode_blocks>("encodeBlocks"),
+      method<vectors_decode_blocks>("decodeBlocks"),
   };
   const napi_property_descriptor model[] = {
       method<model_arithmetic>("arithmetic"),

@@ -209,7 +209,7 @@ INLINE Vec gelu_tanh(Vec x, Vec& slope) {
   return x * half;
 }
 
-// ---- dropout (Philox4x32-10, Salmon et al. 2011; see shared/arithmetic/philox.ts) ----
+// ---- random numbers (Philox4x32-10, Salmon et al. 2011; see shared/arithmetic/philox.ts) ----
 
 // High 32 bits of a * b, lane by lane.
 INLINE Words multiply_high(Words a, uint32_t b) {
@@ -228,11 +228,8 @@ INLINE Words multiply_high(Words a, uint32_t b) {
 #endif
 }
 
-// The mask (0 or scale) of the 4 W elements from element `first`, a multiple of 4.
-INLINE void dropout_block(float* mask, const Dropout& d, uint64_t first) {
-  Words x0 = (Words)lanes() + (uint32_t)(first / 4);
-  Words x1 = Words{} + d.site, x2 = Words{} + d.shard, x3 = Words{} + d.step;
-  uint32_t key0 = d.key0, key1 = d.key1;
+// W counters become W times four random words.
+INLINE void philox_rounds(Words& x0, Words& x1, Words& x2, Words& x3, uint32_t key0, uint32_t key1) {
   for (int round = 0; round < 10; round++) {
     const Words high0 = multiply_high(x0, 0xd2511f53u), high1 = multiply_high(x2, 0xcd9e8d57u);
     const Words low0 = x0 * 0xd2511f53u, low1 = x2 * 0xcd9e8d57u;
@@ -243,6 +240,13 @@ INLINE void dropout_block(float* mask, const Dropout& d, uint64_t first) {
     key0 += 0x9e3779b9u;
     key1 += 0xbb67ae85u;
   }
+}
+
+// The mask (0 or scale) of the 4 W elements from element `first`, a multiple of 4.
+INLINE void dropout_block(float* mask, const Dropout& d, uint64_t first) {
+  Words x0 = (Words)lanes() + (uint32_t)(first / 4);
+  Words x1 = Words{} + d.site, x2 = Words{} + d.shard, x3 = Words{} + d.step;
+  philox_rounds(x0, x1, x2, x3, d.key0, d.key1);
   const Words threshold = Words{} + d.threshold;
   const Words scale = (Words)splat(d.scale);
   const Vec m0 = (Vec)((Words)(x0 >= threshold) & scale), m1 = (Vec)((Words)(x1 >= threshold) & scale);

@@ -15,7 +15,17 @@ static const VectorKernels& kernels_of(Isa isa) {
   return plain::vector_kernels;
 }
 
-VectorOps::VectorOps(int threads, Isa isa) : isa_(isa), kernels_(kernels_of(isa)), pool_(threads, Denormals::keep) {}
+const CodecKernels& codec_kernels_of(Isa isa) {
+  switch (isa) {
+#define X(name) \
+  case Isa::name: return name::codec_kernels;
+    WEFT_EACH_ISA(X)
+#undef X
+  }
+  return plain::codec_kernels;
+}
+
+VectorOps::VectorOps(int threads, Isa isa) : isa_(isa), kernels_(kernels_of(isa)), codec_(codec_kernels_of(isa)), pool_(threads, Denormals::keep) {}
 
 static constexpr size_t chunk = 65536;   // of sumOfSquares: part of its definition
 static constexpr size_t grain = 16384;   // elements: below this a second thread costs more than it brings
@@ -44,6 +54,17 @@ void VectorOps::adamw(float* w, const float* g, float* m, float* v, size_t n, co
   });
 }
 
+void VectorOps::subtract(float* left, const float* right, size_t n) {
+  pool_.run_ranges(n, grain, pieces_per_thread,
+                   [&](size_t a, size_t b, int) { kernels_.subtract(left + a, right + a, b - a); });
+}
+
+void VectorOps::nesterov(float* w, const float* g, float* momentum, size_t n, const float* scalars) {
+  pool_.run_ranges(n, grain, pieces_per_thread, [&](size_t a, size_t b, int) {
+    kernels_.nesterov(w + a, g + a, momentum + a, b - a, scalars);
+  });
+}
+
 void VectorOps::digest(uint32_t* lanes, const uint32_t* words, size_t n) { kernels_.digest(lanes, words, n); }
 
 void VectorOps::to_bf16(uint16_t* out, const float* x, size_t n) {
@@ -54,6 +75,46 @@ void VectorOps::to_bf16(uint16_t* out, const float* x, size_t n) {
 void VectorOps::from_bf16(float* out, const uint16_t* x, size_t n) {
   pool_.run_ranges(n, grain, pieces_per_thread,
                    [&](size_t a, size_t b, int) { kernels_.from_bf16(out + a, x + a, b - a); });
+}
+
+static CodecPosition moved(CodecPosition at, size_t elements) {
+  const uint64_t counter = (static_cast<uint64_t>(at.counter_high) << 32 | at.counter_low) + elements / 8;
+  at.counter_low = static_cast<uint32_t>(counter);
+  at.counter_high = static_cast<uint32_t>(counter >> 32);
+  return at;
+}
+
+// Stretches are cut at multiples of `grain`, which is one of whole blocks.
+void VectorOps::round_bf16(float* x, size_t n, const CodecPosition& at) {
+  pool_.run_ranges(n, grain, pieces_per_thread,
+                   [&](size_t a, size_t b, int) { codec_.round_bf16(x + a, b - a, moved(at, a)); });
+}
+
+void VectorOps::encode_bf16(uint8_t* out, const float* x, size_t n, const CodecPosition& at) {
+  pool_.run_ranges(n, grain, pieces_per_thread,
+                   [&](size_t a, size_t b, int) { codec_.encode_bf16(out + 2 * a, x + a, b - a, moved(at, a)); });
+}
+
+void VectorOps::decode_bf16(float* out, const uint8_t* bytes, size_t n) {
+  pool_.run_ranges(n, grain, pieces_per_thread,
+                   [&](size_t a, size_t b, int) { codec_.decode_bf16(out + a, bytes + 2 * a, b - a); });
+}
+
+void VectorOps::round_blocks(float* x, size_t n, int bits) {
+  pool_.run_ranges(n, grain, pieces_per_thread,
+                   [&](size_t a, size_t b, int) { codec_.round_blocks(x + a, b - a, bits); });
+}
+
+void VectorOps::encode_blocks(uint8_t* out, const float* x, size_t n, int bits) {
+  pool_.run_ranges(n, grain, pieces_per_thread, [&](size_t a, size_t b, int) {
+    codec_.encode_blocks(out + codec_bytes(a, bits), x + a, b - a, bits);
+  });
+}
+
+void VectorOps::decode_blocks(float* out, const uint8_t* bytes, size_t n, int bits) {
+  pool_.run_ranges(n, grain, pieces_per_thread, [&](size_t a, size_t b, int) {
+    codec_.decode_blocks(out + a, bytes + codec_bytes(a, bits), b - a, bits);
+  });
 }
 
 }  // namespace weft

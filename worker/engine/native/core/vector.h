@@ -5,6 +5,7 @@
 #include <cstddef>
 #include <cstdint>
 
+#include "codec.h"
 #include "isa.h"
 #include "pool.h"
 
@@ -15,6 +16,8 @@ struct VectorKernels {
   void (*add)(float* left, const float* right, size_t n);
   double (*sum_of_squares)(const float* x, size_t n);  // one chunk, n <= 65,536
   void (*adamw)(float* w, const float* g, float* m, float* v, size_t n, const float* scalars);
+  void (*subtract)(float* left, const float* right, size_t n);
+  void (*nesterov)(float* w, const float* g, float* b, size_t n, const float* scalars);
   void (*digest)(uint32_t* lanes, const uint32_t* words, size_t n);
   void (*to_bf16)(uint16_t* out, const float* x, size_t n);
   void (*from_bf16)(float* out, const uint16_t* x, size_t n);
@@ -37,17 +40,30 @@ class VectorOps {
   double sum_of_squares(const float* x, size_t n);
   // scalars: the nine of adamwScalars in shared/arithmetic/vector.ts. w, m, v in place.
   void adamw(float* w, const float* g, float* m, float* v, size_t n, const float* scalars);
+  // left[i] -= right[i]
+  void subtract(float* left, const float* right, size_t n);
+  // scalars: the three of nesterovScalars there. w, b in place.
+  void nesterov(float* w, const float* g, float* b, size_t n, const float* scalars);
   // lanes (16): the xxHash32 rounds of digestOf in shared/arithmetic/vector.ts; lanes are set, not continued.
   void digest(uint32_t* lanes, const uint32_t* words, size_t n);
   // Round to nearest, ties to even; a NaN stays one (quiet, its sign and upper bits kept).
   void to_bf16(uint16_t* out, const float* x, size_t n);
   void from_bf16(float* out, const uint16_t* x, size_t n);
 
+  // shared/arithmetic/codec.ts; bits: 8 or 4.
+  void round_bf16(float* x, size_t n, const CodecPosition& at);
+  void encode_bf16(uint8_t* out, const float* x, size_t n, const CodecPosition& at);
+  void decode_bf16(float* out, const uint8_t* bytes, size_t n);
+  void round_blocks(float* x, size_t n, int bits);
+  void encode_blocks(uint8_t* out, const float* x, size_t n, int bits);
+  void decode_blocks(float* out, const uint8_t* bytes, size_t n, int bits);
+
   Isa isa() const { return isa_; }
 
  private:
   Isa isa_;
   const VectorKernels& kernels_;
+  const CodecKernels& codec_;
   Pool pool_;
 };
 

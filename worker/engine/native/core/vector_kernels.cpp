@@ -46,6 +46,21 @@ static void adamw(float* __restrict w, const float* __restrict g, float* __restr
   }
 }
 
+static void subtract(float* __restrict left, const float* right, size_t n) {
+  for (size_t i = 0; i < n; i++) left[i] -= right[i];
+}
+
+static void nesterov(float* __restrict w, const float* __restrict g, float* __restrict b, size_t n,
+                     const float* scalars) {
+  const float scale = scalars[0], momentum = scalars[1], rate = scalars[2];
+  for (size_t i = 0; i < n; i++) {
+    const float gi = g[i] * scale;
+    const float bi = momentum * b[i] + gi;
+    b[i] = bi;
+    w[i] = w[i] - rate * (gi + momentum * bi);
+  }
+}
+
 static constexpr uint32_t prime1 = 0x9e3779b1u, prime2 = 0x85ebca77u;
 
 static void digest(uint32_t* lanes, const uint32_t* words, size_t n) {
@@ -81,7 +96,8 @@ static void from_bf16(float* __restrict out, const uint16_t* __restrict x, size_
   }
 }
 
-const VectorKernels vector_kernels = {add, sum_of_squares, adamw, digest, to_bf16, from_bf16};
+const VectorKernels vector_kernels = {add,      sum_of_squares, adamw,   subtract,
+                                      nesterov, digest,         to_bf16, from_bf16};
 
 }  // namespace WEFT_ISA
 }  // namespace weft

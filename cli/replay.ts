@@ -1,0 +1,140 @@
+// `weft audit --replay`: steps of a run once more, on this machine, from the checkpoint before them. The run's own
+// programs do it, in a folder of their own that ends with them; what comes out is held against the ledger.
+import { spawn } from "node:child_process";
+import { once } from "node:events";
+import { mkdir, rm, symlink, writeFile } from "node:fs/promises";
+import { join, resolve } from "node:path";
+import { createInterface } from "node:readline";
+import type { Finding } from "../coordinator/proof/audit.ts";
+import { readLines } from "../coordinator/proof/audit.ts";
+import { checkpointName, readCheckpoint } from "../shared/checkpoint/checkpoint.ts";
+import { checkpointSteps } from "../shared/checkpoint/rundir.ts";
+import { type OptionName, optionTable } from "../shared/config.ts";
+import { temporaryFolder } from "../shared/disk.ts";
+import { ConfigError } from "../shared/errors.ts";
+
+export interface Replay {
+  /** The checkpoint that it began from; null: the run's own beginning. */
+  readonly from: string | null;
+  readonly steps: readonly { readonly step: number; readonly expected: string; readonly came: string }[];
+  readonly findings: readonly Finding[];
+}
+
+export interface ReplayOptions {
+  readonly first: number;
+  readonly last: number;
+  /** Where the data lies now, if not where it lay. */
+  readonly data?: string | undefined;
+  readonly threads?: string | undefined;
+}
+
+/** @throws ConfigError where the steps cannot be computed here */
+export async function replay(directory: string, { first, last, data, threads }: ReplayOptions): Promise<Replay> {
+  const lines = (await readLines(directory)) ?? [];
+  const expected = new Map(
+    lines.flatMap((line) => (line.kind === "step" ? [[line.entry.step, line.entry] as const] : [])),
+  );
+  for (let step = first; step <= last; step++)
+    if (!expected.has(step)) throw new ConfigError(`audit: the ledger of ${directory} has no step ${step} to replay`);
+  const steps = await checkpointSteps(directory);
+  const start = steps.find((step) => step < first);
+  const source = start ?? steps[0];
+  if (source === undefined)
+    throw new ConfigError(`audit: ${directory} has no checkpoint: nothing says by which options it was computed`);
+  const { state } = await readCheckpoint(join(directory, checkpointName(source)), { optimizer: false });
+  if (state.arithmetic === "any")
+    throw new ConfigError(`audit: ${directory} was computed with --any-arithmetic; its bits depend on who came`);
+  const folder = await temporaryFolder("weft-replay-");
+  try {
+    const out = join(folder, "run");
+    await mkdir(out);
+    if (start !== undefined) await symlink(resolve(directory, checkpointName(start)), join(out, checkpointName(start)));
+    const config = join(folder, "options.json");
+    await writeFile(config, JSON.stringify({ ...decisive(state.options), ...(data !== undefined && { data }) }));
+    const flags = [
+      "--config",
+      config,
+      "--out",
+      out,
+      "--resume",
+      "--workers",
+      "1",
+      "--sample-tokens",
+      "0",
+      "--port",
+      "0",
+    ];
+    const quiet = ["--eval-interval", "0", "--checkpoint-interval", "0", "--keep-checkpoints", "1000"];
+    await runUntil(last, [
+      "train",
+      ...flags,
+      ...quiet,
+      ...engineFlags(state.arithmetic),
+      ...(threads ? ["--threads", threads] : []),
+    ]);
+    const came = (await readLines(out)) ?? [];
+    const compared = came.flatMap((line) => {
+      if (line.kind !== "step" || line.entry.step > last) return [];
+      const { step, weights, lossNats, gradientNorm } = line.entry;
+      const said = expected.get(step);
+      return said
+        ? [
+            {
+              step,
+              expected: said.weights,
+              came: weights,
+              same: said.lossNats === lossNats && said.gradientNorm === gradientNorm,
+            },
+          ]
+        : [];
+    });
+    return {
+      from: start === undefined ? null : checkpointName(start),
+      steps: compared.filter(({ step }) => step >= first).map(({ step, expected, came }) => ({ step, expected, came })),
+      findings: compared
+        .filter(({ expected, came, same }) => expected !== came || !same)
+        .map(({ step, expected, came }) => ({
+          where: `step ${step}`,
+          what:
+            expected === came
+              ? "its loss or gradient norm comes out differently here"
+              : `its weights come out as ${came} here, the ledger says ${expected}`,
+        })),
+    };
+  } finally {
+    await rm(folder, { recursive: true, force: true });
+  }
+}
+
+/** The options that decide the numbers; where they lie, who serves and who computes is this machine's own. */
+function decisive(options: Readonly<Record<string, unknown>>): Record<string, unknown> {
+  const names = (Object.keys(optionTable) as OptionName[]).filter(
+    (name) =>
+      ["model", "data", "training"].includes(optionTable[name].group) || ["windowsFile", "initFrom"].includes(name),
+  );
+  return Object.fromEntries(names.filter((name) => options[name] !== undefined).map((name) => [name, options[name]]));
+}
+
+/** "native avx2 float32": the same engine and instruction set, or the step must differ. */
+function engineFlags(arithmetic: string): string[] {
+  const [engine, isa] = arithmetic.split(" ");
+  if (engine === "native") return ["--engine", "native", ...(isa ? ["--isa", isa] : [])];
+  return engine === "tfjs" ? ["--engine", "tfjs"] : [];
+}
+
+/** Run this program until it has done a step. @throws ConfigError with what it said when it ends before */
+async function runUntil(step: number, args: readonly string[]): Promise<void> {
+  const child = spawn(process.execPath, [process.argv[1]!, ...args], { stdio: ["ignore", "ignore", "pipe"] });
+  const said: string[] = [];
+  let reached = false;
+  createInterface({ input: child.stderr }).on("line", (line) => {
+    if (!line.startsWith("{")) said.push(line);
+    else if (JSON.parse(line).msg === "step" && JSON.parse(line).step >= step) {
+      reached = true;
+      child.kill("SIGTERM");
+    }
+  });
+  const [status] = await once(child, "close");
+  if (!reached && status !== 0)
+    throw new ConfigError(`audit: the replay ended early: ${said.at(-1) ?? `status ${status}`}`);
+}

@@ -1,0 +1,255 @@
+// --checkpoint-to: a run's checkpoints in an object store as well, sent beside training. The store is slower than the
+// disk and may be away for hours: training never waits for it, the newest checkpoint goes first, what was interrupted
+// goes on part by part, and at the end of the run what is not there is said.
+import { createReadStream } from "node:fs";
+import { mkdir, rename, stat, writeFile } from "node:fs/promises";
+import { join } from "node:path";
+import { createInterface } from "node:readline";
+import { setTimeout as sleep } from "node:timers/promises";
+import type { Logger } from "pino";
+import { checkpointName, stateSchema } from "../shared/checkpoint/checkpoint.ts";
+import { fetchCheckpoint } from "../shared/checkpoint/fetch.ts";
+import { manifestName, readManifest, syncDirectory } from "../shared/checkpoint/manifest.ts";
+import { checkpointSteps, mark, markersName, newestCheckpoint, readMarkers } from "../shared/checkpoint/rundir.ts";
+import { ConfigError, Interrupted, messageOf } from "../shared/errors.ts";
+import { readJson } from "../shared/json.ts";
+import { ledgerName, openStoredRun, type StoredRun, wholeCheckpoints } from "../shared/store/run.ts";
+
+export interface MirrorOptions {
+  /** s3://bucket/prefix */
+  readonly address: string;
+  readonly runDir: string;
+  /** Newest checkpoints that stay in the store, beside best and final. */
+  readonly keep: number;
+  readonly log: Logger;
+  readonly wait?: (ms: number) => Promise<unknown>;
+}
+
+/** Waits after failures in a row: 1, 2, 4 ... seconds, at most this. */
+const longestWaitMs = 60_000;
+/** Failures in a row without a byte of progress after which the end of a run does not wait any longer. */
+const mostFailures = 8;
+
+export class Mirror {
+  readonly #options: MirrorOptions;
+  readonly #run: StoredRun;
+  readonly #stopped = new AbortController();
+  #isDue = false;
+  #working: Promise<void> | undefined;
+  #failures = 0;
+  #lastFailure = "";
+  #uploading: number | undefined;
+  /** Names of checkpoints that the store has, and not as their manifest says. */
+  readonly #damaged: Set<string>;
+
+  private constructor(options: MirrorOptions, run: StoredRun, damaged: Set<string>) {
+    this.#options = options;
+    this.#run = run;
+    this.#damaged = damaged;
+  }
+
+  /**
+   * Reach the store, and on an empty disk, or one that is behind, bring its newest whole checkpoint here.
+   * @throws ConfigError where the store cannot be had, or holds a run that is not resumed
+   */
+  static async open(options: MirrorOptions, resume: boolean): Promise<Mirror> {
+    const { address, runDir, log } = options;
+    const run = await openStoredRun(address);
+    const list = await run.list().catch((error) => {
+      if (error instanceof Interrupted) throw new ConfigError(`--checkpoint-to ${error.message}`, { cause: error });
+      throw error;
+    });
+    if (list.length > 0 && !resume)
+      throw new ConfigError(
+        `${run.url} already holds a run, up to step ${list[0]!.step}; go on with --resume, or choose another address with --checkpoint-to`,
+      );
+    const damaged = await bringNewest(run, list, runDir, log);
+    const mirror = new Mirror(options, run, damaged);
+    await mirror.#probe();
+    return mirror;
+  }
+
+  /** Step that is being sent and has to stay on the disk. */
+  get uploading(): number | undefined {
+    return this.#uploading;
+  }
+
+  /** The run's directory has changed: send what is new, soon. */
+  changed(): void {
+    this.#isDue = true;
+    this.#working ??= this.#work().finally(() => {
+      this.#working = undefined;
+    });
+  }
+
+  /**
+   * Wait until the store has what the disk has.
+   * @throws ConfigError where the store has failed for so long that it is of no use to wait
+   */
+  async settled(): Promise<void> {
+    // A pause between two tries that has begun is over sooner: its end is waited for here.
+    await this.#working;
+    if (this.#failures > 0)
+      throw new ConfigError(
+        `${this.#lastFailure}; the checkpoints are whole in ${this.#options.runDir}: the same command with --resume sends them`,
+      );
+  }
+
+  async #work(): Promise<void> {
+    const { log, wait = sleep } = this.#options;
+    while (this.#isDue && !this.#stopped.signal.aborted) {
+      this.#isDue = false;
+      try {
+        await this.#send();
+        this.#failures = 0;
+      } catch (error) {
+        if (!(error instanceof ConfigError || error instanceof Interrupted)) throw error;
+        this.#failures++;
+        this.#lastFailure = messageOf(error);
+        if (this.#failures >= mostFailures) {
+          log.error(`${this.#lastFailure}; failed ${this.#failures} times, next try after the next checkpoint`);
+          return;
+        }
+        const waitMs = Math.min(500 * 2 ** this.#failures, longestWaitMs);
+        log.warn(`${this.#lastFailure}; trying again in ${waitMs / 1000} s`);
+        this.#isDue = true;
+        await wait(waitMs);
+      }
+    }
+  }
+
+  /** Newest first: it is what a resumed run needs. Then the marked ones, the markers, and what may go. */
+  async #send(): Promise<void> {
+    const { runDir, keep } = this.#options;
+    const { store } = this.#run;
+    const local = await checkpointSteps(runDir);
+    const markers = await readMarkers(runDir);
+    const marked = [markers.best?.step, markers.final?.step].filter((step) => step !== undefined);
+    const wanted = new Set(local.slice(0, 1));
+    for (const step of marked) if (local.includes(step)) wanted.add(step);
+    for (const step of wanted) {
+      this.#uploading = step;
+      try {
+        await this.#sendCheckpoint(step);
+      } finally {
+        this.#uploading = undefined;
+      }
+      if (this.#isDue) return; // a newer one is waiting
+    }
+    const text = Buffer.from(`${JSON.stringify(markers)}\n`);
+    await store.put(markersName, text);
+    await this.#prune(marked, keep);
+  }
+
+  async #sendCheckpoint(step: number): Promise<void> {
+    const { runDir, log } = this.#options;
+    const { store } = this.#run;
+    const name = checkpointName(step);
+    const directory = join(runDir, name);
+    const manifest = await readManifest(directory);
+    const there = await this.#run.manifest(name).catch((error) => {
+      if (error instanceof Interrupted) throw error;
+      return undefined; // absent, or of another time: it is written anew
+    });
+    if (this.#damaged.has(name)) {
+      for (const { key } of await store.list(`${name}/`)) await store.remove(key);
+      this.#damaged.delete(name);
+    } else if (there && JSON.stringify(there) === JSON.stringify(manifest)) return;
+    else if (there) await store.remove(`${name}/${manifestName}`);
+    const started = performance.now();
+    let sent = 0;
+    const onSent = (bytes: number): void => {
+      sent += bytes;
+      this.#failures = 0;
+    };
+    const options = { signal: this.#stopped.signal, onSent };
+    for (const [file, { bytes }] of Object.entries(manifest.files))
+      await store.upload(`${name}/${file}`, join(directory, file), bytes, options);
+    const ledger = join(runDir, ledgerName);
+    const { lines } = stateSchema.parse(await readJson(join(directory, "state.json"))).ledger;
+    await store.upload(`${name}/${ledgerName}`, ledger, await bytesOfLines(ledger, lines), options);
+    const { size } = await stat(join(directory, manifestName));
+    await store.upload(`${name}/${manifestName}`, join(directory, manifestName), size, options);
+    const seconds = (performance.now() - started) / 1000;
+    log.info({ step, bytes: sent, seconds }, `checkpoint ${store.url}/${name}`);
+  }
+
+  /** Of a checkpoint that goes, the manifest goes first. Folders without one are of those who died while sending. */
+  async #prune(marked: readonly number[], keep: number): Promise<void> {
+    const { store } = this.#run;
+    const objects = await store.list("step-");
+    const whole = wholeCheckpoints(objects);
+    const staying = new Set(whole.filter(({ step }, i) => i < keep || marked.includes(step)).map(({ name }) => name));
+    const isManifest = (key: string): boolean => key.endsWith(`/${manifestName}`);
+    const going = objects.map(({ key }) => key).filter((key) => !staying.has(key.split("/")[0]!));
+    for (const key of [...going.filter(isManifest), ...going.filter((key) => !isManifest(key))])
+      await store.remove(key);
+    await store.abandonUploads(() => false);
+  }
+
+  /** May we write there? Asked before training, not after its first hour. */
+  async #probe(): Promise<void> {
+    const name = ".writable";
+    await this.#run.store.put(name, Buffer.from("ok\n"));
+    await this.#run.store.remove(name);
+  }
+}
+
+/**
+ * The store's newest whole checkpoint, markers and ledger, where the disk has no newer one.
+ * @returns names of those that are not whole, whatever their manifest says
+ */
+async function bringNewest(
+  run: StoredRun,
+  list: readonly { step: number; name: string }[],
+  runDir: string,
+  log: Logger,
+): Promise<Set<string>> {
+  const damaged = new Set<string>();
+  const found = await newestCheckpoint(runDir, { optimizer: false, onSkip: (why) => log.warn(why) }).catch((error) => {
+    if (error instanceof ConfigError) return undefined;
+    throw error;
+  });
+  const here = found?.state.step ?? -1;
+  if (list.length > 0) await mkdir(runDir, { recursive: true });
+  for (const { step, name } of list) {
+    if (step <= here) return damaged;
+    try {
+      const options = { step: String(step), out: runDir, parts: "all" as const };
+      const { bytesReceived } = await fetchCheckpoint(run, {
+        ...options,
+        onRetry: (why) => log.warn(`${why}; trying again`),
+      });
+      await bringLedger(run, name, runDir);
+      await mark(runDir, await run.markers());
+      log.info({ step, bytes: bytesReceived }, `fetched ${run.url}/${name}`);
+      return damaged;
+    } catch (error) {
+      // A store that is away is no reason to go on from older weights.
+      if (!(error instanceof ConfigError) || error.cause instanceof Interrupted) throw error;
+      log.warn(error.message);
+      damaged.add(name);
+    }
+  }
+  if (list.length === 0) return damaged;
+  throw new ConfigError(`${run.url}: none of its ${list.length} checkpoints could be brought here whole`);
+}
+
+async function bringLedger(run: StoredRun, checkpoint: string, runDir: string): Promise<void> {
+  const temporary = join(runDir, `.unfinished-${ledgerName}`);
+  await writeFile(temporary, await run.store.read(`${checkpoint}/${ledgerName}`), { flush: true });
+  await rename(temporary, join(runDir, ledgerName));
+  await syncDirectory(runDir);
+}
+
+/** Bytes of the first lines of a file. */
+async function bytesOfLines(path: string, lines: number): Promise<number> {
+  if (lines === 0) return 0;
+  let bytes = 0;
+  let count = 0;
+  for await (const line of createInterface({ input: createReadStream(path) })) {
+    bytes += Buffer.byteLength(line) + 1;
+    if (++count === lines) return bytes;
+  }
+  throw new ConfigError(`${path}: ${count} lines, its checkpoint was written after ${lines}`);
+}

@@ -1,0 +1,199 @@
+// A folder with a byte-pair tokenizer as transformers' AutoTokenizer reads it: tokenizer.json, or the older pair of
+// vocab.json and merges.txt (OpenAI's encoder.json and vocab.bpe), with the tokens and options that tokenizer_config.json,
+// special_tokens_map.json and added_tokens.json add. Where transformers' versions disagree, or these files with each
+// other, the folder is refused by the name of what they disagree about.
+import { z } from "zod";
+import { checked } from "../check.ts";
+import { ConfigError } from "../errors.ts";
+import type { AddedToken } from "./added.ts";
+import { Adding, endOfTextToken, roles, type TokenizerPlan } from "./plan.ts";
+import {
+  addedToken,
+  configJson,
+  highestId,
+  pairOf,
+  parseJson,
+  parseTokenizerJson,
+  tokenizerJson,
+  vocabularyOf,
+} from "./tokenizer-json.ts";
+
+/** Vocabulary and merges file: Hugging Face's names and OpenAI's. */
+export const vocabularyPairs = [
+  ["vocab.json", "merges.txt"],
+  ["encoder.json", "vocab.bpe"],
+] as const;
+
+const mapJson = "special_tokens_map.json";
+const addedJson = "added_tokens.json";
+
+/** Classes that add nothing of their own to what is read here. */
+const classes = /^(PreTrainedTokenizerFast|TokenizersBackend|GPT2Tokenizer(Fast)?|OpenAIGPTTokenizer(Fast)?)$/;
+
+const anything = z.looseObject({});
+
+/**
+ * @param read the text of a file of the folder, undefined where there is none
+ * @param at a file's path, for messages
+ * @returns undefined where the folder holds no byte-pair tokenizer
+ */
+export async function readTokenizerFolder(
+  read: (name: string) => Promise<string | undefined>,
+  at: (name: string) => string,
+): Promise<TokenizerPlan | undefined> {
+  const whole = await read(tokenizerJson);
+  const plan = whole === undefined ? await readPair(read, at) : parseTokenizerJson(whole, at(tokenizerJson));
+  if (!plan) return undefined;
+  const object = async (name: string): Promise<Record<string, unknown>> => {
+    const text = await read(name);
+    return text === undefined ? {} : checked(anything, parseJson(text, at(name)), at(name));
+  };
+  const files = { config: await object(configJson), map: await object(mapJson), added: await object(addedJson) };
+  const modelType =
+    whole === undefined || files.config.tokenizer_class ? undefined : (await object("config.json")).model_type;
+  return withConfig(plan, files, whole === undefined, modelType === "gpt2", at);
+}
+
+async function readPair(
+  read: (name: string) => Promise<string | undefined>,
+  at: (name: string) => string,
+): Promise<TokenizerPlan | undefined> {
+  for (const [vocabName, mergesName] of vocabularyPairs) {
+    const vocab = await read(vocabName);
+    const merges = await read(mergesName);
+    if (vocab !== undefined && merges !== undefined) return parsePair(vocab, at(vocabName), merges, at(mergesName));
+  }
+  return undefined;
+}
+
+/** @throws ConfigError naming the file and line that cannot be read */
+function parsePair(vocabJson: string, vocabPath: string, mergesTxt: string, mergesPath: string): TokenizerPlan {
+  const { tokens } = vocabularyOf(parseJson(vocabJson, vocabPath), vocabPath);
+  const merges = mergesTxt.split("\n").flatMap((ended, i) => {
+    const line = ended.replace(/\r$/, "");
+    return line === "" || line.startsWith("#version") ? [] : [pairOf(line, i, mergesPath)];
+  });
+  const gpt1 = merges.some(([, right]) => right.endsWith("</w>"));
+  return {
+    kind: gpt1 ? "gpt1" : "bytes",
+    vocabulary: { tokens, merges, added: [] },
+    modelSize: tokens.length,
+    addPrefixSpace: false,
+    cutWords: true,
+    ignoreMerges: false,
+    unknown: gpt1 && tokens.includes("<unk>") ? "<unk>" : undefined,
+    fuseUnknown: false,
+    before: [],
+    after: [],
+    endOfText: undefined,
+    roles: gpt1
+      ? { unk_token: "<unk>" }
+      : { bos_token: endOfTextToken, eos_token: endOfTextToken, unk_token: endOfTextToken },
+  };
+}
+
+function withConfig(
+  plan: TokenizerPlan,
+  { config, map, added }: Record<"config" | "map" | "added", Record<string, unknown>>,
+  isPair: boolean,
+  isGpt2Model: boolean,
+  at: (name: string) => string,
+): TokenizerPlan {
+  const where = at(configJson);
+  const refuse = (what: string, why: string): never => {
+    throw new ConfigError(`${where}: ${what}; ${why}`);
+  };
+  const className = config.tokenizer_class;
+  if (className != null && !(typeof className === "string" && classes.test(className)))
+    refuse(
+      `tokenizer_class ${JSON.stringify(className)}`,
+      "Weft reads GPT-2's, OpenAI-GPT's and PreTrainedTokenizerFast",
+    );
+  for (const name of ["split_special_tokens", "add_eos_token"])
+    if (config[name] === true && (isPair || name === "split_special_tokens"))
+      refuse(name, "versions of transformers read it differently: set it to false");
+  const isGpt2 = isGpt2Model || /^GPT2/.test(String(className ?? ""));
+  const prefixSaid = config.add_prefix_space ?? (isGpt2 && !isPair ? false : undefined);
+  if (prefixSaid != null && typeof prefixSaid !== "boolean")
+    refuse(`add_prefix_space ${JSON.stringify(prefixSaid)}`, "expected true or false");
+  if (!isPair && plan.kind === "bytes" && prefixSaid != null && prefixSaid !== plan.addPrefixSpace)
+    refuse(
+      `add_prefix_space ${prefixSaid}`,
+      `tokenizer.json has ${plan.addPrefixSpace}, and it depends on the version of transformers which of the two counts: make them equal`,
+    );
+
+  const tokens = [...plan.vocabulary.tokens];
+  const ids = new Map<string, number>();
+  for (let id = 0; id < plan.modelSize; id++) if (tokens[id] !== undefined) ids.set(tokens[id]!, id);
+  const adding = new Adding(ids, tokens);
+  for (const token of plan.vocabulary.added) adding.restore(token);
+
+  // What is added, in transformers' order.
+  const decoder = Object.entries(objectOf(config.added_tokens_decoder, `${where}: added_tokens_decoder`));
+  for (const [key, value] of decoder.sort(([a], [b]) => Number(a) - Number(b))) {
+    const said = Number(key);
+    if (!/^\d+$/.test(key) || said > highestId)
+      refuse(`added_tokens_decoder has ${JSON.stringify(key)}`, "expected an id");
+    addOrCompare(adding, addedToken(value, `${where}: added_tokens_decoder ${key}`), said, where);
+  }
+  if (config.added_tokens_decoder === undefined)
+    for (const [content, said] of Object.entries(added).sort(([, a], [, b]) => Number(a) - Number(b))) {
+      if (typeof said !== "number" || !Number.isInteger(said) || said < 0 || said > highestId || content === "")
+        throw new ConfigError(`${at(addedJson)}: the id of ${JSON.stringify(content)} is ${JSON.stringify(said)}`);
+      if (!adding.get(content)) adding.add(addedToken(content, at(addedJson)), said);
+    }
+  const named: Record<string, string> = {};
+  const special = (name: string, value: unknown, path: string): string => {
+    const token = addedToken(value, `${path}: ${name}`, true);
+    if (!adding.get(token.content)) adding.add(token, undefined);
+    return token.content;
+  };
+  const defaults: Record<string, string | undefined> = isPair || className != null ? plan.roles : {};
+  for (const role of roles) {
+    // null: the class's default is switched off.
+    const [value, path] =
+      role in map ? [map[role], at(mapJson)] : [role in config ? config[role] : defaults[role], where];
+    if (value != null) named[role] = special(role, value, path);
+  }
+  for (const list of ["additional_special_tokens", "extra_special_tokens"]) {
+    const [value, path] = list in map ? [map[list], at(mapJson)] : [config[list], where];
+    const values = Array.isArray(value) ? value : Object.values(objectOf(value, `${path}: ${list}`));
+    for (const token of values) special(list, token, path);
+  }
+
+  const bos = named.bos_token;
+  const before = [...plan.before];
+  if (isPair && plan.kind === "bytes" && config.add_bos_token === true) {
+    const id = bos === undefined ? undefined : adding.get(bos)?.id;
+    if (id === undefined) refuse("add_bos_token", "there is no bos_token to add");
+    else before.push(id);
+  }
+  const end = named.eos_token === undefined ? undefined : adding.get(named.eos_token)?.id;
+  return {
+    ...plan,
+    vocabulary: { tokens, merges: plan.vocabulary.merges, added: adding.added },
+    addPrefixSpace: isPair && plan.kind === "bytes" ? prefixSaid === true : plan.addPrefixSpace,
+    before,
+    endOfText: end ?? plan.endOfText,
+    roles: { ...plan.roles, ...named },
+  };
+}
+
+function objectOf(value: unknown, where: string): Record<string, unknown> {
+  return value == null ? {} : checked(anything, value, where);
+}
+
+/** transformers lets tokenizer_config.json overrule tokenizer.json, the tokenizers library does not know of it. */
+function addOrCompare(adding: Adding, token: Omit<AddedToken, "id">, said: number, where: string): void {
+  const before = adding.get(token.content);
+  if (!before) {
+    adding.add(token, said);
+    return;
+  }
+  for (const flag of ["lstrip", "rstrip", "singleWord"] as const)
+    if (before[flag] !== token[flag])
+      throw new ConfigError(
+        `${where}: added token ${JSON.stringify(token.content)} has ${flag} ${token[flag]}, tokenizer.json ` +
+          `${before[flag]}: make them equal`,
+      );
+}

@@ -1,0 +1,325 @@
+// tokenizer.json, the file of Hugging Face's tokenizers library. Reading refuses by name whatever would make other ids
+// than Weft does.
+import { z } from "zod";
+import { checked } from "../check.ts";
+import { ConfigError } from "../errors.ts";
+import type { AddedToken } from "./added.ts";
+import { Adding, endOfTextToken, roles, type TokenizerPlan } from "./plan.ts";
+
+export type { BpeVocabulary, TokenizerPlan } from "./plan.ts";
+
+export const tokenizerJson = "tokenizer.json";
+export const configJson = "tokenizer_config.json";
+
+const wordEnd = "</w>";
+
+/** Highest id that a vocabulary may have. */
+export const highestId = 999_999;
+
+const id = z.int().min(0).max(highestId);
+
+const addedSchema = z.object({
+  content: z.string().min(1),
+  lstrip: z.boolean().default(false),
+  rstrip: z.boolean().default(false),
+  single_word: z.boolean().default(false),
+  normalized: z.boolean().optional(),
+  special: z.boolean().default(false),
+});
+
+/** An added token as tokenizer.json and tokenizer_config.json write it; `special` as the place says where it does not. */
+export function addedToken(value: unknown, where: string, special?: boolean): Omit<AddedToken, "id"> {
+  const { single_word, normalized, ...token } = checked(
+    addedSchema,
+    typeof value === "string" ? { content: value } : value,
+    where,
+  );
+  const isSpecial = special ?? token.special;
+  return { ...token, special: isSpecial, singleWord: single_word, normalized: normalized ?? !isSpecial };
+}
+
+const component = z.looseObject({ type: z.string() });
+
+const tokenizerSchema = z.object({
+  truncation: z.unknown(),
+  padding: z.unknown(),
+  added_tokens: z.array(z.looseObject({ id })).nullish(),
+  normalizer: component.nullish(),
+  pre_tokenizer: component.nullish(),
+  post_processor: component.nullish(),
+  decoder: component.nullish(),
+  model: z.strictObject({
+    type: z.literal("BPE").optional(),
+    dropout: z.number().nullish(),
+    unk_token: z.string().nullish(),
+    continuing_subword_prefix: z.string().nullish(),
+    end_of_word_suffix: z.string().nullish(),
+    fuse_unk: z.boolean().nullish(),
+    byte_fallback: z.boolean().nullish(),
+    ignore_merges: z.boolean().nullish(),
+    vocab: z.unknown(),
+    merges: z.unknown(),
+  }),
+});
+
+/** @throws ConfigError naming the file and what in it is not as Weft tokenizes */
+export function parseTokenizerJson(json: string, path: string): TokenizerPlan {
+  const value = parseJson(json, path);
+  const type = (value as { model?: { type?: unknown } } | null)?.model?.type;
+  if (typeof type === "string" && type !== "BPE") throw new ConfigError(`${path}: a ${type} model; Weft reads BPE`);
+  const file = checked(tokenizerSchema, value, path);
+  const { model, normalizer, pre_tokenizer: words, decoder } = file;
+  const refuse = (what: string, expected: string): never => {
+    throw new ConfigError(`${path}: ${what}; Weft reads ${expected}`);
+  };
+  for (const name of ["truncation", "padding"] as const)
+    if (file[name] != null) refuse(name, "none: set it to null, texts of any length are cut into blocks here");
+  if (model.dropout) refuse(`dropout ${model.dropout}`, "BPE that merges without chance: set it to null");
+  if (model.continuing_subword_prefix) refuse(`continuing_subword_prefix ${model.continuing_subword_prefix}`, "none");
+  const gpt1 = model.end_of_word_suffix === wordEnd;
+  if (model.end_of_word_suffix && !gpt1) refuse(`end_of_word_suffix ${model.end_of_word_suffix}`, "none or </w>");
+  if (gpt1) {
+    if (normalizer?.type !== "BertNormalizer" || words?.type !== "BertPreTokenizer")
+      refuse(`normalizer ${normalizer?.type} and pre_tokenizer ${words?.type}`, "GPT-1's with Bert's of both");
+    for (const name of ["clean_text", "handle_chinese_chars", "strip_accents", "lowercase"])
+      if (normalizer?.[name] !== true && !(name === "strip_accents" && normalizer?.[name] == null))
+        refuse(`BertNormalizer with ${name} ${normalizer?.[name]}`, "GPT-1's, which has true");
+    if (model.ignore_merges) refuse("ignore_merges", "GPT-1's BPE, which merges");
+    if (decoder && (decoder.type !== "BPEDecoder" || decoder.suffix !== wordEnd))
+      refuse(`decoder ${decoder.type}`, "GPT-1's with BPEDecoder");
+  } else {
+    if (normalizer) refuse(`normalizer ${normalizer.type}`, "byte-level BPE with none");
+    if (words?.type !== "ByteLevel") refuse(`pre_tokenizer ${words?.type}`, "byte-level BPE");
+    for (const name of ["add_prefix_space", "use_regex"])
+      if (typeof words?.[name] !== "boolean" && !(name === "use_regex" && words?.[name] === undefined))
+        refuse(`ByteLevel with ${name} ${words?.[name]}`, "true or false");
+    if (decoder && decoder.type !== "ByteLevel") refuse(`decoder ${decoder.type}`, "byte-level BPE with ByteLevel");
+  }
+
+  const { tokens, ids } = vocabularyOf(model.vocab, path);
+  if (model.byte_fallback) {
+    const fallback = tokens.some((token) => token !== undefined && /^<0x[0-9A-F]{2}>$/.test(token));
+    if (gpt1 || fallback) refuse("byte_fallback", "byte-level BPE, whose vocabulary has every byte");
+  }
+  const modelSize = tokens.length;
+  const adding = new Adding(ids, tokens);
+  const entries = [...(file.added_tokens ?? [])].sort((a, b) => a.id - b.id);
+  for (const entry of entries) {
+    const token = addedToken(entry, path);
+    if (adding.get(token.content)) refuse(`added token ${JSON.stringify(token.content)} twice`, "one entry a token");
+    const taken = tokens[entry.id];
+    if (taken !== undefined && taken !== token.content)
+      refuse(`added token ${JSON.stringify(token.content)} has the id of ${JSON.stringify(taken)}`, "one token an id");
+    adding.add(token, entry.id);
+  }
+  const known = (tokenId: number): boolean => tokens[tokenId] !== undefined;
+  const { before, after } = templateOf(file.post_processor, known, path);
+  const end = adding.get(endOfTextToken);
+  return {
+    kind: gpt1 ? "gpt1" : "bytes",
+    vocabulary: { tokens, merges: mergesOf(model.merges, path), added: adding.added },
+    modelSize,
+    addPrefixSpace: words?.add_prefix_space === true,
+    cutWords: words?.use_regex !== false,
+    ignoreMerges: model.ignore_merges ?? false,
+    unknown: model.unk_token ?? undefined,
+    fuseUnknown: model.fuse_unk ?? false,
+    before,
+    after,
+    endOfText: end?.special ? end.id : undefined,
+    roles: end?.special ? { bos_token: endOfTextToken, eos_token: endOfTextToken } : {},
+  };
+}
+
+const pair = z.tuple([z.string(), id]);
+const pieceSchema = z.union([
+  z.strictObject({ Sequence: z.strictObject({ id: z.literal("A"), type_id: z.int() }) }),
+  z.strictObject({ SpecialToken: z.strictObject({ id: z.string(), type_id: z.int() }) }),
+]);
+const templateSchema = z.looseObject({
+  single: z.array(pieceSchema),
+  special_tokens: z.record(z.string(), z.looseObject({ ids: z.array(id) })),
+});
+
+/** Ids that a post-processor puts around a text. */
+function templateOf(
+  processor: z.infer<typeof component> | null | undefined,
+  known: (id: number) => boolean,
+  path: string,
+): { before: number[]; after: number[] } {
+  const around = { before: [] as number[], after: [] as number[] };
+  if (!processor || processor.type === "ByteLevel") return around;
+  if (processor.type === "Sequence") {
+    let templates = 0;
+    for (const inner of checked(z.array(component), processor.processors, `${path}: post_processor`)) {
+      const { before, after } = templateOf(inner, known, path);
+      if (before.length + after.length > 0 && ++templates > 1)
+        throw new ConfigError(
+          `${path}: post_processor Sequence with two templates, which Hugging Face's library has not`,
+        );
+      around.before.push(...before);
+      around.after.push(...after);
+    }
+    return around;
+  }
+  if (processor.type === "TemplateProcessing") {
+    const { single, special_tokens } = checked(templateSchema, processor, `${path}: TemplateProcessing`);
+    let texts = 0;
+    for (const piece of single) {
+      if ("Sequence" in piece) texts++;
+      else {
+        const { id: name } = piece.SpecialToken;
+        const special = Object.hasOwn(special_tokens, name) ? special_tokens[name] : undefined;
+        if (!special)
+          throw new ConfigError(`${path}: TemplateProcessing names ${JSON.stringify(name)} without its ids`);
+        for (const tokenId of special.ids) (texts === 0 ? around.before : around.after).push(tokenId);
+      }
+    }
+    if (texts !== 1) throw new ConfigError(`${path}: TemplateProcessing has the text ${texts} times; Weft reads once`);
+  } else if (processor.type === "RobertaProcessing" || processor.type === "BertProcessing") {
+    around.before.push(checked(pair, processor.cls, `${path}: ${processor.type} cls`)[1]);
+    around.after.push(checked(pair, processor.sep, `${path}: ${processor.type} sep`)[1]);
+  } else
+    throw new ConfigError(`${path}: post_processor ${processor.type}; Weft reads ByteLevel and TemplateProcessing`);
+  for (const tokenId of [...around.before, ...around.after])
+    if (!known(tokenId))
+      throw new ConfigError(`${path}: ${processor.type} puts id ${tokenId} around a text, which has no token`);
+  return around;
+}
+
+export function writeTokenizerJson(isGpt2: boolean, plan: TokenizerPlan): ReadonlyMap<string, string> {
+  const { tokens, merges, added } = plan.vocabulary;
+  const byteLevel = {
+    type: "ByteLevel",
+    add_prefix_space: plan.addPrefixSpace,
+    trim_offsets: true,
+    use_regex: plan.cutWords,
+  };
+  const gpt1 = plan.kind === "gpt1";
+  // transformers 4.38 reads a merge as one string only; tokens with spaces in them cannot be written so.
+  const spaced = merges.some(([left, right]) => left.includes(" ") || right.includes(" "));
+  const content = {
+    version: "1.0",
+    truncation: null,
+    padding: null,
+    added_tokens: added.flatMap(({ id, content, lstrip, rstrip, singleWord, normalized, special }) =>
+      id === undefined ? [] : [{ id, content, single_word: singleWord, lstrip, rstrip, normalized, special }],
+    ),
+    normalizer: gpt1
+      ? { type: "BertNormalizer", clean_text: true, handle_chinese_chars: true, strip_accents: null, lowercase: true }
+      : null,
+    pre_tokenizer: gpt1 ? { type: "BertPreTokenizer" } : byteLevel,
+    post_processor: templateFrom(plan),
+    decoder: gpt1 ? { type: "BPEDecoder", suffix: wordEnd } : byteLevel,
+    model: {
+      type: "BPE",
+      dropout: null,
+      unk_token: plan.unknown ?? null,
+      continuing_subword_prefix: null,
+      end_of_word_suffix: gpt1 ? wordEnd : null,
+      fuse_unk: plan.fuseUnknown,
+      byte_fallback: false,
+      ignore_merges: plan.ignoreMerges,
+      vocab: idsByToken(tokens.slice(0, plan.modelSize)),
+      merges: spaced ? merges : merges.map(([left, right]) => `${left} ${right}`),
+    },
+  };
+  const config = {
+    tokenizer_class: isGpt2 ? "GPT2TokenizerFast" : "PreTrainedTokenizerFast",
+    add_prefix_space: plan.addPrefixSpace,
+    ...Object.fromEntries(roles.map((role) => [role, plan.roles[role]])),
+    clean_up_tokenization_spaces: false,
+  };
+  return new Map([
+    [tokenizerJson, `${JSON.stringify(content)}\n`],
+    [configJson, `${JSON.stringify(config, null, 2)}\n`],
+  ]);
+}
+
+/**
+ * The same tokenizer.json with its merges as text, which transformers 4.38 reads too; as it is where that cannot be said.
+ */
+export function mergesAsText(json: string, path: string): string {
+  const file = parseJson(json, path) as { model?: { merges?: unknown } } | null;
+  const merges = file?.model?.merges;
+  if (!Array.isArray(merges) || typeof merges[0] === "string") return json;
+  const pairs = mergesOf(merges, path);
+  if (pairs.some((pair) => pair.join("").includes(" "))) return json;
+  return `${JSON.stringify({ ...file, model: { ...file?.model, merges: pairs.map((pair) => pair.join(" ")) } })}\n`;
+}
+
+function templateFrom({ before, after, vocabulary }: TokenizerPlan): object | null {
+  if (before.length + after.length === 0) return null;
+  const special = (id: number) => ({ SpecialToken: { id: vocabulary.tokens[id]!, type_id: 0 } });
+  const text = (name: string, type_id: number) => ({ Sequence: { id: name, type_id } });
+  const around = (...texts: object[]) => [...before.map(special), ...texts, ...after.map(special)];
+  return {
+    type: "TemplateProcessing",
+    single: around(text("A", 0)),
+    pair: around(text("A", 0), text("B", 1)),
+    special_tokens: Object.fromEntries(
+      [...before, ...after].map((tokenId) => {
+        const name = vocabulary.tokens[tokenId]!;
+        return [name, { id: name, ids: [tokenId], tokens: [name] }];
+      }),
+    ),
+  };
+}
+
+function idsByToken(tokens: readonly (string | undefined)[]): Record<string, number> {
+  return Object.fromEntries(tokens.flatMap((token, tokenId) => (token === undefined ? [] : [[token, tokenId]])));
+}
+
+export function parseJson(json: string, path: string): unknown {
+  try {
+    return JSON.parse(json);
+  } catch (error) {
+    throw new ConfigError(`${path}: not JSON; copy it again from where it came from`, { cause: error });
+  }
+}
+
+/** A vocabulary by id and by token. Read by hand: a schema would lose the token "__proto__". */
+export function vocabularyOf(
+  value: unknown,
+  path: string,
+): { tokens: (string | undefined)[]; ids: ReadonlyMap<string, number> } {
+  if (typeof value !== "object" || value === null || Array.isArray(value))
+    throw new ConfigError(`${path}: its vocabulary is not an object of ids by token`);
+  const tokens: (string | undefined)[] = [];
+  const ids = new Map<string, number>();
+  for (const [token, tokenId] of Object.entries(value as Record<string, unknown>)) {
+    if (typeof tokenId !== "number" || !Number.isInteger(tokenId) || tokenId < 0 || tokenId > highestId)
+      throw new ConfigError(
+        `${path}: the id of ${JSON.stringify(token)} is ${JSON.stringify(tokenId)}, expected a whole number up to ${highestId}`,
+      );
+    while (tokens.length <= tokenId) tokens.push(undefined);
+    if (tokens[tokenId] !== undefined)
+      throw new ConfigError(
+        `${path}: id ${tokenId} belongs to ${JSON.stringify(tokens[tokenId])} and ${JSON.stringify(token)}`,
+      );
+    if (/\p{Surrogate}/u.test(token))
+      throw new ConfigError(`${path}: token ${tokenId} holds half a character (a lone surrogate)`);
+    tokens[tokenId] = token;
+    ids.set(token, tokenId);
+  }
+  return { tokens, ids };
+}
+
+function mergesOf(value: unknown, path: string): [string, string][] {
+  if (!Array.isArray(value)) throw new ConfigError(`${path}: its merges are not a list`);
+  return value.map((merge: unknown, rank) => {
+    if (typeof merge === "string") return pairOf(merge, rank, path);
+    if (Array.isArray(merge) && merge.length === 2 && merge.every((side) => typeof side === "string"))
+      return merge as [string, string];
+    throw new ConfigError(`${path}: merge ${rank} is ${JSON.stringify(merge)?.slice(0, 60)}, expected two tokens`);
+  });
+}
+
+export function pairOf(merge: string, line: number, path: string): [string, string] {
+  const [left, right, more] = merge.split(" ");
+  if (!left || !right || more !== undefined)
+    throw new ConfigError(
+      `${path}: merge ${line} is ${JSON.stringify(merge)}, expected two tokens and a space between`,
+    );
+  return [left, right];
+}

@@ -1,0 +1,48 @@
+// Tokenizer folders against transformers 4.38 and 5.24 (folders.golden.json, which test/system/tokenizers.system.ts makes
+// and checks with many more texts): equal ids, or refused by the name of what they disagree about.
+import { mkdtemp, rm, writeFile } from "node:fs/promises";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { afterEach, beforeEach, expect, test } from "vitest";
+import { openTokenizer } from "../../../shared/tokenizers/open.ts";
+import golden from "./folders.golden.json" with { type: "json" };
+import { folders, folderTexts } from "./folders.ts";
+
+let directory: string;
+beforeEach(async () => {
+  directory = await mkdtemp(join(tmpdir(), "weft-folders-"));
+});
+afterEach(() => rm(directory, { recursive: true }));
+
+const refused: Record<string, RegExp> = {
+  "pair, add_eos_token": /tokenizer_config\.json: add_eos_token; /,
+  "pair, split_special_tokens": /tokenizer_config\.json: split_special_tokens; /,
+  "json, add_prefix_space beside it": /add_prefix_space true; tokenizer\.json has false/,
+  "json of GPT-2, add_prefix_space beside it": /add_prefix_space true; tokenizer\.json has false/,
+  "json of GPT-2 with add_prefix_space": /add_prefix_space false; tokenizer\.json has true/,
+  "json with add_prefix_space and a model": /add_prefix_space false; tokenizer\.json has true/,
+  "json, added_tokens_decoder with other flags": /"<\|endoftext\|>" has lstrip true, tokenizer\.json false/,
+  "json of another class": /tokenizer_class "RobertaTokenizer"/,
+};
+
+test.each(Object.entries(folders))("%s", async (name, files) => {
+  for (const [file, content] of Object.entries(files)) {
+    const text = typeof content === "string" ? content : JSON.stringify(content);
+    // Windows' editors put a byte order mark before a text.
+    await writeFile(join(directory, file), `\uFEFF${text}`);
+  }
+  if (refused[name]) {
+    await expect(openTokenizer(directory)).rejects.toThrow(refused[name]);
+    return;
+  }
+  const tokenizer = await openTokenizer(directory);
+  for (const [version, answers] of Object.entries(golden)) {
+    const ids = (answers as Record<string, number[][] | null>)[name];
+    if (!ids) continue; // this version refuses the folder itself
+    for (const [i, text] of folderTexts.entries()) {
+      if (name === "pair, added_tokens.json with a gap" && text.includes("<|user|>"))
+        expect(() => tokenizer.encode(text)).toThrow('added token "<|user|>" at position');
+      else expect([...tokenizer.encode(text)], `transformers ${version}: ${text}`).toEqual(ids[i]);
+    }
+  }
+});

@@ -1,0 +1,332 @@
+// Tokenizer files against Hugging Face's own library (the Rust one, as the npm package `tokenizers`): random text through
+// every feature has equal ids and equal text, or the folder is refused by the feature's name.
+// WEFT_ORACLE_STRINGS sets how many strings each feature gets; scripts/ci-transformers.sh takes 20,000.
+import { mkdtemp, rm, writeFile } from "node:fs/promises";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import * as hf from "tokenizers";
+import { afterAll, beforeAll, describe, expect, test } from "vitest";
+import { bytesOf, wordEnd } from "../../../shared/tokenizers/bytes.ts";
+import { clean, eachWord } from "../../../shared/tokenizers/gpt1.ts";
+import { openTokenizer } from "../../../shared/tokenizers/open.ts";
+import { StreamEncoder, type Tokenizer } from "../../../shared/tokenizers/tokenizer.ts";
+import { BpeTrainer } from "../../../shared/tokenizers/train-bpe.ts";
+import { RandomText } from "./random-text.ts";
+import golden from "./tokenizers.golden.json" with { type: "json" };
+
+const strings = Number(process.env.WEFT_ORACLE_STRINGS ?? 100);
+
+let directory: string;
+beforeAll(async () => {
+  directory = await mkdtemp(join(tmpdir(), "weft-oracle-"));
+});
+afterAll(() => rm(directory, { recursive: true }));
+
+interface File {
+  [key: string]: unknown;
+  added_tokens: object[];
+  pre_tokenizer: Record<string, unknown>;
+  model: Record<string, unknown> & { vocab: Record<string, number>; merges: string[] };
+}
+
+const trained = (() => {
+  const trainer = new BpeTrainer();
+  trainer.push(`${golden.text} 日本語。日本 the user's <|user|> été 1270 `.repeat(3));
+  return trainer.train(380).toFiles().get("tokenizer.json")!;
+})();
+const bytes = (): File => JSON.parse(trained);
+const gpt1 = (): File => {
+  const vocab = JSON.parse(golden.gpt1.vocab);
+  const merges = golden.gpt1.merges.split("\n").filter((line) => line !== "" && !line.startsWith("#version"));
+  return {
+    version: "1.0",
+    truncation: null,
+    padding: null,
+    added_tokens: [added(0, "<unk>")],
+    normalizer: {
+      type: "BertNormalizer",
+      clean_text: true,
+      handle_chinese_chars: true,
+      strip_accents: null,
+      lowercase: true,
+    },
+    pre_tokenizer: { type: "BertPreTokenizer" },
+    post_processor: null,
+    decoder: { type: "BPEDecoder", suffix: "</w>" },
+    model: {
+      type: "BPE",
+      dropout: null,
+      unk_token: "<unk>",
+      continuing_subword_prefix: null,
+      end_of_word_suffix: "</w>",
+      fuse_unk: false,
+      byte_fallback: false,
+      ignore_merges: false,
+      vocab,
+      merges,
+    },
+  };
+};
+
+function added(id: number, content: string, flags: object = {}): object {
+  return { id, content, single_word: false, lstrip: false, rstrip: false, normalized: false, special: true, ...flags };
+}
+
+/** Tokens with every combination of flags, some the beginning of others, some with white space, one of the vocabulary. */
+const contents = ["<|u|>", "<|u|>x", "the", "a b", " q", "日", "<s>", "\n\n", "é", "Ġ", "İ", "fox", "!", "'s"];
+function withTokens(file: File, choose: (i: number) => object): File {
+  let next =
+    Object.keys(file.model.vocab).length +
+    file.added_tokens.filter((t) => !((t as { content: string }).content in file.model.vocab)).length;
+  for (const [i, content] of contents.entries())
+    file.added_tokens.push(added(file.model.vocab[content] ?? next++, content, choose(i)));
+  file.added_tokens.sort((a, b) => (a as { id: number }).id - (b as { id: number }).id);
+  return file;
+}
+const flagsOf = (bits: number) => ({
+  lstrip: (bits & 1) > 0,
+  rstrip: (bits & 2) > 0,
+  single_word: (bits & 4) > 0,
+  normalized: (bits & 8) > 0,
+  special: (bits & 16) > 0,
+});
+const template = (file: File, before: number[], after: number[]): object => {
+  const piece = (id: number) => ({ SpecialToken: { id: `#${id}`, type_id: 0 } });
+  const around = (...texts: object[]) => [...before.map(piece), ...texts, ...after.map(piece)];
+  const [a, b] = ["A", "B"].map((id, type_id) => ({ Sequence: { id, type_id } }));
+  return {
+    type: "TemplateProcessing",
+    single: around(a!),
+    pair: around(a!, b!),
+    special_tokens: Object.fromEntries(
+      [...before, ...after].map((id) => [
+        `#${id}`,
+        { id: `#${id}`, ids: [id], tokens: [String(Object.keys(file.model.vocab)[0])] },
+      ]),
+    ),
+  };
+};
+const change = (file: File, edit: (file: File) => void): File => {
+  edit(file);
+  return file;
+};
+const without = (file: File, letter: string): File =>
+  change(file, ({ model }) => {
+    model.vocab = Object.fromEntries(
+      Object.keys(model.vocab)
+        .filter((t) => !t.includes(letter))
+        .map((t, i) => [t, i]),
+    );
+    model.merges = model.merges.filter((merge) => !merge.includes(letter));
+    file.added_tokens = [];
+  });
+
+const features: Record<string, () => File> = {
+  plain: bytes,
+  "no added tokens": () => change(bytes(), (f) => (f.added_tokens = [])),
+  add_prefix_space: () => change(bytes(), (f) => (f.pre_tokenizer.add_prefix_space = true)),
+  "use_regex false": () => change(bytes(), (f) => (f.pre_tokenizer.use_regex = false)),
+  "use_regex false, add_prefix_space, tokens": () =>
+    withTokens(
+      change(bytes(), (f) => Object.assign(f.pre_tokenizer, { use_regex: false, add_prefix_space: true })),
+      (i) => flagsOf(i * 5),
+    ),
+  ignore_merges: () => change(bytes(), (f) => (f.model.ignore_merges = true)),
+  "trim_offsets false": () => change(bytes(), (f) => (f.pre_tokenizer.trim_offsets = false)),
+  "dropout 0": () => change(bytes(), (f) => (f.model.dropout = 0)),
+  "byte_fallback that nothing needs": () => change(bytes(), (f) => (f.model.byte_fallback = true)),
+  "merges as pairs": () => change(bytes(), (f) => (f.model.merges = f.model.merges.map((m) => m.split(" ")) as never)),
+  ...Object.fromEntries(
+    Array.from({ length: 32 }, (_, bits) => [
+      `tokens with flags ${JSON.stringify(flagsOf(bits))}`,
+      () => withTokens(bytes(), () => flagsOf(bits)),
+    ]),
+  ),
+  "tokens with mixed flags": () => withTokens(bytes(), (i) => flagsOf((i * 7) % 32)),
+  "tokens with other flags, add_prefix_space": () =>
+    withTokens(
+      change(bytes(), (f) => (f.pre_tokenizer.add_prefix_space = true)),
+      (i) => flagsOf((i * 11 + 3) % 32),
+    ),
+  "TemplateProcessing with a beginning": () => change(bytes(), (f) => (f.post_processor = template(f, [379], []))),
+  "TemplateProcessing with both, in a Sequence": () =>
+    change(
+      bytes(),
+      (f) => (f.post_processor = { type: "Sequence", processors: [f.decoder, template(f, [5, 379], [7])] }),
+    ),
+  RobertaProcessing: () =>
+    change(
+      bytes(),
+      (f) =>
+        (f.post_processor = {
+          type: "RobertaProcessing",
+          sep: ["!", 0],
+          cls: ["#", 2],
+          trim_offsets: true,
+          add_prefix_space: false,
+        }),
+    ),
+  BertProcessing: () =>
+    change(bytes(), (f) => (f.post_processor = { type: "BertProcessing", sep: ["!", 0], cls: ["#", 2] })),
+  "unk_token for a byte it lacks": () => change(without(bytes(), "e"), (f) => (f.model.unk_token = "!")),
+  "unk_token, fused": () =>
+    change(without(bytes(), "e"), (f) => Object.assign(f.model, { unk_token: "!", fuse_unk: true })),
+  "a gap in the vocabulary": () => change(bytes(), (f) => Object.assign(f.model.vocab, { "<far>": 900 })),
+  "a token __proto__": () =>
+    change(bytes(), (f) => Object.defineProperty(f.model.vocab, "__proto__", { value: 400, enumerable: true })),
+  gpt1,
+  "gpt1 with tokens": () => withTokens(gpt1(), (i) => flagsOf(i % 2 === 0 ? 16 : 0)),
+  "gpt1 with normalized tokens": () =>
+    withTokens(
+      change(gpt1(), (f) => (f.added_tokens = [])),
+      (i) => flagsOf(8 + ((i * 5) % 8)),
+    ),
+  "gpt1, fused": () => change(gpt1(), (f) => (f.model.fuse_unk = true)),
+  "gpt1 with a template": () => change(gpt1(), (f) => (f.post_processor = template(f, [3], [4]))),
+};
+
+const refused: Record<string, [edit: (file: File) => void, name: RegExp]> = {
+  dropout: [(f) => (f.model.dropout = 0.1), /dropout 0.1/],
+  truncation: [
+    (f) => (f.truncation = { max_length: 8, strategy: "LongestFirst", stride: 0, direction: "Right" }),
+    /truncation/,
+  ],
+  padding: [
+    (f) =>
+      (f.padding = {
+        strategy: { Fixed: 9 },
+        direction: "Right",
+        pad_to_multiple_of: null,
+        pad_id: 0,
+        pad_type_id: 0,
+        pad_token: "!",
+      }),
+    /padding/,
+  ],
+  continuing_subword_prefix: [(f) => (f.model.continuing_subword_prefix = "##"), /continuing_subword_prefix ##/],
+  end_of_word_suffix: [(f) => (f.model.end_of_word_suffix = "@"), /end_of_word_suffix @/],
+  "an unknown key": [(f) => (f.model.novelty = 1), /novelty/],
+  normalizer: [(f) => (f.normalizer = { type: "NFKC" }), /normalizer NFKC/],
+  "pre_tokenizer Split": [
+    (f) => (f.pre_tokenizer = { type: "Split", pattern: { Regex: "a" }, behavior: "Isolated", invert: false }),
+    /pre_tokenizer Split/,
+  ],
+  decoder: [(f) => (f.decoder = { type: "WordPiece", prefix: "##", cleanup: true }), /decoder WordPiece/],
+  "a template without the text": [
+    (f) => (f.post_processor = { ...template(f, [3], []), single: [] }),
+    /TemplateProcessing has the text 0 times/,
+  ],
+  "a template with an id that is no token": [
+    (f) => (f.post_processor = template(f, [5000], [])),
+    /id 5000 around a text, which has no token/,
+  ],
+  "two templates": [
+    (f) => (f.post_processor = { type: "Sequence", processors: [template(f, [5], [6]), template(f, [7], [8])] }),
+    /two templates/,
+  ],
+  "one id twice": [(f) => f.added_tokens.push(added(5, "<x>")), /"<x>" has the id of "&"/],
+};
+
+async function open(file: File): Promise<Tokenizer> {
+  await writeFile(join(directory, "tokenizer.json"), JSON.stringify(file));
+  return openTokenizer(directory);
+}
+
+function streamed(tokenizer: Tokenizer, text: string, step: number): number[] {
+  const encoder = new StreamEncoder(tokenizer);
+  const ids: number[] = [];
+  for (let i = 0; i < text.length; i += step) ids.push(...encoder.push(text.slice(i, i + step)));
+  return [...ids, ...encoder.end()];
+}
+
+describe("equal to Hugging Face's library", () => {
+  test.each(Object.keys(features))("%s", async (name) => {
+    const file = features[name]!();
+    const oracle = hf.Tokenizer.fromString(JSON.stringify(file));
+    const ours = await open(file);
+    // What we write of it must mean the same, to them and to us.
+    const written = ours.toFiles().get("tokenizer.json")!;
+    const oracleOfWritten = hf.Tokenizer.fromString(written);
+    const again = await open(JSON.parse(written));
+    const random = new RandomText(1);
+    const woven = [
+      ...contents,
+      ...Object.keys(file.model.vocab)
+        .slice(-60)
+        .map((token) => token.replaceAll("Ġ", " ")),
+    ];
+    const texts = Array.from({ length: strings }, () => random.text(1 + random.below(24), woven));
+    const [theirs, theirsOfWritten] = await Promise.all([oracle, oracleOfWritten].map((one) => one.encodeBatch(texts)));
+    for (const [i, text] of texts.entries()) {
+      const ids = [...ours.encode(text)];
+      const shown = JSON.stringify(text);
+      expect(ids, shown).toEqual(theirs![i]!.getIds());
+      expect(theirsOfWritten![i]!.getIds(), shown).toEqual(ids);
+      if (i % 4 > 0) continue;
+      expect([...again.encode(text)], shown).toEqual(ids);
+      expect(streamed(ours, text, 1 + random.below(5)), shown).toEqual(ids);
+      for (const skip of [false, true]) expect(ours.decode(ids, skip), shown).toBe(await oracle.decode(ids, skip));
+    }
+    const anyIds = Array.from({ length: Math.min(strings, 500) }, () =>
+      Array.from({ length: 12 }, () => random.below(ours.vocabSize)),
+    );
+    const decoded = await oracle.decodeBatch(anyIds, false);
+    for (const [i, ids] of anyIds.entries()) expect(ours.decode(ids), String(ids)).toBe(decoded[i]);
+  });
+
+  test.each(Object.keys(refused))("%s is refused by name", async (name) => {
+    const [edit, message] = refused[name]!;
+    await expect(open(change(bytes(), edit))).rejects.toThrow(message);
+  });
+
+  test("an added token whose id the library would not give it is refused in a text, and never drawn", async () => {
+    const tokenizer = await open(change(bytes(), (f) => f.added_tokens.push(added(900, "<far>"))));
+    expect([tokenizer.vocabSize, tokenizer.has(379), tokenizer.has(380), tokenizer.has(900)]).toEqual([
+      901,
+      true,
+      false,
+      false,
+    ]);
+    expect(tokenizer.decode([64, 500, 900, 65])).toBe("ab");
+    expect(() => tokenizer.encode("a <far>")).toThrow('added token "<far>" at position 2 has another id');
+  });
+});
+
+const everyCode = Array.from({ length: 0x110000 }, (_, code) => code).filter((code) => code < 0xd800 || code >= 0xe000);
+
+test("every code point is a letter, a digit, white space or a sign to us as to Hugging Face", () => {
+  const theirs = hf.byteLevelPreTokenizer(false, true);
+  for (let start = 0; start < everyCode.length; start += 4096) {
+    const text = everyCode
+      .slice(start, start + 4096)
+      .map((code) => `a${String.fromCodePoint(code)}1${String.fromCodePoint(code)}!`)
+      .join("");
+    const ends: number[] = [];
+    for (let at = 0; at < text.length; ends.push(at)) at = wordEnd(text, at);
+    let end = 0;
+    const expected = theirs
+      .preTokenizeString(text)
+      .map(([piece]) => (end += new TextDecoder("utf-8", { ignoreBOM: true }).decode(bytesOf(piece)).length));
+    expect(ends).toEqual(expected);
+  }
+});
+
+test("every code point is cleaned and cut for GPT-1 as Hugging Face does it", () => {
+  const normalizer = hf.bertNormalizer({
+    cleanText: true,
+    handleChineseChars: true,
+    stripAccents: true,
+    lowercase: true,
+  });
+  const words = hf.bertPreTokenizer();
+  for (let start = 0; start < everyCode.length; start += 4096) {
+    const text = everyCode
+      .slice(start, start + 4096)
+      .map((code) => `a${String.fromCodePoint(code)}b`)
+      .join("");
+    expect(clean(text)).toBe(normalizer.normalizeString(text));
+    const ours: string[] = [];
+    eachWord(text, (word) => void ours.push(word));
+    expect(ours).toEqual(words.preTokenizeString(text).map(([piece]) => piece));
+  }
+});

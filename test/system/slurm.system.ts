@@ -1,0 +1,119 @@
+// deploy/slurm/train.sbatch on a real Slurm of two nodes (scripts/slurm-cluster.sh): it trains, is asked to leave, runs
+// out of time, is pre-empted by a more important job, goes back into the queue, and ends in the undisturbed digest.
+import { execFileSync } from "node:child_process";
+import { chmodSync, existsSync, mkdirSync, readFileSync, symlinkSync } from "node:fs";
+import { join } from "node:path";
+import { setTimeout as sleep } from "node:timers/promises";
+import { afterEach, beforeAll, expect, test } from "vitest";
+import { digestOf, ledgerOf, temporary, text, weft } from "./weft.ts";
+
+const script = join(import.meta.dirname, "../../deploy/slurm/train.sbatch");
+const steps = 1500;
+const options = [
+  ...["--data", text, "--block-size", "16", "--n-layer", "2", "--n-head", "2", "--n-embd", "48", "--dropout", "0.1"],
+  ...["--batch-size", "16", "--shards", "8", "--warmup-steps", "5", "--steps", String(steps)],
+  ...["--eval-windows", "40", "--eval-interval", "0", "--checkpoint-interval", "300"],
+];
+const run = (program: string, ...words: string[]): string => execFileSync(program, words, { encoding: "utf8" }).trim();
+
+let expected = "";
+let path = "";
+let port = 20_000 + (process.pid % 20_000);
+beforeAll(async () => {
+  if (!process.env.SLURM_CONF) throw new Error("SLURM_CONF is not set: start this test with scripts/ci-slurm.sh");
+  // A cluster has weft on its PATH.
+  path = join(temporary(), "bin");
+  mkdirSync(path);
+  const program = join(import.meta.dirname, "../../dist/cli/weft.js");
+  chmodSync(program, 0o755);
+  symlinkSync(program, join(path, "weft"));
+  const out = temporary();
+  const words = ["train", ...options, "--out", out, "--port", "0", "--workers", "1", "--sample-tokens", "0"];
+  const undisturbed = weft(words);
+  expect(await undisturbed.ended, undisturbed.stderr()).toBe(0);
+  expected = digestOf(out);
+});
+afterEach(() => run("scancel", "--user=root"));
+
+interface Job {
+  readonly id: string;
+  readonly out: string;
+  fact(name: string): string;
+  log(): string;
+  until(wished: () => boolean): Promise<void>;
+}
+
+function submit(...flags: string[]): Job {
+  const folder = temporary();
+  const out = join(folder, "run");
+  port += 1;
+  const environment = `ALL,PATH=${path}:${process.env.PATH},WEFT_OUT=${out},WEFT_PORT=${port},WEFT_WORKER=--threads 1`;
+  const log = join(folder, "log");
+  const words = ["--parsable", "--nodes=2", `--output=${log}`, `--export=${environment}`, ...flags, script, ...options];
+  const id = run("sbatch", ...words);
+  const fact = (name: string) => new RegExp(`\\b${name}=(\\S+)`).exec(run("scontrol", "show", "job", id))?.[1] ?? "";
+  const read = () => (existsSync(log) ? readFileSync(log, "utf8") : "");
+  const until = async (wished: () => boolean): Promise<void> => {
+    for (let tries = 0; !wished(); tries++) {
+      const state = fact("JobState");
+      if (["FAILED", "CANCELLED", "TIMEOUT", "NODE_FAIL"].includes(state) || tries > 900)
+        throw new Error(`job ${id} is ${state}:\n${run("scontrol", "show", "job", id)}\n${read()}`);
+      // Slurm lets a job that came back rest for two minutes; an operator, and a test, may shorten that.
+      if (state === "PENDING" && fact("Reason") === "BeginTime")
+        run("scontrol", "update", `jobid=${id}`, "StartTime=now");
+      await sleep(100);
+    }
+  };
+  return { id, out, fact, log: read, until };
+}
+
+const stepOf = (job: Job): number => (existsSync(join(job.out, "ledger.jsonl")) ? ledgerOf(job.out).length : 0);
+
+async function expectUndisturbed(job: Job): Promise<void> {
+  await job.until(() => job.fact("JobState") === "COMPLETED");
+  expect(Number(job.fact("Restarts")), job.log()).toBeGreaterThan(0);
+  expect(job.log()).toContain("resuming from");
+  expect(ledgerOf(job.out).map((line) => line.step)).toEqual(Array.from({ length: steps }, (_, i) => i + 1));
+  expect(digestOf(job.out)).toBe(expected);
+}
+
+test("asked to leave in the middle: requeued, goes on, same bits; both nodes computed", async () => {
+  const job = submit();
+  await job.until(() => stepOf(job) > 100);
+  run("scancel", "--signal=TERM", "--batch", job.id);
+  await expectUndisturbed(job);
+  const workers = new Set(
+    ledgerOf(job.out).flatMap(({ parts }) => parts.map(({ worker }) => worker.split("-").at(-1))),
+  );
+  expect(workers).toEqual(new Set(["0", "1"]));
+  expect(job.log()).toContain("srun, task 1 of 2");
+});
+
+test("pre-empted by a more important job, which takes both nodes: same bits", async () => {
+  const job = submit();
+  await job.until(() => stepOf(job) > 100);
+  const other = [
+    "--parsable",
+    "--partition=high",
+    "--nodes=2",
+    "--exclusive",
+    "--output=/dev/null",
+    "--wrap",
+    "sleep 2",
+  ];
+  const id = run("sbatch", ...other);
+  await job.until(() => /JobState=COMPLETED/.test(run("scontrol", "show", "job", id)));
+  expect(job.log()).toContain("stopping after step");
+  await expectUndisturbed(job);
+});
+
+test("out of time: a checkpoint before the limit, then the rest", async () => {
+  const job = submit("--time=1", "--signal=B:TERM@55");
+  await expectUndisturbed(job);
+});
+
+test("the GPUs of a job reach its tasks, one each", () => {
+  const said = run("srun", "--nodes=2", "--ntasks-per-node=2", "--gpus-per-node=2", "--gpus-per-task=1", "env");
+  const seen = said.split("\n").filter((line) => line.startsWith("CUDA_VISIBLE_DEVICES="));
+  expect(seen.map((line) => line.split("=")[1]).sort()).toEqual(["0", "0", "1", "1"]);
+});

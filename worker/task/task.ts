@@ -1,0 +1,29 @@
+// What a worker does with a lease of each kind of round: the twin of coordinator/round/. A task computes on the engine,
+// which holds the weights of the lease's step, and stops soon after it is cancelled.
+import type { VectorPool } from "../../shared/arithmetic/tree.ts";
+import type { LeaseMessage, RoundKind } from "../../shared/wire/protocol.ts";
+import type { Engine } from "../engine/contract.ts";
+import { evaluationTask } from "./evaluation.ts";
+import { gradientTask } from "./gradient.ts";
+
+export interface Assignment {
+  readonly order: LeaseMessage;
+  /** (order.windows, T + 1) */
+  readonly windows: Uint16Array | Uint32Array;
+  /** The run's. */
+  readonly seed: number;
+  /** Of vectors (P). */
+  readonly pool: VectorPool;
+  readonly cancelled: () => boolean;
+}
+
+export interface Outcome {
+  readonly losses: number[];
+  /** (P) of the pool, the caller's; none where the round asks for none. */
+  readonly vector?: Float32Array;
+}
+
+/** @returns undefined when it was cancelled @throws EngineError */
+export type Task = (engine: Engine, assignment: Assignment) => Promise<Outcome | undefined>;
+
+export const tasks: Readonly<Record<RoundKind, Task>> = { gradient: gradientTask, evaluation: evaluationTask };
