@@ -2,7 +2,9 @@
 // no downloaded headers. `npm run build:native` fails loudly; after `npm ci` it runs with --optional, which says in one
 // line what is missing and never fails. Plain JavaScript, because it runs before anything is compiled.
 //
-//   node scripts/build-native.mjs [--optional] [--clean]        CXX and CXXFLAGS are honoured
+//   node scripts/build-native.mjs [--optional] [--clean] [--refresh]        CXX and CXXFLAGS are honoured
+//
+// --refresh, part of `npm run build`: an addon that is built, but older than its sources, is built again; silent else.
 import { spawn, spawnSync } from "node:child_process";
 import { existsSync, mkdirSync, readdirSync, readFileSync, rmSync, statSync, writeFileSync } from "node:fs";
 import { createRequire } from "node:module";
@@ -32,9 +34,11 @@ function readSources(architecture) {
   return list;
 }
 
-function findCompiler() {
+/** @returns undefined where there is none and that may be so */
+function findCompiler(isOptional) {
   const names = process.env.CXX ? [process.env.CXX] : ["c++", "g++", "clang++"];
   for (const name of names) if (spawnSync(name, ["--version"]).status === 0) return name;
+  if (isOptional) return undefined;
   throw new BuildError(
     `no C++ compiler (looked for ${names.join(", ")}); install one (Debian: apt install g++) and run "npm run build:native"`,
   );
@@ -85,12 +89,13 @@ function isCurrent({ source: from, object, flags }, compiler, newestHeader) {
 }
 
 async function main() {
+  if (options.has("--refresh") && !existsSync(target)) return undefined;
   if (process.platform === "win32") throw new BuildError("the native engine builds on Linux and macOS only");
   const architecture = { x64: "x86_64", arm64: "arm64" }[process.arch] ?? process.arch;
   if (options.has("--clean")) rmSync(build, { recursive: true, force: true });
   mkdirSync(build, { recursive: true });
   writeFileSync(log, "");
-  const compiler = findCompiler();
+  const compiler = findCompiler(options.has("--refresh"));
   const newestHeader = Math.max(
     ...readdirSync(source, { recursive: true })
       .filter((name) => /\.(h|inl|txt)$/.test(name))
@@ -98,7 +103,8 @@ async function main() {
   );
   const objects = planObjects(readSources(architecture));
   const queue = objects.filter((object) => !isCurrent(object, compiler, newestHeader));
-  if (queue.length === 0 && existsSync(target)) return "weft.node is up to date";
+  if (queue.length === 0 && existsSync(target)) return options.has("--refresh") ? undefined : "weft.node is up to date";
+  if (!compiler) return "weft.node may be older than its sources, and there is no C++ compiler to build it again";
   rmSync(target, { force: true });
 
   const started = Date.now();
@@ -120,7 +126,8 @@ async function main() {
 }
 
 try {
-  console.log(`native engine: ${await main()}`);
+  const done = await main();
+  if (done) console.log(`native engine: ${done}`);
 } catch (error) {
   if (!options.has("--optional") && !(error instanceof BuildError)) throw error;
   const optional = options.has("--optional");

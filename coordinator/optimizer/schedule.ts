@@ -1,4 +1,5 @@
 // Learning rate of a step: linear warm-up, then cosine (Loshchilov & Hutter 2017, arXiv:1608.03983), linear or constant.
+import { cosTurns } from "../../shared/arithmetic/functions.ts";
 import type { Options } from "../../shared/config.ts";
 
 /**
@@ -13,6 +14,6 @@ export function learningRateAt(
   if (o.schedule === "constant") return o.learningRate;
   if (step >= o.decaySteps) return o.minLearningRate;
   const progress = (step - o.warmupSteps) / (o.decaySteps - o.warmupSteps);
-  const share = o.schedule === "cosine" ? 0.5 * (1 + Math.cos(Math.PI * progress)) : 1 - progress;
+  const share = o.schedule === "cosine" ? 0.5 * (1 + cosTurns(progress / 2)) : 1 - progress;
   return o.minLearningRate + share * (o.learningRate - o.minLearningRate);
 }

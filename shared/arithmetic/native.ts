@@ -6,7 +6,7 @@ import { availableParallelism } from "node:os";
 import { dirname, join, relative } from "node:path";
 import { messageOf } from "../errors.ts";
 import { type Codec, type CodecKernels, codecOver, scalarCodec, type WireFormat } from "./codec.ts";
-import { adamwScalars, finishDigest, nesterovScalars, scalarOps, type VectorOps } from "./vector.ts";
+import { adamwScalars, finishDigest, lineWords, nesterovScalars, scalarOps, type VectorOps } from "./vector.ts";
 
 /** The addon's arithmetic (worker/engine/native/core/vector.h): lengths are checked there, everything runs before it returns. */
 export interface NativeVectors extends CodecKernels {
@@ -16,6 +16,7 @@ export interface NativeVectors extends CodecKernels {
   adamw(w: Float32Array, g: Float32Array, m: Float32Array, v: Float32Array, scalars: Float32Array): void;
   nesterov(w: Float32Array, g: Float32Array, b: Float32Array, scalars: Float32Array): void;
   subtract(left: Float32Array, right: Float32Array): void;
+  normal(out: Float32Array, deviation: number, words: Uint32Array): void;
   digest(lanes: Uint32Array, x: Float32Array): void;
   toBf16(out: Uint16Array, x: Float32Array): void;
   fromBf16(out: Float32Array, x: Uint16Array): void;
@@ -93,6 +94,7 @@ export function nativeOps(vectors: NativeVectors): VectorOps {
     sumOfSquares: (x) => vectors.sumOfSquares(x),
     adamw: (w, g, m, v, step) => vectors.adamw(w, g, m, v, adamwScalars(step)),
     nesterov: (w, g, b, step) => vectors.nesterov(w, g, b, nesterovScalars(step)),
+    normal: (out, deviation, line) => vectors.normal(out, deviation, lineWords(line)),
     subtract: (left, right) => vectors.subtract(left, right),
     digest: (x) => {
       const lanes = new Uint32Array(16);

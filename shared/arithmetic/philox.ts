@@ -1,6 +1,8 @@
 // Random numbers without hidden state: word = f(key, counter), so that any process can draw any element of any
 // stream by itself. Philox4x32-10 of Salmon et al., "Parallel random numbers: as easy as 1, 2, 3" (SC 2011).
 
+import { cosTurns, logOf } from "./functions.ts";
+
 const M0 = 0xd2511f53;
 const M1 = 0xcd9e8d57;
 const W0 = 0x9e3779b9;
@@ -64,7 +66,7 @@ export function keyOf(seed: number, purpose: number): [number, number] {
 }
 
 /**
- * A sequence of numbers drawn from one counter line (a, b, c, 0..).
+ * A sequence of numbers drawn from one counter line: words 4 k to 4 k + 3 come from (k low, a, b, k high).
  * For code that wants "the next one"; the state is only the position.
  */
 export class PhiloxStream {
@@ -72,20 +74,23 @@ export class PhiloxStream {
   readonly #words = new Uint32Array(4);
   readonly #a: number;
   readonly #b: number;
-  readonly #c: number;
-  #position = 0;
+  #position: number;
 
-  constructor(seed: number, purpose: number, a = 0, b = 0, c = 0) {
+  /** @param first position of the first word; an element of a large tensor is drawn by itself so */
+  constructor(seed: number, purpose: number, a = 0, b = 0, first = 0) {
     this.#key = keyOf(seed, purpose);
     this.#a = a;
     this.#b = b;
-    this.#c = c;
+    this.#position = first;
   }
 
   /** The next unsigned 32-bit integer. */
   word(): number {
-    const lane = this.#position & 3;
-    if (lane === 0) philox(this.#words, this.#position >>> 2, this.#a, this.#b, this.#c, this.#key[0], this.#key[1]);
+    const lane = this.#position % 4;
+    if (lane === 0) {
+      const counter = this.#position / 4; // philox takes it modulo 2^32
+      philox(this.#words, counter, this.#a, this.#b, Math.floor(counter / 2 ** 32), this.#key[0], this.#key[1]);
+    }
     this.#position++;
     return this.#words[lane]!;
   }
@@ -110,14 +115,14 @@ export class PhiloxStream {
   normal(): number {
     const u = 1 - this.uniform();
     const v = this.uniform();
-    return Math.sqrt(-2 * Math.log(u)) * Math.cos(2 * Math.PI * v);
+    return Math.sqrt(-2 * logOf(u)) * cosTurns(v);
   }
 }
 
 /**
  * Dropout of one site in training: out[i] = 0 with probability p, else 1 / (1 - p).
  *
- * Element i is word i % 4 of the counter (floor(i / 4), site, shard, step) under the key of the stream `dropout`; it is
+ * Element i is word i % 4 of the counter (k low, site + 65,536 times k high, shard, step), k = floor(i / 4), under the key of the stream `dropout`; it is
  * kept when the word is at least floor(p * 2^32). Engines must draw these very numbers, so that a gradient does not
  * depend on who computed it. Sites: 0 is the embedding sum (N, C); layer l has 1 + 3l for the attention probabilities
  * (B, H, T, T), 2 + 3l for the attention branch's output (N, C), 3 + 3l for the MLP branch's output (N, C).
@@ -132,7 +137,7 @@ export function dropoutMask(
   const scale = 1 / (1 - p);
   const words = new Uint32Array(4);
   for (let i = 0; i < out.length; i += 4) {
-    philox(words, i / 4, at.site, at.shard, at.step, key0, key1);
+    philox(words, i / 4, at.site + 65_536 * Math.floor(i / 2 ** 34), at.shard, at.step, key0, key1);
     const end = Math.min(4, out.length - i);
     for (let lane = 0; lane < end; lane++) out[i + lane] = words[lane]! >= threshold ? scale : 0;
   }

@@ -3,6 +3,8 @@
 // IEEE float32 operation unless it says float64; nothing is fused.
 
 import { createHash } from "node:crypto";
+import { power } from "./functions.ts";
+import { keyOf, PhiloxStream } from "./philox.ts";
 
 export interface AdamWStep {
   readonly learningRate: number;
@@ -23,6 +25,14 @@ export interface NesterovStep {
   readonly gradientScale: number;
 }
 
+/** A line of random numbers: PhiloxStream(seed, purpose, a, b). */
+export interface RandomLine {
+  readonly seed: number;
+  readonly purpose: number;
+  readonly a: number;
+  readonly b: number;
+}
+
 export interface VectorOps {
   readonly name: string;
   /** left += right, element by element. */
@@ -41,6 +51,8 @@ export interface VectorOps {
    * b updated in place.
    */
   nesterov(w: Float32Array, g: Float32Array, b: Float32Array, step: NesterovStep): void;
+  /** out[i] = deviation * the line's normal number i, rounded to float32 once. */
+  normal(out: Float32Array, deviation: number, line: RandomLine): void;
   /** left -= right, element by element. */
   subtract(left: Float32Array, right: Float32Array): void;
   /** 32 hexadecimal digits that name the bits of x; see `digestOf`. */
@@ -62,6 +74,15 @@ function add(left: Float32Array, right: Float32Array): void {
   }
   for (; i < n; i++) left[i]! += right[i]!;
 }
+
+function normal(out: Float32Array, deviation: number, { seed, purpose, a, b }: RandomLine): void {
+  const random = new PhiloxStream(seed, purpose, a, b);
+  for (let i = 0; i < out.length; i++) out[i] = deviation * random.normal();
+}
+
+/** What the native twin takes of a line. */
+export const lineWords = ({ seed, purpose, a, b }: RandomLine): Uint32Array =>
+  Uint32Array.of(...keyOf(seed, purpose), a, b);
 
 function subtract(left: Float32Array, right: Float32Array): void {
   for (let i = 0; i < left.length; i++) left[i]! -= right[i]!;
@@ -104,8 +125,8 @@ export function adamwScalars(step: AdamWStep): Float32Array {
     step.beta2,
     1 - step.beta2,
     1 - step.learningRate * step.weightDecay,
-    step.learningRate / (1 - step.beta1 ** step.count),
-    1 / Math.sqrt(1 - step.beta2 ** step.count),
+    step.learningRate / (1 - power(step.beta1, step.count)),
+    1 / Math.sqrt(1 - power(step.beta2, step.count)),
     step.eps,
   );
 }
@@ -207,5 +228,6 @@ export const scalarOps: VectorOps = {
   sumOfSquares,
   adamw,
   nesterov,
+  normal,
   digest: digestOf,
 };

@@ -29,6 +29,20 @@ test("a normal stream has mean 0 and deviation 1", () => {
   expect(Math.abs(variance - 1)).toBeLessThan(0.05);
 });
 
+// Numbers of the same generator and formulas in CPython.
+test("normal numbers go on beyond 2^32 words and 2^32 counters, and none comes twice", () => {
+  const seed = 2 ** 40 + 3;
+  const from = (first: number, count: number) => {
+    const random = new PhiloxStream(seed, stream.init, 7, 0, first);
+    return Array.from({ length: count }, () => Math.fround(0.02 * random.normal()));
+  };
+  expect(from(0, 3)).toEqual([-0.00690826028585434, -0.01578003168106079, -0.007880807854235172]);
+  expect(from(2 ** 32 - 4, 3)).toEqual([0.01881919428706169, 0.022925276309251785, -0.007698361296206713]);
+  expect(from(4 * (2 ** 32 - 2), 4)).toEqual([
+    -0.006121358834207058, 0.020871981978416443, -0.00890171155333519, -0.010484492406249046,
+  ]);
+});
+
 test("a dropout mask keeps 1 - p, scales what it keeps, and differs by site, shard and step", () => {
   const draw = (site: number, shard: number, step: number) => {
     const out = new Float32Array(10_001);

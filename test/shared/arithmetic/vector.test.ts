@@ -55,6 +55,12 @@ function expectTwins(ops: VectorOps, length: number, seed: number, extra: readon
   scalarOps.subtract(difference[1], draw(1));
   expectSameBits(difference[0], difference[1], "subtract");
 
+  const [drawn, wantedDrawn] = [new Float32Array(length), new Float32Array(length)];
+  const line = { seed: 2 ** 40 + seed, purpose: 1, a: seed & 7, b: 3 };
+  ops.normal(drawn, 0.02, line);
+  scalarOps.normal(wantedDrawn, 0.02, line);
+  expectSameBits(drawn, wantedDrawn, "normal");
+
   const moving = () => [draw(4), draw(5), draw(6)] as const;
   const [moved, wantedMoved] = [moving(), moving()];
   ops.nesterov(...moved, { learningRate: 0.7, momentum: 0.9, gradientScale: 0.25 });

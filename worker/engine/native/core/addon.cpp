@@ -107,6 +107,16 @@ int codec_bits(Call& call, size_t i) {
   return bits;
 }
 
+// normal(out, deviation, words): words are key0, key1, a, b of the stream.
+napi_value vectors_normal(Call& call) {
+  const auto out = call.array<float>(0, "out");
+  const double deviation = call.number(call.value(1, "deviation"), "deviation");
+  const auto words = call.array<uint32_t>(2, "words", 4);
+  unwrap<Vectors>(call.env, call.self)
+      .ops.normal(out.data, out.size, {words.data[0], words.data[1], words.data[2], words.data[3], deviation});
+  return nullptr;
+}
+
 napi_value vectors_round_bf16(Call& call) {
   const auto x = call.array<float>(0, "x");
   unwrap<Vectors>(call.env, call.self).ops.round_bf16(x.data, x.size, codec_position(call, 1));
@@ -561,6 +571,7 @@ NAPI_MODULE_INIT() {
       method<vectors_digest>("digest"),
       method<vectors_to_bf16>("toBf16"),
       method<vectors_from_bf16>("fromBf16"),
+      method<vectors_normal>("normal"),
       method<vectors_round_bf16>("roundBf16"),
       method<vectors_encode_bf16>("encodeBf16"),
       method<vectors_decode_bf16>("decodeBf16"),

@@ -131,7 +131,7 @@ static void attention_forward_as(const Attention& f, float* base) {
         store(row + j, kept);
       }
       const float z = sum(total);
-      f.log_sum[i0 + i] = highest * f.scale + __builtin_logf(z);
+      f.log_sum[i0 + i] = highest * f.scale + log_float(z);
       scale_out[i] = 1.0f / z;
       if (f.dropout.on) {
         const float* mask = dropout_mask(s.mask, f.dropout, f.dropout_first + (i0 + i) * f.dropout_row, seen);

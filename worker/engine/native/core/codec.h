@@ -32,8 +32,6 @@ struct CodecKernels {
 WEFT_EACH_ISA(X)
 #undef X
 
-const CodecKernels& codec_kernels_of(Isa isa);
-
 // Bytes of n values in blocks of `bits` bits.
 constexpr size_t codec_bytes(size_t n, int bits) {
   return 4 * ((n + codec_block - 1) / codec_block) + (n * static_cast<size_t>(bits) + 7) / 8;

@@ -29,7 +29,7 @@ float round_bf16(float x) {
 
 // One Philox4x32-10 word: see shared/arithmetic/philox.ts.
 uint32_t philox_word(const Dropout& d, uint64_t element) {
-  uint32_t x[4] = {static_cast<uint32_t>(element / 4), d.site, d.shard, d.step};
+  uint32_t x[4] = {static_cast<uint32_t>(element / 4), d.site + (static_cast<uint32_t>(element >> 34) << 16), d.shard, d.step};
   uint32_t key0 = d.key0, key1 = d.key1;
   for (int round = 0; round < 10; round++) {
     const uint64_t a = uint64_t{0xd2511f53} * x[0], b = uint64_t{0xcd9e8d57} * x[2];

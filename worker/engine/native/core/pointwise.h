@@ -79,7 +79,7 @@ static void cross_entropy(float* x, int64_t ldx, const int32_t* targets, float* 
       if (gradient) store_first(row + j, e, V - j);
     }
     const float z = sum(total);
-    losses[r] = highest + __builtin_logf(z) - target;
+    losses[r] = highest + log_float(z) - target;
     if (!gradient) continue;
     const Vec factor = splat(scale / z);
     for (int j = 0; j < V; j += W) store_first(row + j, load_first(row + j, V - j) * factor, V - j);

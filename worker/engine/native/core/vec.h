@@ -49,8 +49,21 @@ INLINE Vec minimum(Vec a, Vec b) { return (Vec)_mm512_min_ps((__m512)a, (__m512)
 INLINE __mmask16 first(int n) { return n >= W ? 0xffff : n <= 0 ? 0 : (__mmask16)((1u << n) - 1); }
 INLINE Vec load_first(const float* p, int n) { return (Vec)_mm512_maskz_loadu_ps(first(n), p); }
 INLINE void store_first(float* p, Vec v, int n) { _mm512_mask_storeu_ps(p, first(n), (__m512)v); }
-INLINE float sum(Vec v) { return _mm512_reduce_add_ps((__m512)v); }
-INLINE float largest(Vec v) { return _mm512_reduce_max_ps((__m512)v); }
+// The order is ours, not the compiler's reduction: lane i with i + 8, then + 4, + 2, + 1; as AVX2 and the others have it.
+INLINE __m128 halves_sum(__m256 x) { return _mm_add_ps(_mm256_castps256_ps128(x), _mm256_extractf128_ps(x, 1)); }
+INLINE float sum(Vec v) {
+  const __m512 x = (__m512)v;
+  const __m128 s = halves_sum(_mm256_add_ps(_mm512_castps512_ps256(x), _mm512_extractf32x8_ps(x, 1)));
+  const __m128 t = _mm_add_ps(s, _mm_movehl_ps(s, s));
+  return _mm_cvtss_f32(_mm_add_ss(t, _mm_movehdup_ps(t)));
+}
+INLINE float largest(Vec v) {
+  const __m512 x = (__m512)v;
+  const __m256 y = _mm256_max_ps(_mm512_castps512_ps256(x), _mm512_extractf32x8_ps(x, 1));
+  __m128 s = _mm_max_ps(_mm256_castps256_ps128(y), _mm256_extractf128_ps(y, 1));
+  s = _mm_max_ps(s, _mm_movehl_ps(s, s));
+  return _mm_cvtss_f32(_mm_max_ss(s, _mm_movehdup_ps(s)));
+}
 
 #elif defined(__AVX2__)
 
@@ -153,6 +166,8 @@ INLINE void transpose(Vec (&r)[W]) {
   }
 }
 
+#include "functions.h"
+
 // ---- functions ----
 
 // e^x to 1.5 units in the last place, without overflow: x is held within [-87.3, 88.3]. Cephes' polynomial.
@@ -245,7 +260,9 @@ INLINE void philox_rounds(Words& x0, Words& x1, Words& x2, Words& x3, uint32_t k
 // The mask (0 or scale) of the 4 W elements from element `first`, a multiple of 4.
 INLINE void dropout_block(float* mask, const Dropout& d, uint64_t first) {
   Words x0 = (Words)lanes() + (uint32_t)(first / 4);
-  Words x1 = Words{} + d.site, x2 = Words{} + d.shard, x3 = Words{} + d.step;
+  // Beyond 2^32 counters the line goes on in the site's upper half.
+  const Words high = Words{} + (uint32_t)(first >> 34) - (Words)(x0 < (uint32_t)(first / 4));
+  Words x1 = (high << 16) + d.site, x2 = Words{} + d.shard, x3 = Words{} + d.step;
   philox_rounds(x0, x1, x2, x3, d.key0, d.key1);
   const Words threshold = Words{} + d.threshold;
   const Words scale = (Words)splat(d.scale);

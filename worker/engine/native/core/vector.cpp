@@ -5,27 +5,26 @@
 
 namespace weft {
 
-static const VectorKernels& kernels_of(Isa isa) {
-  switch (isa) {
-#define X(name) \
+#define WEFT_TABLE_OF(isa, table)        \
+  [&]() -> const auto& {                 \
+    switch (isa) {                       \
+      WEFT_EACH_ISA(WEFT_CASE_##table)   \
+    }                                    \
+    return plain::table;                 \
+  }()
+#define WEFT_CASE_vector_kernels(name) \
   case Isa::name: return name::vector_kernels;
-    WEFT_EACH_ISA(X)
-#undef X
-  }
-  return plain::vector_kernels;
-}
-
-const CodecKernels& codec_kernels_of(Isa isa) {
-  switch (isa) {
-#define X(name) \
+#define WEFT_CASE_codec_kernels(name) \
   case Isa::name: return name::codec_kernels;
-    WEFT_EACH_ISA(X)
-#undef X
-  }
-  return plain::codec_kernels;
-}
+#define WEFT_CASE_random_kernels(name) \
+  case Isa::name: return name::random_kernels;
 
-VectorOps::VectorOps(int threads, Isa isa) : isa_(isa), kernels_(kernels_of(isa)), codec_(codec_kernels_of(isa)), pool_(threads, Denormals::keep) {}
+VectorOps::VectorOps(int threads, Isa isa)
+    : isa_(isa),
+      kernels_(WEFT_TABLE_OF(isa, vector_kernels)),
+      codec_(WEFT_TABLE_OF(isa, codec_kernels)),
+      random_(WEFT_TABLE_OF(isa, random_kernels)),
+      pool_(threads, Denormals::keep) {}
 
 static constexpr size_t chunk = 65536;   // of sumOfSquares: part of its definition
 static constexpr size_t grain = 16384;   // elements: below this a second thread costs more than it brings
@@ -75,6 +74,11 @@ void VectorOps::to_bf16(uint16_t* out, const float* x, size_t n) {
 void VectorOps::from_bf16(float* out, const uint16_t* x, size_t n) {
   pool_.run_ranges(n, grain, pieces_per_thread,
                    [&](size_t a, size_t b, int) { kernels_.from_bf16(out + a, x + a, b - a); });
+}
+
+void VectorOps::normal(float* out, size_t n, const NormalStream& from) {
+  pool_.run_ranges(n, grain, pieces_per_thread,
+                   [&](size_t a, size_t b, int) { random_.normal(out + a, b - a, a, from); });
 }
 
 static CodecPosition moved(CodecPosition at, size_t elements) {

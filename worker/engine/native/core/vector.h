@@ -23,9 +23,22 @@ struct VectorKernels {
   void (*from_bf16)(float* out, const uint16_t* x, size_t n);
 };
 
-#define X(name)                           \
-  namespace name {                        \
+// A PhiloxStream of shared/arithmetic/philox.ts: its key, its line (counter, a, b, high half), and what its normal numbers
+// are multiplied by.
+struct NormalStream {
+  uint32_t key0, key1, a, b;
+  double deviation;
+};
+
+struct RandomKernels {
+  // n normal numbers, from number `first` of the stream on.
+  void (*normal)(float* out, size_t n, uint64_t first, const NormalStream& from);
+};
+
+#define X(name)                              \
+  namespace name {                           \
   extern const VectorKernels vector_kernels; \
+  extern const RandomKernels random_kernels; \
   }
 WEFT_EACH_ISA(X)
 #undef X
@@ -50,6 +63,8 @@ class VectorOps {
   void to_bf16(uint16_t* out, const float* x, size_t n);
   void from_bf16(float* out, const uint16_t* x, size_t n);
 
+  // The first n normal numbers of a stream.
+  void normal(float* out, size_t n, const NormalStream& from);
   // shared/arithmetic/codec.ts; bits: 8 or 4.
   void round_bf16(float* x, size_t n, const CodecPosition& at);
   void encode_bf16(uint8_t* out, const float* x, size_t n, const CodecPosition& at);
@@ -64,6 +79,7 @@ class VectorOps {
   Isa isa_;
   const VectorKernels& kernels_;
   const CodecKernels& codec_;
+  const RandomKernels& random_;
   Pool pool_;
 };
 

@@ -3,6 +3,8 @@
 //   Phi(a + d) = Phi(a) + phi(a) (d - a d^2 / 2 + (a^2 - 1) d^3 / 6) + O(d^4),
 // which is within 3e-10 of the true value for nodes 1/64 apart: below half a unit of float32 wherever |x Phi(x)| counts.
 
+import { expOf } from "../../../../shared/arithmetic/functions.ts";
+
 const perUnit = 64;
 /** Beyond this Phi is 0 or 1 to float32: Phi(-8) = 6e-16. */
 export const normalEnd = 8;
@@ -13,7 +15,7 @@ export const densityTable = new Float64Array(nodes);
 
 for (let i = 0; i < nodes; i++) {
   const x = i / perUnit - normalEnd;
-  densityTable[i] = Math.exp(-0.5 * x * x) / Math.sqrt(2 * Math.PI);
+  densityTable[i] = expOf(-0.5 * x * x) / Math.sqrt(2 * Math.PI);
   phiTable[i] = x < 0 ? upperTail(-x) : 1 - upperTail(x);
 }
 
@@ -22,7 +24,7 @@ for (let i = 0; i < nodes; i++) {
  * Marsaglia, "Evaluating the normal distribution", J. Stat. Software 11(4), 2004; Abramowitz & Stegun 26.2.14.
  */
 function upperTail(x: number): number {
-  const density = Math.exp(-0.5 * x * x) / Math.sqrt(2 * Math.PI);
+  const density = expOf(-0.5 * x * x) / Math.sqrt(2 * Math.PI);
   if (x > 3) {
     let fraction = x;
     for (let k = 100; k >= 1; k--) fraction = x + k / fraction;
