@@ -2,13 +2,14 @@
 import { existsSync } from "node:fs";
 import { writeFile } from "node:fs/promises";
 import { basename, dirname, join } from "node:path";
-import { Command, InvalidArgumentError } from "commander";
+import { Command, InvalidArgumentError, Option } from "commander";
 import { openDataset, openDocuments, type Split } from "../coordinator/data/dataset.ts";
 import { prepareData } from "../coordinator/data/prepare.ts";
 import { defaultValFraction } from "../coordinator/data/prepared.ts";
 import { withProgress } from "../coordinator/data/text-source.ts";
+import { optionTable } from "../shared/config.ts";
 import { makeFolder, onDisk } from "../shared/disk.ts";
-import { tokenizerNamed } from "../shared/tokenizers/open.ts";
+import { skippingUnknown, tokenizerNamed } from "../shared/tokenizers/open.ts";
 import { BpeTrainer } from "../shared/tokenizers/train-bpe.ts";
 import { progressOf } from "./progress.ts";
 import { say, tell } from "./terminal.ts";
@@ -34,6 +35,13 @@ function partOf(source: string): Split | undefined {
   return both ? split : undefined;
 }
 
+interface PrepareFlags {
+  readonly out: string;
+  readonly tokenizer: string;
+  readonly unknown: "error" | "skip";
+  readonly valFraction: number;
+}
+
 export function dataCommand(): Command {
   const command = new Command("data").description("prepare and inspect training data, train a tokenizer");
 
@@ -43,15 +51,19 @@ export function dataCommand(): Command {
     .argument("<SOURCE>", sourceHelp)
     .requiredOption("--out <DIR>", "folder to make; train from it with --data DIR")
     .option("--tokenizer <NAME>", tokenizerHelp, "char")
+    .addOption(
+      new Option("--unknown <error|skip>", optionTable.unknown.help).choices(["error", "skip"]).default("error"),
+    )
     .option(
       "--val-fraction <N>",
       "last part of the tokens, kept for validation",
       numberIn((n) => n >= 0 && n < 1, "a number from 0 to below 1"),
       defaultValFraction,
     )
-    .action(async (source: string, options: { out: string; tokenizer: string; valFraction: number }) => {
+    .action(async (source: string, options: PrepareFlags) => {
       const { out, valFraction } = options;
-      const tokenizer = await tokenizerNamed(options.tokenizer);
+      const named = await tokenizerNamed(options.tokenizer);
+      const tokenizer = named && options.unknown === "skip" ? skippingUnknown(named) : named;
       const bars = {
         vocabulary: progressOf(process.stderr, "finding characters"),
         tokens: progressOf(process.stderr, "encoding"),

@@ -25,6 +25,7 @@ import { lockRun, type RunLock } from "./lock.ts";
 import type { RunSetup } from "./loop.ts";
 import { Mirror } from "./mirror.ts";
 import { readPast } from "./past.ts";
+import { fitVocabulary } from "./vocabulary.ts";
 
 /**
  * @param substitute where `shakespeare` cannot be had, train on another book instead of refusing
@@ -44,9 +45,9 @@ async function setUpLocked(given: Options, log: Logger, substitute: boolean, loc
   const mirror = await mirrorOf(given, log);
   const resumed = await checkpointToResume(given, log);
   const initial = resumed ? undefined : await initialModel(given, log);
-  const start = resumed ?? initial;
-  const options = given.initFrom && start ? withModelOf(start.model, given) : given;
-  const tokenizer = await tokenizerOf(options, start);
+  const loaded = resumed ?? initial;
+  const options = given.initFrom && loaded ? withModelOf(loaded.model, given) : given;
+  const { tokenizer, start } = await fitVocabulary(options, loaded, await tokenizerOf(options, loaded));
   const dataset = await openDataset({
     source: options.data,
     blockSize: options.blockSize,

@@ -88,6 +88,13 @@ export const optionTable = {
     "shakespeare",
     "text, .bin or .npy file, folder, glob, - for standard input, or `shakespeare`",
   ),
+  unknown: choice(
+    "data",
+    ["error", "skip"],
+    "error",
+    "what a list of characters or words lacks: refuse it, or leave it out",
+  ),
+  extendVocabulary: toggle("data", "with --init-from: new characters of the text get new rows, drawn as at the start"),
   tokenizer: text("data", "NAME|DIR", "char", "char, gpt2, word:FILE, or a folder with a tokenizer"),
 
   valFraction: number("training", 0.1, { min: 0, below: 1 }, "last part of the tokens, kept for validation; 0: none"),

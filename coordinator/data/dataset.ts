@@ -140,11 +140,16 @@ export async function openDocuments(options: Omit<DatasetOptions, "blockSize">):
   return documents;
 }
 
-/** The sorted characters of all documents. */
-export async function vocabularyOf(documents: readonly TextDocument[]): Promise<CharTokenizer> {
+/** The characters of all documents. */
+export async function codePointsOf(documents: readonly TextDocument[]): Promise<Set<number>> {
   const codes = new Set<number>();
   for (const document of documents) for await (const piece of document.pieces()) addCodePoints(piece, codes);
-  return CharTokenizer.fromCodePoints(codes);
+  return codes;
+}
+
+/** The sorted characters of all documents. */
+export async function vocabularyOf(documents: readonly TextDocument[]): Promise<CharTokenizer> {
+  return CharTokenizer.fromCodePoints(await codePointsOf(documents));
 }
 
 /** What ends a document where the tokenizer's own template does not already divide them with it. */
@@ -176,6 +181,11 @@ export async function* encodeDocuments(
   }
 }
 
+/** What --unknown skip did, for people. */
+export function skippedLine(skipped: number): string {
+  return `left out ${skipped.toLocaleString("en")} that the vocabulary lacks (--unknown skip)`;
+}
+
 async function encodeText(options: DatasetOptions): Promise<Dataset> {
   const documents = await openDocuments(options);
   const bytes = documents.reduce((sum, document) => sum + document.bytes, 0);
@@ -187,6 +197,7 @@ async function encodeText(options: DatasetOptions): Promise<Dataset> {
   const tokenizer = options.tokenizer ?? (await vocabularyOf(documents));
   const pieces: Int32Array[] = [];
   for await (const ids of encodeDocuments(documents, tokenizer)) pieces.push(ids);
+  if (tokenizer.skipped) options.notify?.(skippedLine(tokenizer.skipped));
   const all = tokenArray(
     tokenizer.vocabSize,
     pieces.reduce((sum, piece) => sum + piece.length, 0),

@@ -6,7 +6,7 @@ import { join } from "node:path";
 import { makeFolder, onDisk } from "../../shared/disk.ts";
 import { ConfigError } from "../../shared/errors.ts";
 import type { Tokenizer } from "../../shared/tokenizers/tokenizer.ts";
-import { encodeDocuments, openDocuments, vocabularyOf } from "./dataset.ts";
+import { encodeDocuments, openDocuments, skippedLine, vocabularyOf } from "./dataset.ts";
 import { type Description, descriptionFile, trainLength } from "./prepared.ts";
 import { withProgress } from "./text-source.ts";
 import { widthOf } from "./token-format.ts";
@@ -47,6 +47,7 @@ export async function prepareData(options: PrepareOptions): Promise<Description>
       tokenizer,
     ))
       await writer.write(ids);
+    if (tokenizer.skipped) options.notify?.(skippedLine(tokenizer.skipped));
     trainTokens = trainLength(writer.length, options.valFraction);
     valTokens = writer.length - trainTokens;
     await copyTail(partial("train.bin"), trainTokens, partial("val.bin"), tokenizer);

@@ -31,9 +31,16 @@ export class CharTokenizer implements Tokenizer {
   /** Ids of code points below 128, which are nearly all of them: -1 where the vocabulary has none. */
   readonly #ascii = new Int32Array(128).fill(-1);
 
-  /** @param tokens one code point each, all different; the place in the list is the id */
-  constructor(tokens: readonly string[]) {
+  readonly #skips: boolean;
+  #skipped = 0;
+
+  /**
+   * @param tokens one code point each, all different; the place in the list is the id
+   * @param skips leave out what the vocabulary lacks
+   */
+  constructor(tokens: readonly string[], skips = false) {
     this.#tokens = tokens;
+    this.#skips = skips;
     this.#ids = new Map(tokens.map((token, id) => [token, id]));
     if (this.#ids.size !== tokens.length)
       throw new ConfigError(`tokenizer char: ${tokens.length - this.#ids.size} of its characters are there twice`);
@@ -59,6 +66,21 @@ export class CharTokenizer implements Tokenizer {
     return new CharTokenizer(sorted.map((code) => String.fromCodePoint(code)));
   }
 
+  /** The same vocabulary and, after it, the characters that it lacks, in the order of code points. */
+  extendedBy(codes: Iterable<number>): CharTokenizer {
+    const fresh = [...codes].sort((a, b) => a - b).map((code) => String.fromCodePoint(code));
+    return new CharTokenizer([...this.#tokens, ...fresh.filter((token) => !this.#ids.has(token))]);
+  }
+
+  /** The same vocabulary; what it lacks is left out. */
+  skippingUnknown(): CharTokenizer {
+    return new CharTokenizer(this.#tokens, true);
+  }
+
+  get skipped(): number {
+    return this.#skipped;
+  }
+
   get vocabSize(): number {
     return this.#tokens.length;
   }
@@ -72,13 +94,17 @@ export class CharTokenizer implements Tokenizer {
       if (id < 0) {
         const character = String.fromCodePoint(text.codePointAt(i)!);
         const found = this.#ids.get(character);
+        i += character.length - 1;
+        if (found === undefined && this.#skips) {
+          this.#skipped++;
+          continue;
+        }
         if (found === undefined)
           throw new ConfigError(
-            `character ${shown(character)} at position ${at + i} is not in the vocabulary of ` +
-              `${this.vocabSize} characters; leave it out, or train with a text that has it`,
+            `character ${shown(character)} at position ${at + i + 1 - character.length} is not in the vocabulary of ` +
+              `${this.vocabSize} characters; leave such out with --unknown skip, or fine-tune with --extend-vocabulary`,
           );
         id = found;
-        i += character.length - 1;
       }
       ids[n++] = id;
     }

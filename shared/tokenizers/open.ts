@@ -62,6 +62,16 @@ export async function openTokenizerOf(model: { directory: string; model: { vocab
   return fitted(await openTokenizer(model.directory), model.model.vocabSize, model.directory);
 }
 
+/**
+ * The same tokenizer, leaving out what its list of characters or words lacks; byte-level ones lack nothing.
+ * @throws ConfigError where it cannot
+ */
+export function skippingUnknown(tokenizer: Tokenizer): Tokenizer {
+  if (tokenizer instanceof CharTokenizer || tokenizer instanceof WordTokenizer) return tokenizer.skippingUnknown();
+  if (tokenizer.name !== "gpt1") return tokenizer;
+  throw new ConfigError("config: --unknown skip leaves out characters or words; GPT-1's tokenizer has <unk> for them");
+}
+
 function tokenizerOf(plan: TokenizerPlan, directory: string): Tokenizer {
   try {
     if (plan.kind === "gpt1") return new Gpt1Tokenizer(plan);

@@ -10,6 +10,8 @@ export interface Tokenizer {
   readonly ordinarySize?: number;
   /** Id that ends a document, where the vocabulary has one. */
   readonly endOfText?: number;
+  /** Characters or words that were left out so far, of a tokenizer that does so (see skippingUnknown). */
+  readonly skipped?: number;
   /** Ids that encode puts around every text, where it does. */
   readonly template?: readonly number[];
 

@@ -9,9 +9,16 @@ export class WordTokenizer implements Tokenizer {
   readonly #tokens: readonly string[];
   readonly #ids: ReadonlyMap<string, number>;
 
-  /** @param tokens words without spaces, all different; the place in the list is the id */
-  constructor(tokens: readonly string[]) {
+  readonly #skips: boolean;
+  #skipped = 0;
+
+  /**
+   * @param tokens words without spaces, all different; the place in the list is the id
+   * @param skips leave out what the vocabulary lacks
+   */
+  constructor(tokens: readonly string[], skips = false) {
     this.#tokens = tokens;
+    this.#skips = skips;
     this.#ids = new Map(tokens.map((token, id) => [token, id]));
     tokens.forEach((token, id) => {
       if (token === "" || token.includes(" "))
@@ -25,6 +32,15 @@ export class WordTokenizer implements Tokenizer {
     });
   }
 
+  /** The same vocabulary; words that it lacks are left out. */
+  skippingUnknown(): WordTokenizer {
+    return new WordTokenizer(this.#tokens, true);
+  }
+
+  get skipped(): number {
+    return this.#skipped;
+  }
+
   get vocabSize(): number {
     return this.#tokens.length;
   }
@@ -35,9 +51,12 @@ export class WordTokenizer implements Tokenizer {
     if (text === "") return new Int32Array(0);
     // A piece that is not the first begins with the space that divides it from the one before.
     let position = first ? at : at + 1;
-    return Int32Array.from((first ? text : text.slice(1)).split(" "), (word, i) => {
+    const ids: number[] = [];
+    for (const [i, word] of (first ? text : text.slice(1)).split(" ").entries()) {
       const id = this.#ids.get(word);
-      if (id === undefined)
+      if (id !== undefined) ids.push(id);
+      else if (this.#skips) this.#skipped++;
+      else
         throw new ConfigError(
           word === ""
             ? `an empty word at position ${position} (word ${i + 1}); expected single spaces, between words only`
@@ -45,8 +64,8 @@ export class WordTokenizer implements Tokenizer {
                 `${this.vocabSize} words`,
         );
       position += word.length + 1;
-      return id;
-    });
+    }
+    return Int32Array.from(ids);
   }
 
   has(id: number): boolean {

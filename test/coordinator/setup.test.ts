@@ -21,9 +21,13 @@ beforeEach(async () => {
 afterEach(() => rm(folder, { recursive: true }));
 
 /** A model with the tokenizer of these characters beside it. */
-async function pretrained(characters: string): Promise<string> {
+async function pretrained(
+  characters: string,
+  flags: Record<string, unknown> = {},
+  vocabSize?: number,
+): Promise<string> {
   const tokenizer = CharTokenizer.of(characters);
-  const model = modelOf(options(), tokenizer.vocabSize);
+  const model = modelOf(options(flags), vocabSize ?? tokenizer.vocabSize);
   const directory = join(folder, "model");
   await mkdir(directory);
   await writeFile(join(directory, "config.json"), JSON.stringify(configOf(model)));
@@ -102,4 +106,66 @@ test("another --tokenizer than the one beside the weights is refused", async () 
 test("--tokenizer gpt2 reaches the data", async () => {
   const { dataset } = await setUp({ tokenizer: "gpt2" });
   expect([dataset.tokenizer.name, dataset.tokenizer.vocabSize]).toEqual(["gpt2", 50_257]);
+});
+
+test("--unknown skip trains on what the vocabulary has, and says how much it left out", async () => {
+  const initFrom = await pretrained("ab");
+  await expect(setUp({ initFrom })).rejects.toThrow(
+    "leave such out with --unknown skip, or fine-tune with --extend-vocabulary",
+  );
+  const { dataset } = await setUp({ initFrom, unknown: "skip" });
+  expect([dataset.train.length + dataset.val.length, dataset.tokenizer.skipped]).toEqual([300, 100]);
+});
+
+test.each(["gpt2", "gpt1", "bigram"] as const)(
+  "--extend-vocabulary: %s gets rows for new characters, and keeps all others",
+  async (family) => {
+    const shape = family === "bigram" ? { family, nLayer: 0, nHead: 0, nEmbd: 0, blockSize: 4 } : { family };
+    const tiedHead = family === "bigram";
+    const initFrom = await pretrained("ab", { ...shape, tiedHead });
+    const old = await loadModel(initFrom, () => {});
+    const { dataset, model, layout, weights } = await setUp({
+      initFrom,
+      extendVocabulary: true,
+      ...shape,
+      tiedHead,
+      seed: 5,
+    });
+    expect([model.vocabSize, dataset.tokenizer.decode([0, 1, 2])]).toEqual([3, "abc"]);
+    const fresh = initialWeights(layout, 5);
+    for (const {
+      key,
+      name,
+      offset,
+      shape: [rows, width = 1],
+      size,
+    } of layout.parameters) {
+      const before = old.layout.byKey.get(key)!;
+      for (let i = 0; i < size; i++) {
+        const [row, column] = [Math.floor(i / width), i % width];
+        const isOld = before.size === size || (row < 2 && (key !== "table.weight" || column < 2));
+        const from = before.size === size ? i : row * (key === "table.weight" ? 2 : width) + column;
+        const expected = isOld ? old.weights[before.offset + from] : fresh[offset + i];
+        expect(weights[offset + i], `${name} of ${rows} rows [${row}, ${column}]`).toBe(expected);
+      }
+    }
+  },
+);
+
+test("--extend-vocabulary redraws padding that becomes a character", async () => {
+  const initFrom = await pretrained("ab", {}, 5);
+  const { model, layout, weights } = await setUp({ initFrom, extendVocabulary: true, seed: 5 });
+  expect(model.vocabSize).toBe(5);
+  const { offset } = layout.byKey.get("tokens.weight")!;
+  expect(weights.slice(offset + 8, offset + 20)).toEqual(initialWeights(layout, 5).slice(offset + 8, offset + 20));
+  expect(weights.slice(offset, offset + 8)).toEqual(
+    (await loadModel(initFrom, () => {})).weights.slice(offset, offset + 8),
+  );
+});
+
+test.each<[string, Record<string, unknown>, RegExp]>([
+  ["without --init-from", {}, /there is no --init-from/],
+  ["of another tokenizer", { tokenizer: "gpt2" }, /there is no --init-from/],
+])("--extend-vocabulary %s is refused", async (_, flags, message) => {
+  await expect(setUp({ extendVocabulary: true, ...flags })).rejects.toThrow(message);
 });

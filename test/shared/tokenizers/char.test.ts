@@ -72,3 +72,14 @@ test.each([
   if (content !== undefined) await writeFile(join(directory, "weft-tokenizer.json"), content);
   await expect(openTokenizer(directory)).rejects.toThrow(message);
 });
+
+test("characters that the vocabulary lacks are left out where that is asked for, and counted", () => {
+  const tokenizer = CharTokenizer.of("ab").skippingUnknown();
+  expect([...tokenizer.encode("a\u{1F600}b\u00e9a")]).toEqual([0, 1, 0]);
+  expect(tokenizer.skipped).toBe(2);
+});
+
+test("a vocabulary grows behind what it has: no id changes its meaning", () => {
+  const extended = CharTokenizer.of("bd").extendedBy([..."\u{1F600}adc"].map((c) => c.codePointAt(0)!));
+  expect(extended.decode([0, 1, 2, 3, 4])).toBe("bdac\u{1F600}");
+});
