@@ -4,8 +4,9 @@ import { hostname } from "node:os";
 import { Command } from "commander";
 import type { Logger } from "pino";
 import { type RunSetup, TrainingRun } from "../coordinator/loop.ts";
-import { accessWith, resolveToken, type Token } from "../coordinator/serve/access.ts";
+import { accessWith, resolveToken, type Token, viewTokenOf } from "../coordinator/serve/access.ts";
 import { type RunServer, serve } from "../coordinator/serve/server.ts";
+import { certificateOf } from "../coordinator/serve/tls.ts";
 import { setUpRun } from "../coordinator/setup.ts";
 import { summaryOf } from "../shared/model.ts";
 import { createLog } from "./log.ts";
@@ -22,11 +23,12 @@ export function coordinatorCommand(): Command {
     const setup = await setUpRun(options, log, false);
     introduce(setup, log);
     const run = new TrainingRun(setup);
-    const server = await serve(run, { ...options, access: accessWith(token?.text), log });
+    const access = accessWith(token?.text, viewTokenOf(process.env, token));
+    const server = await serve(run, { ...options, access, certificate: await certificateOf(options), log });
     const listening = isEverywhere(options.host) ? `${options.host}:${server.port}` : server.address;
     log.info(`listening on ${listening}: dashboard ${pageAddresses(options.host, server, token)}`);
     // Not through the log: the line may hold a token, which is shown this once.
-    say(`to compute: ${workerLine(options.host, server.port, token)}`);
+    say(`to compute: ${workerLine(options.host, server, token)}`);
     const stopped = new Promise<void>((resolve) => {
       onStopSignal((signal) => {
         run.stop(signal);
@@ -41,7 +43,7 @@ export function coordinatorCommand(): Command {
         `${result.finished ? "finished" : "stopped"} after step ${result.step}: weights ${result.weightsDigest}`,
       );
       if (result.finished && options.stay) {
-        log.info(`still serving the page and checkpoints on http://${server.address}/; Ctrl-C ends it`);
+        log.info(`still serving the page and checkpoints on ${pageOf(server)}; Ctrl-C ends it`);
         await stopped;
       }
     } finally {
@@ -64,14 +66,25 @@ const isEverywhere = (host: string): boolean => host === "0.0.0.0" || host === "
 /** Where the page is: on this machine, and from elsewhere if it can be seen from there. */
 export function pageAddresses(host: string, server: RunServer, token: Token | undefined): string {
   const asks = token ? "; it asks for the token" : "";
-  const here = `http://${server.address}/`;
-  if (isEverywhere(host)) return `${here} on this machine, http://${hostname()}:${server.port}/ from others${asks}`;
+  const here = pageOf(server);
+  const elsewhere = `${server.tls ? "https" : "http"}://${hostname()}:${server.port}/`;
+  if (isEverywhere(host)) return `${here} on this machine, ${elsewhere} from others${asks}`;
   return `${here}${asks}`;
 }
 
 /** A ready line for a worker. A token that we made is shown here once; one that the user gave is never shown. */
-export function workerLine(host: string, port: number, token: Token | undefined): string {
+export function workerLine(host: string, server: RunServer, token: Token | undefined): string {
   const name = isEverywhere(host) ? hostname() : host.includes(":") ? `[${host}]` : host;
   const made = token?.source === "generated" ? `WEFT_TOKEN=${token.text} ` : token ? "WEFT_TOKEN=... " : "";
-  return `${made}weft worker --coordinator ws://${name}:${port}`;
+  return `${made}weft worker --coordinator ${addressOf(server, `${name}:${server.port}`)}`;
+}
+
+/** What clients need to find the port and to know it. @param at "host:7070" */
+export function addressOf({ tls }: RunServer, at: string): string {
+  if (!tls) return `ws://${at}`;
+  return `wss://${at}${tls.fingerprint === undefined ? "" : `#${tls.fingerprint}`}`;
+}
+
+function pageOf({ tls, address }: RunServer): string {
+  return `${tls ? "https" : "http"}://${address}/`;
 }

@@ -2,7 +2,7 @@
 // the link to it and what the two together would give.
 
 import { Command } from "commander";
-import { resolveToken } from "../coordinator/serve/access.ts";
+import { tokenToShow } from "../coordinator/serve/access.ts";
 import { didYouMean, modelOf, type Options, presets, resolveOptions, threadsEach } from "../shared/config.ts";
 import { ConfigError, EngineError } from "../shared/errors.ts";
 import { initialWeights } from "../shared/family/init.ts";
@@ -159,7 +159,7 @@ export function doctorCommand(): Command {
     .action(async ({ preset, coordinator, port, tokenFile, json }: DoctorFlags) => {
       if (!/^\d{1,5}$/.test(port) || Number(port) > 65_535)
         throw new ConfigError(`config: --port must be a number up to 65535, got "${port}"`);
-      const token = (await resolveToken("localhost", tokenFile ?? "", process.env))?.text;
+      const token = await tokenToShow(tokenFile ?? "", process.env);
       const report = await diagnose({ preset, coordinator, port: Number(port), token });
       process.stdout.write(printable(json ? `${JSON.stringify(report, null, 2)}\n` : printed(report)));
       if (typeof report.speed === "string" || report.findings.some(({ state }) => state === "bad"))

@@ -1,6 +1,6 @@
 // `weft pull`: fetch a checkpoint of a run, from its coordinator or an object store.
 import { Command } from "commander";
-import { resolveToken } from "../coordinator/serve/access.ts";
+import { tokenToShow } from "../coordinator/serve/access.ts";
 import { megabytes, progressOf } from "./progress.ts";
 import { pullCheckpoint } from "./pull-checkpoint.ts";
 import { tell } from "./terminal.ts";
@@ -22,7 +22,7 @@ export function pullCommand(): Command {
     .option("--model-only", "leave out the optimizer's state, which only training needs", false)
     .option("--token-file <FILE>", "file with the run's token (default: the variable WEFT_TOKEN)")
     .action(async ({ from, step, out, tokenFile, modelOnly }: PullFlags) => {
-      const token = (await resolveToken("localhost", tokenFile ?? "", process.env))?.text;
+      const token = await tokenToShow(tokenFile ?? "", process.env);
       const bar = progressOf(process.stderr, "pulling");
       try {
         const pulled = await pullCheckpoint({

@@ -5,6 +5,7 @@ import * as https from "node:https";
 import type { z } from "zod";
 import { explain } from "../shared/check.ts";
 import { ConfigError, Interrupted, messageOf } from "../shared/errors.ts";
+import { parseAddress, refusedForGood } from "../shared/wire/address.ts";
 import { onOneLine } from "./terminal.ts";
 
 /** Longest wait for an answer, and between two pieces of one. */
@@ -27,13 +28,13 @@ export class Remote {
 
   /** @throws ConfigError for an address that is none; ws:// means the same coordinator as http:// */
   constructor(address: string, token: string | undefined) {
-    const url = URL.canParse(address) ? new URL(address.replace(/^ws(?=s?:)/i, "http")) : undefined;
-    if (url?.protocol !== "http:" && url?.protocol !== "https:")
-      throw new ConfigError(`"${address}" is not the address of a coordinator, such as http://127.0.0.1:7070`);
+    const { url: given, createConnection } = parseAddress(address);
+    const url = new URL(given.href.replace(/^ws(?=s?:)/i, "http"));
     this.url = url.origin + url.pathname.replace(/\/+$/, "");
     this.#headers = token === undefined ? {} : { authorization: `Bearer ${token}` };
     this.#client = url.protocol === "https:" ? https : http;
     this.#agent = new this.#client.Agent({ keepAlive: true });
+    if (createConnection) Object.assign(this.#agent, { createConnection });
   }
 
   /** One request. @throws ConfigError where asking again would not help, Interrupted where it may */
@@ -52,7 +53,9 @@ export class Remote {
         .on("error", reject)
         .end(body);
     }).catch((error) => {
-      throw new Interrupted(`${this.url} cannot be reached (${reasonOf(error)})`, { cause: error });
+      throw (
+        refusedForGood(error) ?? new Interrupted(`${this.url} cannot be reached (${reasonOf(error)})`, { cause: error })
+      );
     });
     const status = response.statusCode!;
     const answer = { status, pieces: () => this.#pieces(response) };
@@ -60,7 +63,7 @@ export class Remote {
     const why = onOneLine((await this.#text(answer)).slice(0, 500)) || `status ${status}`;
     if (status === 401)
       throw new ConfigError(`${this.url} refused: ${why}; set WEFT_TOKEN or --token-file to this run's token`);
-    if (status === 503) throw new Interrupted(`${this.url}${path}: ${why}`);
+    if (status === 503 || status === 429) throw new Interrupted(`${this.url}${path}: ${why}`);
     throw new ConfigError(`${this.url}${path}: ${why}`);
   }
 

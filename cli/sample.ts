@@ -3,7 +3,7 @@
 import { readFile, rm } from "node:fs/promises";
 import { text as readAll } from "node:stream/consumers";
 import { Command } from "commander";
-import { resolveToken } from "../coordinator/serve/access.ts";
+import { tokenToShow } from "../coordinator/serve/access.ts";
 import type { LoadedModel } from "../shared/checkpoint/rundir.ts";
 import { flagOf, type Options, optionTable } from "../shared/config.ts";
 import { beamSearch } from "../shared/decoding/beam.ts";
@@ -161,7 +161,7 @@ async function load(flags: SampleFlags): Promise<{ model: LoadedModel; tokenizer
   if (from === undefined) return await open(sources[0]!);
   const directory = await temporaryFolder("weft-sample-");
   try {
-    const token = (await resolveToken("localhost", flags.tokenFile ?? "", process.env))?.text;
+    const token = await tokenToShow(flags.tokenFile ?? "", process.env);
     const pulled = await pullCheckpoint({
       from,
       step: flags.step,

@@ -2,8 +2,9 @@
 import { performance } from "node:perf_hooks";
 import { Command } from "commander";
 import { type RunSetup, TrainingRun } from "../coordinator/loop.ts";
-import { accessWith, isLoopback, resolveToken } from "../coordinator/serve/access.ts";
+import { accessWith, isLoopback, resolveToken, viewTokenOf } from "../coordinator/serve/access.ts";
 import { serve } from "../coordinator/serve/server.ts";
+import { certificateOf } from "../coordinator/serve/tls.ts";
 import { setUpRun } from "../coordinator/setup.ts";
 import { flagOf, type OptionName, type Options, optionTable, threadsEach } from "../shared/config.ts";
 import { continueText } from "../shared/decoding/text.ts";
@@ -12,7 +13,7 @@ import { engineOptionsOf } from "../worker/engine/options.ts";
 import { chooseGpus, findGpus } from "../worker/gpus.ts";
 import { launch, planSlots, type Slot } from "../worker/launcher.ts";
 import { thisMachine } from "../worker/machine.ts";
-import { introduce, pageAddresses, workerLine } from "./coordinator.ts";
+import { addressOf, introduce, pageAddresses, workerLine } from "./coordinator.ts";
 import { createLog, relay } from "./log.ts";
 import { addOptions, optionsOf } from "./options.ts";
 import { onStopSignal } from "./signals.ts";
@@ -32,14 +33,15 @@ export function trainCommand(): Command {
     const run = new TrainingRun(setup);
     const token = await resolveToken(options.host, options.tokenFile, process.env);
     const slots = await slotsOf(options, token ? { WEFT_TOKEN: token.text } : {});
-    const server = await serve(run, { ...options, access: accessWith(token?.text), log });
+    const access = accessWith(token?.text, viewTokenOf(process.env, token));
+    const server = await serve(run, { ...options, access, certificate: await certificateOf(options), log });
     log.info(`dashboard: ${pageAddresses(options.host, server, token)}`);
-    if (!isLoopback(options.host)) say(`more workers: ${workerLine(options.host, server.port, token)}`);
+    if (!isLoopback(options.host)) say(`more workers: ${workerLine(options.host, server, token)}`);
     const startedAt = performance.now();
     const [stopWorkers, killWorkers] = [new AbortController(), new AbortController()];
     const workers = launch({
       slots,
-      command: workerCommandLine(options, `ws://${server.address}`),
+      command: workerCommandLine(options, addressOf(server, server.address)),
       stop: stopWorkers.signal,
       kill: killWorkers.signal,
       log: (line) => relay(log, line),

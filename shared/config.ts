@@ -176,6 +176,9 @@ export const optionTable = {
   host: text("network", "ADDRESS", "127.0.0.1", "address to listen on; beyond loopback a token is required"),
   port: number("network", 7070, { min: 0, max: 65_535, ...integer }, "port of WebSocket and HTTP; 0: any free one"),
   tokenFile: text("network", "FILE", "", "file with the token that workers and viewers must show", "WEFT_TOKEN"),
+  tls: choice("network", ["off", "self-signed"], "off", "encrypt the port, with a certificate kept beside the run"),
+  tlsCert: text("network", "FILE", "", "encrypt the port with this certificate (PEM, with its chain)", "none"),
+  tlsKey: text("network", "FILE", "", "private key of --tls-cert (PEM)", "none"),
   timeout: number("network", 30, { min: 1, max: 3600 }, "longest silence of a peer; other waits derive from it", {
     unit: "seconds",
   }),

@@ -4,18 +4,22 @@ import { createHash, createHmac, randomBytes, timingSafeEqual } from "node:crypt
 import { readFile } from "node:fs/promises";
 import type { IncomingMessage } from "node:http";
 import { isIP } from "node:net";
+import { RateLimiterMemory } from "rate-limiter-flexible";
 import { ConfigError } from "../../shared/errors.ts";
 
 const shortestToken = 16;
 const cookieName = "weft-session";
 const cookieSeconds = 12 * 3600;
 
+/** `view`: status, metrics and checkpoints; `work`: everything; `later`: too many wrong tokens came from there. */
+export type Right = "work" | "view" | "later" | undefined;
+
 export interface Access {
   readonly tokenRequired: boolean;
-  /** May this request, or this WebSocket upgrade, go on? A cookie opens reading only. */
-  authorised(request: IncomingMessage): boolean;
+  /** What may this request, or this WebSocket upgrade, do? A cookie opens reading only. */
+  rightOf(request: IncomingMessage): Promise<Right>;
   /** The Set-Cookie header for whoever sends this token to POST /login, or undefined when it is wrong. */
-  login(token: string, secure: boolean): string | undefined;
+  login(address: string | undefined, token: string, secure: boolean): Promise<string | "later" | undefined>;
 }
 
 /** The token of a run and where it came from. A generated one is shown once, as part of a ready `weft worker` line. */
@@ -58,26 +62,96 @@ function checkedToken(token: string, where: string): string {
   return token;
 }
 
-/** @param token of the run, or undefined where nothing listens beyond loopback */
-export function accessWith(token: string | undefined): Access {
-  if (token === undefined) return { tokenRequired: false, authorised: fromThisMachine, login: () => undefined };
-  const digest = sha256(token);
-  const session = createHmac("sha256", token).update("weft dashboard session").digest("base64url");
-  const sessionDigest = sha256(session);
-  const matches = (candidate: string | undefined, expected: Buffer): boolean =>
-    candidate !== undefined && timingSafeEqual(sha256(candidate), expected);
+/**
+ * The token of viewers, from WEFT_VIEW_TOKEN: status, metrics and checkpoints, never work.
+ * @throws ConfigError where it could be guessed, is the workers' own, or there is nothing to keep viewers from
+ */
+export function viewTokenOf(
+  environment: Readonly<Record<string, string | undefined>>,
+  token: Token | undefined,
+): string | undefined {
+  const given = environment.WEFT_VIEW_TOKEN;
+  if (given === undefined || given === "") return undefined;
+  if (!token)
+    throw new ConfigError("config: WEFT_VIEW_TOKEN is for viewers alone; set WEFT_TOKEN or --token-file as well");
+  if (given === token.text) throw new ConfigError("config: WEFT_VIEW_TOKEN is the token of workers; make another");
+  return checkedToken(given, "WEFT_VIEW_TOKEN");
+}
+
+/** What a client shows: the file's token, WEFT_TOKEN, or WEFT_VIEW_TOKEN. @throws ConfigError */
+export async function tokenToShow(
+  tokenFile: string,
+  environment: Readonly<Record<string, string | undefined>>,
+): Promise<string | undefined> {
+  const token = await resolveToken("localhost", tokenFile, environment);
+  const view = environment.WEFT_VIEW_TOKEN;
+  return token?.text ?? (view ? checkedToken(view, "WEFT_VIEW_TOKEN") : undefined);
+}
+
+/** Wrong tokens of one address in a minute, before no more is looked at. */
+const mostFailures = 20;
+
+/**
+ * @param token of the run, or undefined where nothing listens beyond loopback
+ * @param viewToken of viewers, where they have one of their own
+ */
+export function accessWith(token: string | undefined, viewToken?: string): Access {
+  if (token === undefined)
+    return {
+      tokenRequired: false,
+      rightOf: async (request) => (fromThisMachine(request) ? "work" : undefined),
+      login: async () => undefined,
+    };
+  const rights = [token, ...(viewToken === undefined ? [] : [viewToken])].map((text, i) => {
+    const session = createHmac("sha256", text).update("weft dashboard session").digest("base64url");
+    return {
+      right: i === 0 ? ("work" as const) : ("view" as const),
+      digest: sha256(text),
+      session,
+      sessionDigest: sha256(session),
+    };
+  });
+  const failures = new RateLimiterMemory({ points: mostFailures, duration: 60 });
+  const of = <T>(
+    candidate: string,
+    found: (right: (typeof rights)[number]) => T,
+    which: "digest" | "sessionDigest",
+  ) => {
+    const shown = sha256(candidate);
+    const matching = rights.filter((right) => timingSafeEqual(shown, right[which]));
+    return matching[0] && found(matching[0]);
+  };
+  /** Look at a token, unless too many wrong ones came from there. */
+  const guarded = async <T>(
+    address: string | undefined,
+    look: () => T | undefined,
+  ): Promise<T | "later" | undefined> => {
+    const key = address ?? "";
+    const before = await failures.get(key);
+    if (before && before.consumedPoints >= mostFailures) return "later";
+    const found = look();
+    if (found === undefined) await failures.consume(key).catch(() => {}); // the limit is reached: the next one waits
+    return found;
+  };
   return {
     tokenRequired: true,
-    authorised: (request) => {
+    rightOf: async (request) => {
       const bearer = /^Bearer +(\S+)$/i.exec(request.headers.authorization ?? "")?.[1];
-      if (bearer !== undefined) return matches(bearer, digest);
+      if (bearer !== undefined)
+        return await guarded(request.socket?.remoteAddress, () => of(bearer, ({ right }) => right, "digest"));
       const reads = (request.method === "GET" || request.method === "HEAD") && request.headers.upgrade === undefined;
-      return reads && matches(cookieOf(request), sessionDigest);
+      const cookie = reads ? cookieOf(request) : undefined;
+      return cookie === undefined ? undefined : of(cookie, () => "view" as const, "sessionDigest");
     },
-    login: (candidate, secure) =>
-      matches(candidate, digest)
-        ? `${cookieName}=${session}; HttpOnly; SameSite=Strict; Path=/; Max-Age=${cookieSeconds}${secure ? "; Secure" : ""}`
-        : undefined,
+    login: async (address, candidate, secure) =>
+      await guarded(address, () =>
+        of(
+          candidate,
+          ({ session }) =>
+            `${cookieName}=${session}; HttpOnly; SameSite=Strict; Path=/; Max-Age=${cookieSeconds}${secure ? "; Secure" : ""}`,
+          "digest",
+        ),
+      ),
   };
 }
 

@@ -3,6 +3,7 @@
 import { createHash } from "node:crypto";
 import { readFileSync } from "node:fs";
 import { createServer, type IncomingMessage, type Server, type ServerResponse } from "node:http";
+import { createServer as createSecureServer } from "node:https";
 import { join } from "node:path";
 import { manifestName } from "../../shared/checkpoint/manifest.ts";
 import type { History } from "../history.ts";
@@ -34,6 +35,8 @@ export interface RunView {
 export interface HttpOptions {
   readonly run: RunView;
   readonly access: Access;
+  /** With it the port speaks TLS, and nothing else. */
+  readonly certificate?: { readonly cert: string; readonly key: string } | undefined;
   /** Most open sockets, WebSockets included. */
   readonly maxConnections: number;
   /** Hears of failures that are ours, such as a disk that cannot be read; the request gets a 500. */
@@ -79,21 +82,29 @@ const plainHeaders = {
   "Cache-Control": "no-store",
 };
 
+const tooMany = new Refusal(429, "too many wrong tokens came from this address; wait a minute", {
+  "Retry-After": "60",
+});
+
 const loginLimit = 4096;
 const mostDownloads = 16;
 
 /** An HTTP server with every time and size bounded, not yet listening. */
 export function createHttpServer(options: HttpOptions): Server {
-  const server = createServer(
-    {
-      maxHeaderSize: 16 * 1024,
-      headersTimeout: 10_000,
-      requestTimeout: 120_000,
-      keepAliveTimeout: 10_000,
-      connectionsCheckingInterval: 5000,
-    },
-    httpHandler(options),
-  );
+  const limits = {
+    maxHeaderSize: 16 * 1024,
+    headersTimeout: 10_000,
+    requestTimeout: 120_000,
+    keepAliveTimeout: 10_000,
+    connectionsCheckingInterval: 5000,
+  };
+  const { certificate } = options;
+  const server: Server = certificate
+    ? createSecureServer(
+        { ...limits, ...certificate, minVersion: "TLSv1.2", handshakeTimeout: 10_000 },
+        httpHandler(options),
+      )
+    : createServer(limits, httpHandler(options));
   server.maxConnections = options.maxConnections;
   // A reader that takes nothing for so long is gone. The WebSockets set their own deadlines.
   server.timeout = 60_000;
@@ -132,7 +143,9 @@ export function httpHandler({ run, access, onError }: HttpOptions) {
         return await login(request, response);
     }
 
-    if (!access.authorised(request))
+    const right = await access.rightOf(request);
+    if (right === "later") throw tooMany;
+    if (right === undefined)
       throw access.tokenRequired
         ? new Refusal(401, "this run needs its token: Authorization: Bearer ...", { "WWW-Authenticate": "Bearer" })
         : new Refusal(403, "this run answers programs on its own machine, and its own dashboard, only");
@@ -157,6 +170,7 @@ export function httpHandler({ run, access, onError }: HttpOptions) {
         return await download(request, response, segments[1]!, segments[2]!);
       case "link":
         if (segments.length > 1) break;
+        if (right !== "work") throw new Refusal(403, "the link is tested with the token of workers, not of viewers");
         allow("GET", "POST");
         return await link(request, response, url.searchParams.get("bytes") ?? "0");
     }
@@ -206,7 +220,8 @@ export function httpHandler({ run, access, onError }: HttpOptions) {
     let body = "";
     for await (const chunk of request as AsyncIterable<Buffer>) body += chunk.toString("latin1");
     const secure = "encrypted" in request.socket;
-    const cookie = access.login(body.trim(), secure);
+    const cookie = await access.login(request.socket.remoteAddress, body.trim(), secure);
+    if (cookie === "later") throw tooMany;
     if (cookie === undefined) throw new Refusal(401, "this is not the run's token");
     response.writeHead(204, { "Set-Cookie": cookie }).end();
   }

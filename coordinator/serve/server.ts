@@ -1,7 +1,7 @@
 // One port for workers (WebSocket) and people (HTTP). What comes in is bounded in size, number and time before anything
 // else looks at it.
-import type { IncomingMessage } from "node:http";
-import type { AddressInfo } from "node:net";
+import type { IncomingMessage, Server } from "node:http";
+import type { AddressInfo, Socket } from "node:net";
 import type { Duplex } from "node:stream";
 import type { Logger } from "pino";
 import { WebSocketServer } from "ws";
@@ -9,28 +9,39 @@ import { ConfigError } from "../../shared/errors.ts";
 import { subprotocol } from "../../shared/wire/protocol.ts";
 import { largestMessage, webSocketPipe } from "../../shared/wire/web-socket.ts";
 import type { TrainingRun } from "../loop.ts";
-import { type Access, isLoopback } from "./access.ts";
+import { type Access, isLoopback, type Right } from "./access.ts";
 import { createHttpServer } from "./http.ts";
+import type { Certificate } from "./tls.ts";
 
 export interface RunServer {
   /** Where programs on this machine reach it: "127.0.0.1:7070", "[::1]:7070". */
   readonly address: string;
+  /** With TLS; its fingerprint where no authority has signed the certificate. */
+  readonly tls: { readonly fingerprint: string | undefined } | undefined;
   readonly port: number;
   close(): Promise<void>;
 }
 
 /** Viewers beside the workers. */
-const httpConnections = 64;
+const httpConnections = 1024;
 
 /** @throws ConfigError when the address cannot be listened on */
 export async function serve(
   run: TrainingRun,
-  options: { host: string; port: number; maxWorkers: number; access: Access; log: Logger },
+  options: {
+    host: string;
+    port: number;
+    maxWorkers: number;
+    access: Access;
+    certificate?: Certificate | undefined;
+    log: Logger;
+  },
 ): Promise<RunServer> {
-  const { host, port, maxWorkers, access, log } = options;
+  const { host, port, maxWorkers, access, certificate, log } = options;
   const http = createHttpServer({
     run,
     access,
+    certificate,
     maxConnections: maxWorkers + httpConnections,
     onError: (error) => log.error(error),
   });
@@ -40,21 +51,35 @@ export async function serve(
     maxPayload: largestMessage,
     handleProtocols: (offered) => (offered.has(subprotocol) ? subprotocol : false),
   });
-  http.on("upgrade", (request: IncomingMessage, socket: Duplex, head: Buffer) => {
-    const refusal = reasonToRefuse(request, access, sockets.clients.size < maxWorkers);
+  const strangers = new Strangers(http);
+  const upgrade = async (request: IncomingMessage, socket: Duplex, head: Buffer): Promise<void> => {
+    const leave = () => socket.destroy();
+    socket.on("error", leave);
+    const right = await access.rightOf(request);
+    if (socket.destroyed) return;
+    const refusal = reasonToRefuse(request, access, right, sockets.clients.size < maxWorkers);
     if (refusal) {
       log.warn({ peer: request.socket.remoteAddress }, `connection refused: ${refusal.reason}`);
       const { status, reason } = refusal;
-      // Nobody else listens to this socket any more, and nobody waits for its other end.
-      socket.on("error", () => socket.destroy());
+      // Nobody waits for its other end.
       setTimeout(() => socket.destroy(), 2000).unref();
       socket.end(
         `HTTP/1.1 ${status}\r\nContent-Type: text/plain\r\nContent-Length: ${Buffer.byteLength(reason)}\r\nConnection: close\r\n\r\n${reason}`,
       );
       return;
     }
+    socket.off("error", leave);
+    strangers.welcome(request.socket);
     const isLocal = isLoopback(request.socket.remoteAddress?.replace(/^::ffff:/, "") ?? "");
     sockets.handleUpgrade(request, socket, head, (webSocket) => run.admit(webSocketPipe(webSocket), isLocal));
+  };
+  http.on("upgrade", (request: IncomingMessage, socket: Duplex, head: Buffer) => void upgrade(request, socket, head));
+  http.on("tlsClientError", (error: NodeJS.ErrnoException, socket: Socket) => {
+    if (error.code === "ERR_SSL_HTTP_REQUEST")
+      log.warn(
+        { peer: socket.remoteAddress },
+        "connection refused: it does not speak TLS, this port speaks nothing else",
+      );
   });
 
   await new Promise<void>((resolve, reject) => {
@@ -67,6 +92,7 @@ export async function serve(
   return {
     address: family === "IPv6" ? `[${reachable}]:${actualPort}` : `${reachable}:${actualPort}`,
     port: actualPort,
+    tls: certificate && { fingerprint: certificate.fingerprint },
     close: async () => {
       for (const client of sockets.clients) client.close(1001, "the coordinator stops");
       const closed = new Promise<void>((resolve) => {
@@ -83,8 +109,46 @@ export async function serve(
   };
 }
 
-function reasonToRefuse(request: IncomingMessage, access: Access, room: boolean) {
-  if (!access.authorised(request))
+/** Most sockets of one address that have not joined the run. */
+const mostStrangers = 64;
+
+/** Sockets that have shown nothing yet: an address that opens many must not take the place of workers. */
+class Strangers {
+  readonly #count = new Map<string, number>();
+  readonly #known = new WeakSet<Socket>();
+
+  constructor(server: Server) {
+    server.on("connection", (socket: Socket) => {
+      const address = socket.remoteAddress ?? "";
+      const count = (this.#count.get(address) ?? 0) + 1;
+      this.#count.set(address, count);
+      socket.once("close", () => this.#forget(socket, address));
+      if (count > mostStrangers) socket.destroy();
+    });
+  }
+
+  /** This one has joined. */
+  welcome(socket: Socket): void {
+    // With TLS it lies over the socket of the connection.
+    const raw = (socket as { _parent?: Socket })._parent ?? socket;
+    this.#forget(raw, raw.remoteAddress ?? socket.remoteAddress ?? "");
+  }
+
+  #forget(socket: Socket, address: string): void {
+    if (this.#known.has(socket)) return;
+    this.#known.add(socket);
+    const count = (this.#count.get(address) ?? 1) - 1;
+    if (count > 0) this.#count.set(address, count);
+    else this.#count.delete(address);
+  }
+}
+
+function reasonToRefuse(request: IncomingMessage, access: Access, right: Right, room: boolean) {
+  if (right === "later")
+    return { status: "429 Too Many Requests", reason: "too many wrong tokens came from this address; wait a minute" };
+  if (right === "view")
+    return { status: "403 Forbidden", reason: "this is the token of viewers; workers need WEFT_TOKEN or --token-file" };
+  if (right === undefined)
     return access.tokenRequired
       ? { status: "401 Unauthorized", reason: "the token is missing or wrong; set WEFT_TOKEN or --token-file" }
       : { status: "403 Forbidden", reason: "this coordinator takes workers of its own machine only" };

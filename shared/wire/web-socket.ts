@@ -2,6 +2,7 @@
 // upgrades.
 import { type ClientOptions, WebSocket } from "ws";
 import { ConfigError } from "../errors.ts";
+import { parseAddress, refusedForGood } from "./address.ts";
 import { chunkBytes, headerBytes } from "./frame.ts";
 import { closeReason, type Pipe, type PipeEvents } from "./pipe.ts";
 import { controlLimit, subprotocol } from "./protocol.ts";
@@ -58,20 +59,24 @@ export interface Dial {
  * Connect to a coordinator.
  * @throws ConfigError when it refuses us for good; UnreachableError when it is worth trying again
  */
-export function dial({ url, token, timeoutMs }: Dial): Promise<Pipe> {
-  const socket = new WebSocket(url, subprotocol, {
+export async function dial({ url, token, timeoutMs }: Dial): Promise<Pipe> {
+  const { url: address, createConnection } = parseAddress(url);
+  const socket = new WebSocket(address, subprotocol, {
+    ...(createConnection && { createConnection }),
     headers: token === undefined ? {} : { authorization: `Bearer ${token}` },
     perMessageDeflate: false,
     maxPayload: largestMessage,
     handshakeTimeout: timeoutMs,
     // A mask of zeros costs nothing; against caches on the way, which masks are for, TLS is the answer.
     generateMask: (mask: Buffer) => mask.fill(0),
-  } as ClientOptions);
-  return new Promise((resolve, reject) => {
+  } as unknown as ClientOptions);
+  return await new Promise((resolve, reject) => {
     socket.on("open", () => resolve(webSocketPipe(socket)));
-    socket.on("error", (error: NodeJS.ErrnoException) =>
-      reject(new UnreachableError(error.message || error.code || "unknown error")),
-    );
+    socket.on("error", (error: NodeJS.ErrnoException) => {
+      const refused = refusedForGood(error);
+      if (refused) reject(new ConfigError(`worker: ${refused.message}`));
+      else reject(new UnreachableError(error.message || error.code || "unknown error"));
+    });
     socket.on("unexpected-response", (_request, response) => {
       let body = "";
       response.on("data", (chunk: Buffer) => {
@@ -79,8 +84,9 @@ export function dial({ url, token, timeoutMs }: Dial): Promise<Pipe> {
       });
       response.on("end", () => {
         const reason = `${url} answers ${response.statusCode}: ${body.trim() || response.statusMessage}`;
-        // A full coordinator, or a proxy whose coordinator is not back yet.
-        reject(response.statusCode! >= 500 ? new UnreachableError(reason) : new ConfigError(`worker: ${reason}`));
+        // A full coordinator, one that many wrong tokens came to, or a proxy whose coordinator is not back yet.
+        const isForNow = response.statusCode! >= 500 || response.statusCode === 429;
+        reject(isForNow ? new UnreachableError(reason) : new ConfigError(`worker: ${reason}`));
       });
     });
   });
