@@ -13,10 +13,23 @@ import type { Engine, LocalResult, LocalSteps, TrainLocally } from "./contract.t
  * Local training on any engine: by its own loop where it has one, else by its gradients and the vector arithmetic. Same
  * bits where both have the same arithmetic.
  */
-export function localTraining(engine: Engine, ops: VectorOps = bestOps()): TrainLocally {
+export function localTraining(engine: Engine, ops?: VectorOps): TrainLocally {
   if (engine.train) return engine.train.bind(engine);
+  const stretches = decayStretches(layoutOf(engine.model));
+  const arithmetic = ops ?? bestOps();
+  return stepByStep(engine, async (state, sum, update) => adamwUpdate(arithmetic, stretches, state, sum, update));
+}
+
+/** adamwUpdate wherever it is computed. */
+export type ComputeUpdate = (
+  state: AdamWState,
+  sum: Float32Array,
+  update: Parameters<typeof adamwUpdate>[4],
+) => Promise<number>;
+
+/** Local training of an engine by its gradients, with this way to update. */
+export function stepByStep(engine: Omit<Engine, "train">, compute: ComputeUpdate): TrainLocally {
   const layout = layoutOf(engine.model);
-  const stretches = decayStretches(layout);
   let sum: Float32Array | undefined;
   return async (tokens, targets, steps, state, watch = {}) => {
     const ids = checkLocal(layout.size, tokens, targets, steps, state);
@@ -30,7 +43,7 @@ export function localTraining(engine: Engine, ops: VectorOps = bestOps()): Train
       const losses = await engine.gradient(part(tokens), part(targets), rows, position, sum, watch.stopped);
       if (!losses) return result;
       const update = { ...optimizer, units: at.count, learningRate, count: updates + h + 1 };
-      const norm = adamwUpdate(ops, stretches, state, sum, update);
+      const norm = await compute(state, sum, update);
       result.losses.push(losses.reduce((total, loss) => total + loss, 0) / at.count);
       result.gradientNorms.push(norm);
       watch.progress?.(h + 1);

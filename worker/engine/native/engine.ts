@@ -3,13 +3,15 @@
 import { availableParallelism } from "node:os";
 import { type Addon, nativeAddon, nativeStatus } from "../../../shared/arithmetic/native.ts";
 import { keyOf, stream } from "../../../shared/arithmetic/philox.ts";
+import { adamwScalars } from "../../../shared/arithmetic/vector.ts";
 import { EngineError, messageOf } from "../../../shared/errors.ts";
 import { familyOf } from "../../../shared/family/families.ts";
 import type { Architecture } from "../../../shared/family/family.ts";
-import { type Layout, layoutOf } from "../../../shared/family/layout.ts";
+import { decayStretches, type Layout, layoutOf } from "../../../shared/family/layout.ts";
 import type { ModelConfig } from "../../../shared/model.ts";
 import { checkIds, checkLength, checkTargets, checkTokens } from "../check.ts";
-import type { Engine, EngineKind, EngineOptions, Generation } from "../contract.ts";
+import type { Engine, EngineKind, EngineOptions, Generation, TrainLocally } from "../contract.ts";
+import { type ComputeUpdate, stepByStep } from "../local.ts";
 import { type ShardGradient, shardByShard } from "../shards.ts";
 
 /** What worker/engine/native/core/addon.cpp exports for this file. Its methods check their arguments and settle when done. */
@@ -34,6 +36,15 @@ interface CoreModel {
     position: Uint32Array,
     out: Float32Array,
     loss: Float64Array,
+  ): Promise<void>;
+  adamw(
+    weights: Float32Array,
+    m: Float32Array,
+    v: Float32Array,
+    sum: Float32Array,
+    stretches: BigInt64Array,
+    scalars: Float32Array,
+    clip: Float64Array,
   ): Promise<void>;
   losses(tokens: Int32Array, targets: Int32Array, rows: number, out: Float32Array): Promise<void>;
   logits(tokens: Int32Array, rows: number, out: Float32Array): Promise<void>;
@@ -103,9 +114,11 @@ class NativeEngine implements Engine {
   readonly model: ModelConfig;
   readonly plannedBytes: number;
   readonly gradient: Engine["gradient"];
+  readonly train: TrainLocally;
   readonly #addon: EngineAddon;
   readonly #core: CoreModel;
   readonly #layout: Layout;
+  readonly #stretches: BigInt64Array;
   readonly #maxRows: number;
   readonly #limit: number | undefined;
   readonly #loss = new Float64Array(1);
@@ -117,6 +130,13 @@ class NativeEngine implements Engine {
     this.model = options.model;
     this.#addon = addon;
     this.#layout = layoutOf(options.model);
+    this.#stretches = BigInt64Array.from(
+      decayStretches(this.#layout).flatMap(({ offset, size, decay }) => [
+        BigInt(offset),
+        BigInt(size),
+        decay ? 1n : 0n,
+      ]),
+    );
     this.#maxRows = options.maxRows;
     this.#limit = options.memoryLimitBytes;
     this.plannedBytes = addon.plannedBytes(config) + 2 * 4 * this.#layout.size;
@@ -125,6 +145,7 @@ class NativeEngine implements Engine {
     const pairs = this.#layout.parameters.flatMap(({ offset, size }) => [BigInt(offset), BigInt(size)]);
     const keys = this.#layout.parameters.map(({ key }) => key).join("\n");
     this.#core = new addon.Model(config, BigInt64Array.from(pairs), keys);
+    this.train = stepByStep(this, (...update) => this.#update(...update));
     const arithmetic = this.#core.arithmetic();
     this.arithmetic = `native ${arithmetic}`;
     this.device = `${deviceNames[arithmetic.split(" ")[0]!]}, ${config.threads} thread${config.threads === 1 ? "" : "s"}`;
@@ -143,6 +164,18 @@ class NativeEngine implements Engine {
     const position = Uint32Array.of(...keyOf(at.seed, stream.dropout), at.step, at.shard);
     await inCore(() => this.#core.gradient(tokens, targets, rows, position, out, this.#loss));
     return this.#loss[0]!;
+  }
+
+  /** AdamW off the event loop, on the threads of the engine. */
+  async #update(...[state, sum, update]: Parameters<ComputeUpdate>): Promise<number> {
+    const scalars = Float32Array.of(
+      ...adamwScalars({ ...update, gradientScale: 1 }),
+      ...adamwScalars({ ...update, gradientScale: 1, weightDecay: 0 }),
+    );
+    const { weights, m, v } = state;
+    const clip = Float64Array.of(update.gradientClip, update.units, Number.NaN);
+    await inCore(() => this.#core.adamw(weights, m, v, sum, this.#stretches, scalars, clip));
+    return clip[2]!;
   }
 
   async losses(tokens: Int32Array, targets: Int32Array, rows: number): Promise<Float32Array> {

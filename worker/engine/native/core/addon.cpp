@@ -23,7 +23,8 @@ using namespace weft;
 struct Vectors {
   static constexpr const char* name = "Vectors";
   static constexpr napi_type_tag tag = {0x6b1f3a0d92e44c57, 0x9d0c5be27f1a8836};
-  Vectors(int threads, Isa isa) : ops(threads, isa) {}
+  Vectors(int threads, Isa isa) : pool(threads, Denormals::keep), ops(pool, isa) {}
+  Pool pool;
   VectorOps ops;
 };
 
@@ -430,6 +431,35 @@ napi_value model_gradient(Call& call) {
                     });
 }
 
+// adamw(weights, m, v, sum, stretches, scalars, clip): stretches are triples of offset, size and decay, scalars nine with
+// weight decay and nine without, clip float64 (3): the largest norm, the units, and a place for the norm.
+napi_value model_adamw(Call& call) {
+  const auto core = unwrap<Model>(call.env, call.self).core;
+  ready(core);
+  const auto weights = call.array<float>(0, "weights", core->size), m = call.array<float>(1, "m", core->size);
+  const auto v = call.array<float>(2, "v", core->size), sum = call.array<float>(3, "sum", core->size);
+  const auto triples = call.array<int64_t>(4, "stretches");
+  if (triples.size % 3 != 0) throw BadArgument("stretches: expected triples of offset, size and decay");
+  std::vector<weft_stretch> stretches;
+  for (size_t i = 0; i < triples.size; i += 3)
+    stretches.push_back({triples.data[i], triples.data[i + 1], triples.data[i + 2] != 0});
+  const auto scalars = call.array<float>(5, "scalars", 18);
+  weft_adamw update{};
+  memcpy(update.decayed, scalars.data, sizeof update.decayed);
+  memcpy(update.plain, scalars.data + 9, sizeof update.plain);
+  const auto clip = call.array<double>(6, "clip", 3);
+  update.clip = clip.data[0];
+  if (!(clip.data[1] >= 1 && clip.data[1] <= 1 << 30)) throw BadArgument("clip: expected 1 or more units");
+  update.units = static_cast<int32_t>(clip.data[1]);
+  return Job::start(call, core,
+                    {call.value(0, "weights"), call.value(1, "m"), call.value(2, "v"), call.value(3, "sum"),
+                     call.value(6, "clip")},
+                    [core, weights, m, v, sum, stretches, update, clip] {
+                      return weft_adamw_update(core->model, weights.data, m.data, v.data, sum.data, stretches.data(),
+                                               stretches.size(), &update, clip.data + 2);
+                    });
+}
+
 // losses(tokens, targets, rows, out)
 napi_value model_losses(Call& call) {
   const auto core = unwrap<Model>(call.env, call.self).core;
@@ -583,6 +613,7 @@ NAPI_MODULE_INIT() {
       method<model_arithmetic>("arithmetic"),
       method<model_set_weights>("setWeights"),
       method<model_gradient>("gradient"),
+      method<model_adamw>("adamw"),
       method<model_losses>("losses"),
       method<model_positions<weft_logits, &weft_config::vocab_size>>("logits"),
       method<model_positions<weft_hidden, &weft_config::n_embd>>("hidden"),

@@ -146,6 +146,7 @@ weft_model::weft_model(const weft_config& given, const weft_parameter* parameter
   memory = allocate(lay_out(config, *kernels, head_rows(), nullptr).floats);
   buffers = lay_out(config, *kernels, head_rows(), memory.get());
   pool = std::make_unique<Pool>(config.threads, Denormals::flush);
+  vectors = std::make_unique<VectorOps>(*pool, isa_choose(given.isa, config.precision == WEFT_BF16));
   arithmetic = std::string(kernels->name) + (config.precision == WEFT_BF16 ? " bf16" : " float32");
 }
 
@@ -277,4 +278,21 @@ const char* weft_hidden(weft_model* model, const float* weights, const int32_t* 
     const float* from = model->forward(tokens, false);
     memcpy(hidden, from, static_cast<size_t>(rows) * time * model->config.n_embd * sizeof(float));
   });
+}
+
+const char* weft_adamw_update(weft_model* model, float* weights, float* m, float* v, const float* sum,
+                              const weft_stretch* stretches, size_t count, const weft_adamw* update, double* norm) {
+  std::vector<Stretch> parts;
+  for (size_t i = 0; i < count; i++) {
+    const weft_stretch& s = stretches[i];
+    if (s.offset < 0 || s.size < 0 || s.size > model->at.size || s.offset > model->at.size - s.size)
+      return "a stretch of AdamW lies outside the weights";
+    parts.push_back({s.offset, s.size, s.decay != 0});
+  }
+  AdamW adamw{{}, {}, update->clip, update->units};
+  std::copy_n(update->decayed, 9, adamw.decayed);
+  std::copy_n(update->plain, 9, adamw.plain);
+  *norm = model->vectors->adamw_update(weights, m, v, sum, static_cast<size_t>(model->at.size), parts.data(), count,
+                                       adamw);
+  return nullptr;
 }

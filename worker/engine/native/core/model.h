@@ -11,6 +11,7 @@
 
 #include "kernels.h"
 #include "pool.h"
+#include "vector.h"
 #include "weft.h"
 
 namespace weft {
@@ -102,6 +103,7 @@ struct weft_model {
   weft::Buffers buffers;
   weft::Memory memory;
   std::unique_ptr<weft::Pool> pool;
+  std::unique_ptr<weft::VectorOps> vectors;  // on the same threads
   std::string arithmetic, error;
 
   // Of the call under way.

@@ -43,9 +43,23 @@ struct RandomKernels {
 WEFT_EACH_ISA(X)
 #undef X
 
+// Neighbouring elements of one kind of decay.
+struct Stretch {
+  int64_t offset, size;
+  bool decay;
+};
+
+// What one update is, but for the vectors: adamwUpdate in shared/arithmetic/adamw.ts.
+struct AdamW {
+  float decayed[9], plain[9];  // adamwScalars with weight decay and without; the first is worked out here
+  double clip;                 // largest norm of the gradient; 0: any
+  int units;                   // a power of two
+};
+
 class VectorOps {
  public:
-  VectorOps(int threads, Isa isa);
+  // The pool must outlive this. Calls must not overlap with others on it.
+  VectorOps(Pool& pool, Isa isa);
 
   // left[i] += right[i]
   void add(float* left, const float* right, size_t n);
@@ -53,6 +67,9 @@ class VectorOps {
   double sum_of_squares(const float* x, size_t n);
   // scalars: the nine of adamwScalars in shared/arithmetic/vector.ts. w, m, v in place.
   void adamw(float* w, const float* g, float* m, float* v, size_t n, const float* scalars);
+  // Clip and update in place, sum (n) being that over the units. Returns the norm of the mean gradient before the clip.
+  double adamw_update(float* w, float* m, float* v, const float* sum, size_t n, const Stretch* stretches, size_t count,
+                      const AdamW& update);
   // left[i] -= right[i]
   void subtract(float* left, const float* right, size_t n);
   // scalars: the three of nesterovScalars there. w, b in place.
@@ -80,7 +97,10 @@ class VectorOps {
   const VectorKernels& kernels_;
   const CodecKernels& codec_;
   const RandomKernels& random_;
-  Pool pool_;
+  Pool& pool_;
+
+  template <class Task>
+  void ranges(size_t n, Task&& task);
 };
 
 }  // namespace weft

@@ -88,6 +88,27 @@ const char* weft_logits(weft_model* model, const float* weights, const int32_t* 
 const char* weft_hidden(weft_model* model, const float* weights, const int32_t* tokens, int rows, int time,
                         float* hidden);
 
+// ---- local training ----
+
+// Neighbouring elements of the weights that decay, or do not.
+typedef struct weft_stretch {
+  int64_t offset, size;
+  int32_t decay;
+} weft_stretch;
+
+// One update of AdamW: adamwScalars of shared/arithmetic/vector.ts with weight decay and without; their first element, the
+// gradient's scale, is worked out from the norm.
+typedef struct weft_adamw {
+  float decayed[9], plain[9];
+  double clip;    // largest norm of the mean gradient; 0: any
+  int32_t units;  // sum is over so many, a power of two
+} weft_adamw;
+
+// AdamW in place on the model's threads; weights, m, v, sum: (P). Same bits as the vector arithmetic of the coordinator,
+// denormals kept. norm: of the mean gradient before the clip.
+const char* weft_adamw_update(weft_model* model, float* weights, float* m, float* v, const float* sum,
+                              const weft_stretch* stretches, size_t count, const weft_adamw* update, double* norm);
+
 // ---- generation (generation.cpp) ----
 
 typedef struct weft_generation weft_generation;
