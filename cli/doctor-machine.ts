@@ -5,6 +5,7 @@ import { availableParallelism, cpus, freemem, totalmem } from "node:os";
 import { nativeStatus } from "../shared/arithmetic/native.ts";
 import { cacheDir } from "../shared/cache.ts";
 import { messageOf } from "../shared/errors.ts";
+import { xla } from "../worker/engine/xla/kind.ts";
 import { findGpus, type Gpu } from "../worker/gpus.ts";
 import { addonOf, findBuild } from "../worker/install/build.ts";
 import { whyNoGpu } from "../worker/install/gpu.ts";
@@ -36,6 +37,7 @@ export async function examine(port: number): Promise<{ findings: Finding[]; gpus
     ...found.gpus.map(gpuFinding),
     ...(found.gpus.length === 0 ? [{ what: "GPU", state: "absent", says: found.why } as const] : []),
     found.gpus.length > 0 ? cudaFinding() : undefined,
+    xlaFinding(found.gpus.length > 0),
     tensorflowFinding(found.gpus.length > 0),
     numaFinding(),
   ]);
@@ -103,6 +105,12 @@ async function compilerFinding(): Promise<Finding> {
 function nativeFinding(): Finding {
   const { built, why } = nativeStatus();
   return { what: "native engine", state: built ? "good" : "absent", says: why };
+}
+
+/** The engine for GPUs; a CPU does without it. */
+async function xlaFinding(gpu: boolean): Promise<Finding> {
+  const { usable, why } = await xla.probe({ device: gpu ? "gpu" : "cpu" });
+  return { what: "xla engine", state: usable ? "good" : "absent", says: why.replace(/^xla: /, "") };
 }
 
 function gpuFinding({ index, name, memoryMiB, driver, numaNode }: Gpu): Finding {

@@ -6,6 +6,8 @@ import { afterEach, expect, test } from "vitest";
 import { configOf, tensorsOf } from "../../shared/checkpoint/huggingface.ts";
 import { encode } from "../../shared/checkpoint/safetensors.ts";
 import { findAddon } from "../../worker/install/build.ts";
+import { addonFile } from "../../worker/install/xla-addon.ts";
+import { findPlugin } from "../../worker/install/xla-plugin.ts";
 import { nanogptStart } from "../nanogpt-start.ts";
 import { openOracle, oraclesPresent } from "../oracle.ts";
 import { coordinator, killAll, ledgerOf, temporary, weft } from "./weft.ts";
@@ -18,6 +20,10 @@ const present = oraclesPresent && process.env.WEFT_DATA_DIR !== undefined;
 const backends = [
   { by: "the engine that auto takes", flags: [] },
   ...(findAddon(false) ? [{ by: "TensorFlow", flags: ["--backend", "tensorflow", "--device", "cpu"] }] : []),
+  // Threads are devices: their number must not show.
+  ...(addonFile() && findPlugin(false)
+    ? [{ by: "XLA", flags: ["--engine", "xla", "--device", "cpu", "--threads", "2"] }]
+    : []),
 ];
 
 test.skipIf(!present && !process.env.CI).each(backends)(

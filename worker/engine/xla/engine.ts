@@ -16,7 +16,7 @@ import { type BufferHandle, type ExecutableHandle, type OpenClient, openClient }
 import * as trace from "./trace.ts";
 
 /** What decides bits must not be chosen by a stopwatch: no autotuning; nor by who comes first: no atomic sums. */
-function flagsOf({ gpu, cudaData }: XlaPlugin): XlaFlags {
+export function flagsOf({ gpu, cudaData }: XlaPlugin): XlaFlags {
   // Eigen cuts long sums by the number of threads.
   if (!gpu) return { xla_cpu_multi_thread_eigen: false };
   return {
@@ -48,7 +48,7 @@ export async function openXla(options: EngineOptions, plugin: XlaPlugin): Promis
 }
 
 /** The plugin that these options ask for, if it is here. */
-export function pluginFor({ device }: EngineOptions): XlaPlugin | undefined {
+export function pluginFor({ device }: Pick<EngineOptions, "device">): XlaPlugin | undefined {
   if (device !== "auto") return findPlugin(device === "gpu");
   return findPlugin(true) ?? findPlugin(false);
 }

@@ -5,7 +5,9 @@ import { addonFile } from "../../install/xla-addon.ts";
 import type { EngineKind, EngineOptions } from "../contract.ts";
 import { openXla, pluginFor } from "./engine.ts";
 
-async function refusal(options: EngineOptions): Promise<string | undefined> {
+type Asked = Pick<EngineOptions, "device">;
+
+async function refusal(options: Asked): Promise<string | undefined> {
   const cure = `run "weft install xla${options.device === "cpu" ? " --cpu" : ""}"`;
   try {
     const plugin = pluginFor(options);
@@ -19,7 +21,7 @@ async function refusal(options: EngineOptions): Promise<string | undefined> {
   }
 }
 
-export const xla: EngineKind = {
+export const xla: Omit<EngineKind, "probe"> & { probe(options: Asked): ReturnType<EngineKind["probe"]> } = {
   name: "xla",
   async probe(options) {
     const why = await refusal(options);

@@ -1,6 +1,7 @@
 // The models' operations (model/ops.ts) as values of a program: whoever calls the model with these writes it down in
 // StableHLO. Fusing, scheduling and memory are XLA's affair, so that everything here is said in the plainest way.
 import type { Heads, Ops } from "../model/ops.ts";
+import { fusedAttention, fusedAttentionBackward, isFusable } from "./fused-attention.ts";
 import type { Program, Value } from "./program.ts";
 
 /** Most logits that exist at once, in floats. */
@@ -14,7 +15,7 @@ export interface Lowering {
 }
 
 /** @param p the program that is being written */
-export function symbolicOps(p: Program, { bf16 }: Lowering): Ops<Value, Value> {
+export function symbolicOps(p: Program, { bf16, gpu }: Lowering): Ops<Value, Value> {
   const add = (a: Value | number, b: Value | number) => p.binary("add", a, b);
   const sub = (a: Value | number, b: Value | number) => p.binary("subtract", a, b);
   const mul = (a: Value | number, b: Value | number) => p.binary("multiply", a, b);
@@ -48,6 +49,26 @@ export function symbolicOps(p: Program, { bf16 }: Lowering): Ops<Value, Value> {
     [0, 0],
     [1, 2],
   ];
+
+  /**
+   * Rows with equal ids brought together by a stable sort and added pair by pair over growing distances (a segmented
+   * scan; Hillis & Steele 1986), the sum of each id then written once: one order, without atomics.
+   */
+  function scatterAdd(x: Value, ids: Value, V: number): Value {
+    const N = ids.length;
+    const [sorted, places] = p.sort(ids);
+    let sums = p.gather(x, places);
+    // Ids shifted by one, so that the zeros of a shift are nobody's.
+    const marks = add(sorted, 1);
+    for (let distance = 1; distance < N; distance *= 2) {
+      const same = p.compare("EQ", marks, p.shiftDown(marks, distance));
+      sums = add(sums, p.select(p.broadcast(column(same), sums.shape), p.shiftDown(sums, distance), 0));
+    }
+    const next = N === 1 ? p.constant(0, [1], "i32") : p.pad(p.slice(marks, [[1, N]]), N);
+    const isLast = p.compare("NE", marks, next);
+    const nowhere = add(p.iota([N], 0, "i32"), V);
+    return p.scatter(sums, p.select(isLast, sorted, nowhere), V);
+  }
 
   return {
     scope: (run) => run(),
@@ -107,6 +128,12 @@ export function symbolicOps(p: Program, { bf16 }: Lowering): Ops<Value, Value> {
 
     attention(qkv, shape, mask) {
       const { B, T, H, D } = shape;
+      if (gpu && bf16 && !mask && isFusable(shape)) {
+        const parts = split(p.convert(qkv, "bf16"), shape);
+        const { y, statistics } = fusedAttention(p, parts, shape);
+        const [q, k, v] = parts;
+        return { y: p.convert(p.reshape(y, [B * T, H * D]), "f32"), saved: { q, k, v, statistics, y } };
+      }
       const [q, k, v] = split(qkv, shape);
       const scores = mul(product(q, k, [3, 3], heads), 1 / Math.sqrt(D)); // (B, H, T, T)
       const seen = p.compare("GE", p.iota([T, T], 0, "i32"), p.iota([T, T], 1, "i32"));
@@ -121,7 +148,18 @@ export function symbolicOps(p: Program, { bf16 }: Lowering): Ops<Value, Value> {
       };
     },
 
-    attentionBackward(dy, saved, { B, T, H, D }) {
+    attentionBackward(dy, saved, shape) {
+      const { B, T, H, D } = shape;
+      if (saved.statistics) {
+        const { q, k, v, statistics, y } = saved as Record<"q" | "k" | "v" | "statistics" | "y", Value>;
+        const wanted = p.reshape(p.convert(dy, "bf16"), [B, T, H, D]);
+        const parts = fusedAttentionBackward(p, wanted, { qkv: [q, k, v], statistics, y }, shape);
+        const together = p.concatenate(
+          parts.map((x) => p.reshape(x, [B, T, 1, H, D])),
+          2,
+        );
+        return p.convert(p.reshape(together, [B * T, 3 * H * D]), "f32");
+      }
       const { q, k, v, probabilities, dropped } = saved as Record<"q" | "k" | "v" | "probabilities" | "dropped", Value>;
       const dOut = p.reshape(dy, [B, T, H, D]);
       const dV = product(dropped, dOut, [2, 1], squares); // (B, H, S, D)
@@ -146,6 +184,6 @@ export function symbolicOps(p: Program, { bf16 }: Lowering): Ops<Value, Value> {
     },
 
     gather: (table, ids) => p.gather(table, ids),
-    scatterAdd: (x, ids, V) => p.scatterAdd(x, ids, V),
+    scatterAdd,
   };
 }

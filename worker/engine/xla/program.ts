@@ -2,7 +2,7 @@
 // here writes the line that computes a new one. Source: the StableHLO specification (openxla/stablehlo, docs/spec.md).
 import type { Ids, Tensor } from "../model/ops.ts";
 
-export type Type = "f32" | "bf16" | "i32" | "ui32" | "ui64" | "i1";
+export type Type = "f32" | "bf16" | "i32" | "ui8" | "ui32" | "ui64" | "i1";
 
 /** A value of the program that is being written. */
 export class Value implements Tensor, Ids {
@@ -113,7 +113,7 @@ export class Program {
     return this.#emit(`stablehlo.${name} ${x}, ${y} : ${typeOf(x)}`, x.shape, x.type);
   }
 
-  compare(direction: "LT" | "LE" | "EQ" | "GE", a: Value | number, b: Value | number): Value {
+  compare(direction: "LT" | "EQ" | "NE" | "GE", a: Value | number, b: Value | number): Value {
     const [x, y] = this.#spread(a, b);
     const text = `stablehlo.compare ${direction}, ${x}, ${y} : (${typeOf(x)}, ${typeOf(y)}) -> ${tensor(x.shape, "i1")}`;
     return this.#emit(text, x.shape, "i1");
@@ -238,16 +238,39 @@ export class Program {
     return this.#emit(text, shape, table.type);
   }
 
-  /** (V, C) with the sums of those rows of x (N, C) whose id is the row. */
-  scatterAdd(x: Value, ids: Value, V: number): Value {
+  /** (V, C) of zeros with the rows of x (N, C) put where `ids` (N), all different, say; ids beyond V are left out. */
+  scatter(x: Value, ids: Value, V: number): Value {
     const zeros = this.constant(0, [V, x.shape[1]!], x.type);
     const scalar = tensor([], x.type);
     const text =
       `"stablehlo.scatter"(${zeros}, ${ids}, ${x}) ({ ^bb0(%left: ${scalar}, %right: ${scalar}): ` +
-      `%sum = stablehlo.add %left, %right : ${scalar} stablehlo.return %sum : ${scalar} }) ` +
+      `stablehlo.return %right : ${scalar} }) ` +
       "{scatter_dimension_numbers = #stablehlo.scatter<update_window_dims = [1], inserted_window_dims = [0], " +
-      `scatter_dims_to_operand_dims = [0], index_vector_dim = 1>} : (${typeOf(zeros)}, ${typeOf(ids)}, ${typeOf(x)}) -> ${typeOf(zeros)}`;
+      "scatter_dims_to_operand_dims = [0], index_vector_dim = 1>, unique_indices = true} " +
+      `: (${typeOf(zeros)}, ${typeOf(ids)}, ${typeOf(x)}) -> ${typeOf(zeros)}`;
     return this.#emit(text, zeros.shape, x.type);
+  }
+
+  /** Keys (N) in ascending order, those that are equal as they were, and where each one stood. */
+  sort(keys: Value): [Value, Value] {
+    const places = this.iota(keys.shape, 0, keys.type);
+    const scalar = tensor([], keys.type);
+    const name = `%${this.#names++}`;
+    const types = `${typeOf(keys)}, ${typeOf(places)}`;
+    this.#lines.push(
+      `${name}:2 = "stablehlo.sort"(${keys}, ${places}) ({ ^bb0(%a: ${scalar}, %b: ${scalar}, %c: ${scalar}, %d: ${scalar}): ` +
+        `%less = stablehlo.compare LT, %a, %b : (${scalar}, ${scalar}) -> tensor<i1> ` +
+        `stablehlo.return %less : tensor<i1> }) {dimension = 0 : i64, is_stable = true} : (${types}) -> (${types})`,
+    );
+    return [0, 1].map((i) => new Value(this, `${name}#${i}`, keys.shape, keys.type)) as [Value, Value];
+  }
+
+  /** x with its rows `count` further down, zeros before them. */
+  shiftDown(x: Value, count: number): Value {
+    const zeros = x.shape.map(() => 0);
+    const zero = this.constant(0, [], x.type);
+    const text = `stablehlo.pad ${x}, ${zero}, low = [${zeros.with(0, count).join(", ")}], high = [${zeros.with(0, -count).join(", ")}], interior = [${zeros.join(", ")}] : (${typeOf(x)}, ${typeOf(zero)}) -> ${typeOf(x)}`;
+    return this.#emit(text, x.shape, x.type);
   }
 
   /** Part of x whose first element stands at `at`, one index a dimension. */

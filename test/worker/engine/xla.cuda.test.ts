@@ -1,0 +1,112 @@
+// Training steps compiled for GPUs that are not here, by XLA's CUDA plugin, and what is in them: kernels, types, buffers,
+// memory. Nothing runs: about speed and bits on a GPU this says nothing. scripts/ci-xla.sh brings the plugin.
+import { readFileSync } from "node:fs";
+import { join } from "node:path";
+import { describe, expect, test } from "vitest";
+import { layoutOf } from "../../../shared/family/layout.ts";
+import type { ModelConfig } from "../../../shared/model.ts";
+import { compileOptions } from "../../../worker/engine/xla/compile-options.ts";
+import { flagsOf } from "../../../worker/engine/xla/engine.ts";
+import { openPlugin, pjrtAddon } from "../../../worker/engine/xla/pjrt.ts";
+import { gradientProgram, type Traced } from "../../../worker/engine/xla/trace.ts";
+import { addonFile } from "../../../worker/install/xla-addon.ts";
+import { findPlugin } from "../../../worker/install/xla-plugin.ts";
+import { instructionsOf } from "./hlo.ts";
+
+const plugin = addonFile() ? findPlugin(true) : undefined;
+
+test("XLA's CUDA plugin is there where it must be", () => {
+  if (process.env.WEFT_REQUIRE_XLA) expect(plugin, 'run "weft install xla --cuda 12"').toBeDefined();
+});
+
+const gpt2: ModelConfig = {
+  family: "gpt2",
+  vocabSize: 50257,
+  blockSize: 1024,
+  nLayer: 12,
+  nHead: 12,
+  nEmbd: 768,
+  bias: true,
+  dropout: 0,
+  activation: "gelu_tanh",
+  tiedHead: true,
+  layerNormEps: 1e-5,
+};
+
+/** The step of one shard, compiled for a kind of GPU. */
+async function compileFor(kind: "h100" | "a100", traced: Partial<Traced>, rows: number) {
+  const pjrt = pjrtAddon();
+  const handle = await openPlugin(plugin!);
+  const target = {
+    target_config: readFileSync(join(import.meta.dirname, `targets/${kind}.txtpb`), "utf8"),
+    topology: "1x1x1",
+  };
+  const model = traced.model ?? gpt2;
+  const text = gradientProgram({ model, recompute: false, bf16: true, gpu: true, ...traced }, rows, model.blockSize);
+  const started = performance.now();
+  const executable = await pjrt.compileFor(handle, kind, target, text, compileOptions(flagsOf(plugin!)));
+  const seconds = (performance.now() - started) / 1000;
+  const memory = pjrt.memory(executable);
+  const instructions = instructionsOf(await pjrt.optimizedProgram(executable));
+  const gigabytes = (memory.temporary / 2 ** 30).toFixed(2);
+  console.log(
+    `${kind}, ${model.nLayer} x ${model.nEmbd}, ${rows} rows: ${seconds.toFixed(1)} s, ${gigabytes} GiB temporary`,
+  );
+  pjrt.release(executable);
+  const calls = (target: string) => instructions.filter((one) => one.target === target);
+  return { memory, instructions, calls };
+}
+
+describe.skipIf(!plugin)("compiled without a GPU (skipped without the plugin: weft install xla --cuda 12)", () => {
+  test.each(["h100", "a100"] as const)("124M in bf16 for %s", async (kind) => {
+    const rows = 8;
+    const { memory, instructions, calls } = await compileFor(kind, {}, rows);
+    // Attention by cuDNN in both directions, in every layer, and no T x T anywhere.
+    expect(calls("__cudnn$fmhaSoftmax")).toHaveLength(12);
+    expect(calls("__cudnn$fmhaSoftmaxBackward")).toHaveLength(12);
+    const stored = instructions.filter((one) => one.stored);
+    expect(stored.filter(({ shape }) => /\[8,12,1024,1024\]/.test(shape))).toEqual([]);
+    // All products of weights take bf16: 4 a layer, forward and twice backward, and the head's slices.
+    const products = instructions.filter(({ target }) => /^__cublas/.test(target));
+    expect(products.length).toBeGreaterThanOrEqual(4 * 3 * 12);
+    for (const { operands } of products) expect(operands.slice(0, 2).join()).toMatch(/^bf16\[[\d,]+\],bf16\[[\d,]+\]$/);
+    // Logits never exist for a whole shard in float32.
+    const largest = stored.flatMap(({ shape }) =>
+      [...shape.matchAll(/f32\[([\d,]+)\]/g)].map(([, sizes]) =>
+        sizes!
+          .split(",")
+          .map(Number)
+          .reduce((a, b) => a * b),
+      ),
+    );
+    expect(Math.max(...largest)).toBeLessThan(rows * 1024 * 50257);
+    expect(Math.max(...largest)).toBeLessThanOrEqual(layoutOf(gpt2).size);
+    // Embedding rows are written once each: nothing adds by atomics, and nothing is sorted but the ids.
+    const scatters = instructions.filter(({ opcode }) => opcode === "scatter");
+    expect(scatters.map(({ operands }) => operands[1])).toEqual(["s32[8192,1]"]);
+    expect(memory.temporary).toBeLessThan(8 * 2 ** 30);
+  });
+
+  test("124M in float32 has no kernel of bf16", async () => {
+    const { instructions, calls } = await compileFor("h100", { bf16: false, model: { ...gpt2, nLayer: 1 } }, 1);
+    expect(calls("__cudnn$fmhaSoftmax")).toEqual([]);
+    expect(instructions.filter(({ shape }) => shape.includes("bf16"))).toEqual([]);
+  });
+
+  test("checkpointActivations saves memory", async () => {
+    const model = { ...gpt2, nLayer: 6, vocabSize: 256 };
+    const [plain, less] = [
+      await compileFor("h100", { model }, 8),
+      await compileFor("h100", { model, recompute: true }, 8),
+    ];
+    expect(less.memory.temporary).toBeLessThan(0.5 * plain.memory.temporary);
+    expect(less.calls("__cudnn$fmhaSoftmax")).toHaveLength(12);
+  });
+
+  test("1.5B in bf16 for h100, a shard of several passes", async () => {
+    const model = { ...gpt2, nLayer: 48, nHead: 25, nEmbd: 1600 };
+    const { memory, calls } = await compileFor("h100", { model, recompute: true }, 4);
+    expect(calls("__cudnn$fmhaSoftmaxBackward")).toHaveLength(48);
+    expect(memory.argument + memory.output + memory.temporary).toBeLessThan(75 * 2 ** 30);
+  });
+});
