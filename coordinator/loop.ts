@@ -24,7 +24,7 @@ import type { Sampler } from "./data/sampler.ts";
 import type { History } from "./history.ts";
 import { Journal } from "./journal.ts";
 import type { Ledger } from "./ledger.ts";
-import { Metrics } from "./metrics.ts";
+import type { RunMetrics } from "./metrics.ts";
 import type { Mirror } from "./mirror.ts";
 import { AdamW } from "./optimizer/adamw.ts";
 import type { Optimizer } from "./optimizer/optimizer.ts";
@@ -57,6 +57,7 @@ export interface RunSetup {
   readonly sampler: Sampler;
   readonly ledger: Pick<Ledger, "append" | "sync" | "close" | "position">;
   readonly openArchive: (journal: Journal) => RunArchive;
+  readonly openMetrics: (status: () => RunStatus) => RunMetrics;
   /** Sends the checkpoints to an object store as well. */
   readonly mirror?: Mirror | undefined;
   readonly clock: Clock;
@@ -75,7 +76,7 @@ export interface RunResult {
 }
 
 export class TrainingRun {
-  readonly metrics: Metrics;
+  readonly metrics: RunMetrics;
   readonly history: History;
   readonly journal: Journal;
   readonly earlier: EarlierRuns;
@@ -123,7 +124,7 @@ export class TrainingRun {
       pool: this.#pool,
       journal: this.journal,
     });
-    this.metrics = new Metrics(() => this.status());
+    this.metrics = setup.openMetrics(() => this.status());
   }
 
   get shelf() {
@@ -275,7 +276,7 @@ export class TrainingRun {
       log.info({ step: this.#step, valLossNats }, "validation");
     }
     const isBest = valLossNats !== null && valLossNats < (this.#archive.best ?? Number.POSITIVE_INFINITY);
-    const owed = this.#archive.owes(performance.now());
+    const owed = this.#archive.owes(this.#setup.clock.now());
     if (due(options.checkpointInterval) || isBest || this.#checkpointAsked || owed)
       await this.#betweenSteps("checkpoint", () => this.#checkpoint(valLossNats, isLast));
   }

@@ -14,6 +14,9 @@ const secondsBuckets = [0.001, 0.003, 0.01, 0.03, 0.1, 0.3, 1, 3, 10, 30, 100, 3
 /** prom-client's defaults whose `_total` names are not counters: promtool refuses them, and their sums add nothing. */
 const misnamed = ["nodejs_active_handles_total", "nodejs_active_requests_total", "nodejs_active_resources_total"];
 
+/** What a run needs of it. */
+export type RunMetrics = Pick<Metrics, "contentType" | "observeStep" | "observePhase" | "render">;
+
 export class Metrics {
   readonly contentType = Registry.PROMETHEUS_CONTENT_TYPE;
   readonly #registry = new Registry();

@@ -23,6 +23,7 @@ import { History } from "./history.ts";
 import { Ledger, ledgerStart } from "./ledger.ts";
 import { lockRun, type RunLock } from "./lock.ts";
 import type { RunSetup } from "./loop.ts";
+import { Metrics } from "./metrics.ts";
 import { Mirror } from "./mirror.ts";
 import { readPast } from "./past.ts";
 import { fitVocabulary } from "./vocabulary.ts";
@@ -86,6 +87,7 @@ async function setUpLocked(given: Options, log: Logger, substitute: boolean, loc
     history: await historyOf(options.out, resumed?.state.step, log),
     ledger: await Ledger.open(options.out, resumed?.state.ledger ?? ledgerStart, { begins, onTrouble, lock }),
     openArchive: (journal) => new Archive(options.out, options.keepCheckpoints, journal, best, mirror),
+    openMetrics: (status) => new Metrics(status),
     mirror,
     clock: systemClock,
     ops: bestOps(),

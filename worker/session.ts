@@ -194,7 +194,11 @@ class Session {
     if (this.#queue.length >= mostLeases) throw new ProtocolError(`more than ${mostLeases} leases at once`);
     if (order.rows > this.#welcome!.rowsPerShard)
       throw new ProtocolError(`${order.rows} windows a unit, the welcome said ${this.#welcome!.rowsPerShard}`);
+    const last = this.#queue.at(-1);
+    if (last && !last.windows)
+      throw new ProtocolError(`lease ${order.lease} before the windows of lease ${last.order.lease}`);
     this.#queue.push({ order, cancelled: false });
+    this.#channel.expect(true);
   }
 
   #onFrame(frame: Frame): undefined {
@@ -208,6 +212,7 @@ class Session {
     this.#arrival ??= this.#expect(frame);
     const { arrival, vector, lease } = this.#arrival;
     arrival.take(frame);
+    this.#channel.expect(!arrival.complete);
     if (!arrival.complete) return;
     this.#arrival = undefined;
     if (vector) this.#refresh(frame.id, vector);

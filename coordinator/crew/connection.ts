@@ -227,7 +227,10 @@ export class Connection {
         const { upload } = this.#heldLease(message.lease);
         if (upload) this.#options.uploads.drop(upload);
         this.#leases.delete(message.lease);
-        if (this.#arrival?.id === message.lease) this.#arrival = undefined;
+        if (this.#arrival?.id === message.lease) {
+          this.#arrival = undefined;
+          this.#channel.expect(false);
+        }
         events.handedBack(this, message.lease, message.reason, message.units);
         return;
       }
@@ -254,6 +257,7 @@ export class Connection {
     }
     if (!this.#arrival) throw new ProtocolError(`gradient of lease ${frame.id} after its end`);
     this.#arrival.take(frame);
+    this.#channel.expect(true);
     return undefined;
   }
 
@@ -271,6 +275,7 @@ export class Connection {
     this.#leases.delete(id);
     if (!lease.vector) return undefined;
     this.#arrival = undefined;
+    this.#channel.expect(false);
     if (!this.sharesMemory) return this.#options.uploads.finish(lease.upload!);
     const vector = this.#options.takeVector();
     vector.set(this.#options.memory!.gradient.values);

@@ -55,6 +55,11 @@ export class Crew {
     return this.#members.size;
   }
 
+  /** Somebody is about to be ready. */
+  get expectsMore(): boolean {
+    return [...this.#members.keys()].some(({ state }) => state === "greeting" || state === "opening");
+  }
+
   get isFinished(): boolean {
     return this.#finished !== undefined;
   }

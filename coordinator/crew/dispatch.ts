@@ -66,6 +66,8 @@ export class Dispatch {
   #nextLateMs = Number.POSITIVE_INFINITY;
   /** When connections were last looked through. */
   #lookedAt = Number.NEGATIVE_INFINITY;
+  /** What can only be wrong, as far as those say who are here. */
+  #doubt: { readonly who: ReadonlySet<string>; readonly since: number; readonly error: Diverged } | undefined;
   #failure: unknown;
   #isAwake = false;
   #wakeUp: () => void = () => {};
@@ -102,11 +104,13 @@ export class Dispatch {
     this.#round = round;
     this.#work = work;
     this.#charged = new Set();
+    this.#doubt = undefined;
     this.#sumSeconds = 0;
     try {
       while (!work.complete) {
         if (this.#failure) throw this.#failure;
         this.#isAwake = false;
+        this.#decideDoubt();
         this.#deal(work, round);
         await this.#untilWoken();
         if (work.leases.length > manyLeases) await sleep(this.#clock, 0);
@@ -154,6 +158,7 @@ export class Dispatch {
     let plan = planRound({ ...view, graceMs, unmeasuredMs }, workers, now);
     if (
       plan.waitingFor !== null &&
+      !this.#doubt &&
       work.refusals.size > 0 &&
       !this.#hasOthers(new Set([...work.refusals.values()].flatMap((who) => [...who])))
     ) {
@@ -332,17 +337,25 @@ export class Dispatch {
       worker: worker.name,
       step: round.step + 1,
     });
-    const isAlone = !this.#hasOthers(who);
-    if (who.size >= mostOpinions || (isAlone && (who.size > 1 || isSecond)))
-      this.fail(
-        new Diverged(
-          `${what}, computed ${who.size > 1 ? `alike by ${[...who].join(", ")}` : `twice by ${worker.name}`}`,
-        ),
-      );
+    this.#punish(worker.name, `gave ${refusal} for ${nodeName(lease)} of ${round.name}`);
+    if (who.size >= mostOpinions) this.fail(new Diverged(`${what}, computed alike by ${[...who].join(", ")}`));
+    else if ((who.size > 1 || isSecond) && !this.#hasOthers(who)) {
+      const by = who.size > 1 ? `alike by ${[...who].join(", ")}` : `twice by ${worker.name}`;
+      this.#doubt ??= { who, since: this.#clock.now(), error: new Diverged(`${what}, computed ${by}`) };
+    }
+  }
+
+  /** Nobody is there to say otherwise: who comes within the timeout is still asked, then the run has diverged. */
+  #decideDoubt(): void {
+    if (!this.#doubt) return;
+    const { who, since, error } = this.#doubt;
+    if (this.#hasOthers(who)) this.#doubt = undefined;
+    else if (this.#clock.now() - since >= this.#times.unmeasuredMs) this.fail(error);
   }
 
   /** Is there somebody else who computes, or will? */
   #hasOthers(who: ReadonlySet<string>): boolean {
+    if (this.crew.expectsMore) return true;
     const now = this.#clock.now();
     const mute = new Set(this.leases.filter(({ id }) => this.#charged.has(id)).map(({ worker }) => worker));
     return this.crew

@@ -93,13 +93,18 @@ export function planRound(round: RoundView, workers: readonly WorkerView[], now:
   const turn = sharing
     .filter(({ able }) => able)
     .sort((a, b) => (b.unitsPerSecond ?? 0) - (a.unitsPerSecond ?? 0) || (a.name < b.name ? -1 : 1));
-  const proven = turn.some((worker) => !worker.onProbation);
-  const grants: Grant[] = [];
-  for (let pass = 0; pass < leasesEach; pass++)
-    for (const worker of turn) {
-      const grant = state.next(worker, proven, shares, pass);
-      if (grant) grants.push(grant);
-    }
+  const deal = (proven: boolean): Grant[] => {
+    const grants: Grant[] = [];
+    for (let pass = 0; pass < leasesEach; pass++)
+      for (const worker of turn) {
+        const grant = state.next(worker, proven, shares, pass);
+        if (grant) grants.push(grant);
+      }
+    return grants;
+  };
+  let grants = deal(turn.some((worker) => !worker.onProbation));
+  // Whoever is trusted may not be one who can help.
+  if (grants.length === 0 && outlooks.every(({ lateAt }) => lateAt <= now)) grants = deal(false);
   const waits = outlooks.map(({ lateAt }) => lateAt - now).filter((ms) => ms > 0);
   const nextLateMs = waits.reduce((least, ms) => Math.min(least, ms), Number.POSITIVE_INFINITY);
   const moves = grants.length > 0 || outlooks.some(({ overdueAt }) => overdueAt > now);

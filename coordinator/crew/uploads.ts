@@ -31,6 +31,11 @@ export class Uploads {
     this.#now = now;
   }
 
+  /** How many are on their way in. */
+  get size(): number {
+    return this.#open.size;
+  }
+
   /**
    * Room for one vector, or undefined: then `again` is called once when it is worth asking again; it
    * returns false when nobody asks any more.

@@ -8,7 +8,7 @@ import { join } from "node:path";
 import { manifestName } from "../../shared/checkpoint/manifest.ts";
 import type { History } from "../history.ts";
 import type { Journal } from "../journal.ts";
-import type { Metrics } from "../metrics.ts";
+import type { RunMetrics } from "../metrics.ts";
 import type { EarlierRuns } from "../past.ts";
 import type { CheckpointShelf } from "../shelf.ts";
 import { healthOf, type RunStatus } from "../status.ts";
@@ -19,7 +19,7 @@ import { linkLimit, sendLink, swallowLink } from "./link.ts";
 /** What the pages are made from. */
 export interface RunView {
   status(): RunStatus;
-  readonly metrics: Metrics;
+  readonly metrics: RunMetrics;
   readonly history: History;
   readonly journal: Journal;
   readonly earlier: EarlierRuns;

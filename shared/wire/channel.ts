@@ -46,6 +46,8 @@ export class Channel<In, Out extends FromWorker | FromCoordinator> {
   /** Messages given to the pipe that have not left, and since when none of them has. */
   #unsent = 0;
   #stuckSince = 0;
+  /** When the peer, which is in the middle of something, last went on with it. */
+  #expectingSince: number | undefined;
   /** What came since the listener had no room, while the peer is made to wait: its silence is no fault then. */
   #held: Buffer[] | undefined;
   #watch: Timer | undefined;
@@ -77,12 +79,20 @@ export class Channel<In, Out extends FromWorker | FromCoordinator> {
       const seconds = (ms: number) => `${(ms / 1000).toFixed(1)} s`;
       const silent = this.#held ? 0 : now - this.#heardAt;
       const stuck = this.#unsent > 0 ? now - this.#stuckSince : 0;
+      const stopped = this.#held || this.#expectingSince === undefined ? 0 : now - this.#expectingSince;
       if (silent > silenceMs) this.abandon(`silent for ${seconds(silent)}, the limit is ${seconds(silenceMs)}`);
       else if (stuck > silenceMs)
         this.abandon(`has read nothing for ${seconds(stuck)}, the limit is ${seconds(silenceMs)}`);
+      else if (stopped > silenceMs)
+        this.abandon(`stopped in the middle of a tensor for ${seconds(stopped)}, the limit is ${seconds(silenceMs)}`);
       else if (pings) this.ping();
     };
     this.#watch = this.#clock.every(everyMs, look);
+  }
+
+  /** The peer has begun something, or gone on with it, and owes the rest; or owes nothing any more. */
+  expect(more: boolean): void {
+    this.#expectingSince = more ? this.#clock.now() : undefined;
   }
 
   ping(): void {
@@ -97,6 +107,7 @@ export class Channel<In, Out extends FromWorker | FromCoordinator> {
     for (const message of messages) if (!this.#isLost) this.#hear(message);
     if (this.#held) return true;
     this.#heardAt = this.#clock.now();
+    if (this.#expectingSince !== undefined) this.#expectingSince = this.#heardAt;
     this.#pipe.resume();
     return true;
   }

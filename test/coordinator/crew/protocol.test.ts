@@ -197,7 +197,7 @@ test.each<[string, (peer: Peer) => void, RegExp]>([
     /arrived damaged/,
   ],
 ])("%s closes the socket with the reason", async (_what, say, reason) => {
-  await start();
+  await start({ timeout: 1 });
   const peer = new Peer();
   await peer.join("odd");
   say(peer);

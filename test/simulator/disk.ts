@@ -1,0 +1,100 @@
+// A run's folder in memory: what outlives a coordinator that is killed, and nothing else does.
+import type { RunArchive } from "../../coordinator/archive.ts";
+import type { LedgerEntry, LedgerPosition } from "../../coordinator/ledger.ts";
+import type { RunSetup } from "../../coordinator/loop.ts";
+import type { Snapshot } from "../../shared/checkpoint/checkpoint.ts";
+import type { Process, Time } from "./time.ts";
+
+export interface Line extends LedgerEntry {
+  /** When it was written, in virtual milliseconds. */
+  readonly at: number;
+}
+
+export class Disk {
+  lines: Line[] = [];
+  /** By step. */
+  readonly checkpoints = new Map<number, Snapshot>();
+  /** Nothing can be written. */
+  isFull = false;
+  readonly #time: Time;
+  /** Milliseconds of writing a checkpoint. */
+  readonly #writeMs: number;
+
+  constructor(time: Time, writeMs: number) {
+    this.#time = time;
+    this.#writeMs = writeMs;
+  }
+
+  get newest(): Snapshot | undefined {
+    return this.checkpoints.get(Math.max(-1, ...this.checkpoints.keys()));
+  }
+
+  /** The ledger of one coordinator, which cuts off what stands after its position. As the real one does, it keeps in memory what a full disk does not take. */
+  ledger(process: Process, position: LedgerPosition): RunSetup["ledger"] {
+    let lines = position.lines;
+    let waiting: Line[] = [];
+    let isCut = false;
+    const flush = () => {
+      if (this.isFull || !process.isAlive) return;
+      if (!isCut) this.lines.length = Math.min(this.lines.length, position.lines);
+      isCut = true;
+      this.lines.push(...waiting);
+      waiting = [];
+    };
+    return {
+      get position() {
+        return { lines, head: String(lines) };
+      },
+      append: async (entry) => {
+        lines++;
+        waiting.push({ ...entry, at: this.#time.now });
+        flush();
+      },
+      sync: async () => flush(),
+      close: async () => flush(),
+    };
+  }
+
+  /** @param onDisk is asked whether the ledger's lines that lead to a snapshot are there */
+  archive(process: Process): RunArchive {
+    let newest = -1;
+    let failed = false;
+    let writing: Promise<void> = Promise.resolve();
+    let best: number | undefined;
+    return {
+      shelf: { list: () => [], find: () => undefined },
+      get best() {
+        return best;
+      },
+      get newest() {
+        return newest;
+      },
+      get trouble() {
+        return failed ? "the disk is full" : undefined;
+      },
+      owes: () => failed && !this.isFull,
+      refresh: async () => {},
+      saveCurves: async () => {},
+      whenWritten: () => writing,
+      write: async (snapshot, _isFinal, syncLedger) => {
+        await writing;
+        const before = newest;
+        newest = snapshot.state.step;
+        writing = (async () => {
+          await new Promise<void>((resolve) => {
+            process.clock.after(this.#writeMs, resolve);
+          });
+          await syncLedger();
+          failed = this.isFull;
+          if (failed) newest = before;
+          else if (process.isAlive) {
+            this.checkpoints.set(snapshot.state.step, snapshot);
+            const { valLossNats } = snapshot.state;
+            if (valLossNats !== undefined && valLossNats < (best ?? Number.POSITIVE_INFINITY)) best = valLossNats;
+          }
+        })();
+        writing.catch(() => {});
+      },
+    } as RunArchive;
+  }
+}

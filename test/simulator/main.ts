@@ -1,0 +1,43 @@
+// `npm run simulate -- --seed N --worlds N [--faults 0,3]`: worlds from a seed on, or one world with some of its faults.
+import { performance } from "node:perf_hooks";
+import { parseArgs } from "node:util";
+import { campaign, describe, withFaults } from "./campaign.ts";
+import { live, planOf } from "./world.ts";
+
+const { values } = parseArgs({
+  options: {
+    seed: { type: "string", default: "1" },
+    worlds: { type: "string", default: "1000" },
+    faults: { type: "string" },
+  },
+});
+const [seed, worlds] = [Number(values.seed), Number(values.worlds)];
+if (!Number.isInteger(seed) || !Number.isInteger(worlds) || worlds < 1) {
+  console.error("simulate: --seed and --worlds take whole numbers");
+  process.exit(1);
+}
+
+if (values.faults !== undefined || worlds === 1) {
+  const whole = planOf(seed);
+  const plan =
+    values.faults === undefined ? whole : withFaults(whole, values.faults.split(",").filter(Boolean).map(Number));
+  const verdict = await live(plan);
+  console.log(`world ${seed}: ${describe(plan)}`);
+  console.log(`${verdict.steps} steps in ${(verdict.virtualMs / 1000).toFixed(1)} virtual seconds`);
+  for (const failure of verdict.failures) console.log(`FAILED: ${failure}`);
+  process.exitCode = verdict.failures.length > 0 ? 1 : 0;
+} else {
+  const started = performance.now();
+  let failed = 0;
+  const virtualMs = await campaign(seed, worlds, (failure) => {
+    failed++;
+    console.log(`world ${failure.seed} FAILED: ${failure.verdict.failures.join("; ")}`);
+    console.log(`  ${describe(withFaults(planOf(failure.seed), failure.faults))}`);
+    console.log(`  npm run simulate -- --seed ${failure.seed} --faults ${failure.faults.join(",")}`);
+  });
+  const seconds = (performance.now() - started) / 1000;
+  console.log(
+    `${worlds} worlds, ${failed} failed; ${((60 * worlds) / seconds).toFixed(0)} worlds a minute, ${(virtualMs / 3.6e6).toFixed(1)} virtual hours`,
+  );
+  process.exitCode = failed > 0 ? 1 : 0;
+}

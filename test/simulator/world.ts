@@ -1,0 +1,492 @@
+// One world: the real coordinator and the real workers, with encoding and decoding, in one process under a virtual clock,
+// with the faults that its seed draws. What must hold in every one of them:
+//
+// - the weights at the end are those of one undisturbed worker, every shard of every step counted once;
+// - while the honest worker can speak with its coordinator, a step ends within
+//     3 timeouts (nobody measured; a mute one found out; a connection given up)
+//     + 12 x the honest worker's own time for the round (what others held, late at twice what their speed gives; its own)
+//     + what the wire takes;
+// - nothing is left behind: no timer, no vector on its way in, no more memory than the round's.
+import pino from "pino";
+import type { Dataset } from "../../coordinator/data/dataset.ts";
+import { randomSampler } from "../../coordinator/data/sampler.ts";
+import { History } from "../../coordinator/history.ts";
+import { type RunResult, type RunSetup, TrainingRun } from "../../coordinator/loop.ts";
+import { AdamW } from "../../coordinator/optimizer/adamw.ts";
+import { learningRateAt } from "../../coordinator/optimizer/schedule.ts";
+import { TreeSum, VectorPool } from "../../shared/arithmetic/tree.ts";
+import { scalarOps } from "../../shared/arithmetic/vector.ts";
+import { type Options, resolveOptions } from "../../shared/config.ts";
+import { messageOf } from "../../shared/errors.ts";
+import { initialWeights } from "../../shared/family/init.ts";
+import { layoutOf } from "../../shared/family/layout.ts";
+import { timesOf } from "../../shared/wire/protocol.ts";
+import { work } from "../../worker/worker.ts";
+import { Disk } from "./disk.ts";
+import { blockSize, type Health, toyEngine, toyGradient, toyModel } from "./engine.ts";
+import { drawFaults, excuses, type Fault } from "./faults.ts";
+import { type LinkSettings, type Mishap, Network } from "./network.ts";
+import { between, oneOf, type Random, randomFrom, whole } from "./random.ts";
+import { Process, Time } from "./time.ts";
+
+const arithmetic = "native plain float32";
+const log = pino({ level: "silent" });
+const layout = layoutOf(toyModel);
+
+export interface Plan {
+  readonly seed: number;
+  readonly options: Options;
+  readonly workers: readonly { readonly unitMs: number; readonly link: LinkSettings }[];
+  readonly faults: readonly Fault[];
+}
+
+/** What the seed means. */
+export function planOf(seed: number): Plan {
+  const random = randomFrom(seed);
+  const shards = oneOf(random, [1, 2, 4, 8]);
+  const rows = whole(random, 1, 2);
+  const count = oneOf(random, [1, 2, 2, 3, 3, 4, 6]);
+  const unitMs = between(random, 2, 60);
+  const options = optionsOf({
+    shards,
+    batchSize: shards * rows,
+    steps: whole(random, 3, 7),
+    seed,
+    timeout: oneOf(random, [1, 2, 5]),
+    evalInterval: oneOf(random, [0, 2]),
+    checkpointInterval: oneOf(random, [0, 1, 2]),
+  });
+  const workers = Array.from({ length: count }, () => ({
+    unitMs: unitMs * oneOf(random, [1, 1, 1, 0.3, 4]),
+    link: { latencyMs: oneOf(random, [0.1, 1, 20]), bytesPerMs: oneOf(random, [100, 1000, 100_000]) },
+  }));
+  const spanMs = options.steps * shards * unitMs * oneOf(random, [0.5, 1, 2]);
+  return { seed, options, workers, faults: drawFaults(random, count, spanMs) };
+}
+
+let base: Options | undefined;
+function optionsOf(own: Partial<Options>): Options {
+  base ??= resolveOptions({
+    flags: {
+      family: "bigram",
+      nLayer: 0,
+      nHead: 0,
+      nEmbd: 0,
+      blockSize,
+      warmupSteps: 0,
+      learningRate: 0.01,
+      shards: 1,
+      batchSize: 1,
+    },
+  });
+  return {
+    ...base,
+    minLearningRate: 0.001,
+    ...own,
+    decaySteps: own.steps ?? base.steps,
+    sharedMemory: false,
+    patience: 1e6,
+  };
+}
+
+const tokens = Int32Array.from({ length: 400 }, (_, i) => (i * i * 7 + i * 3) % toyModel.vocabSize);
+const [trainTokens, valTokens] = [tokens.subarray(0, 340), tokens.subarray(340)];
+
+const dataset = {
+  name: "toy",
+  fingerprint: "toy",
+  tokenizer: { toFiles: () => new Map() },
+  train: trainTokens,
+  val: valTokens,
+  consecutive: () =>
+    Int32Array.from({ length: Math.floor((valTokens.length - 1) / blockSize) }, (_, i) => i * blockSize),
+  read: async (split: string, start: number, length: number, out: Int32Array) =>
+    out.set((split === "train" ? trainTokens : valTokens).subarray(start, start + length)),
+} as unknown as Dataset;
+
+const samplerOf = ({ seed, batchSize }: Options) => randomSampler(seed, batchSize, trainTokens.length - blockSize);
+
+/** The digest that one undisturbed worker gives, by the shortest way. */
+export function referenceDigest({ options }: Plan): string {
+  const { shards, batchSize, steps, seed } = options;
+  const rows = batchSize / shards;
+  const weights = initialWeights(layout, seed);
+  const optimizer = new AdamW(layout, options, scalarOps);
+  const pool = new VectorPool(layout.size);
+  const sampler = samplerOf(options);
+  for (let step = 0; step < steps; step++) {
+    const starts = sampler(step);
+    const sum = new TreeSum({ first: 0, count: shards }, pool, scalarOps);
+    for (let shard = 0; shard < shards; shard++) {
+      const windows = starts.slice(shard * rows, (shard + 1) * rows);
+      const ids = (shift: number) =>
+        Int32Array.from(windows.flatMap((at) => [...trainTokens.subarray(at + shift, at + shift + blockSize)]));
+      const gradient = pool.take();
+      toyGradient(weights, ids(0), ids(1), shard, gradient);
+      sum.add({ first: shard, count: 1 }, gradient);
+    }
+    const whole = sum.take();
+    optimizer.apply(weights, whole, { units: shards, learningRate: learningRateAt(step, options), count: step + 1 });
+    pool.give(whole);
+  }
+  return scalarOps.digest(weights);
+}
+
+/** One simulated worker, started again whenever its process ends before the run does. */
+class Member {
+  readonly index: number;
+  readonly health: Health;
+  process: Process;
+  #leave = new AbortController();
+  readonly #world: World;
+  readonly #link: LinkSettings;
+  readonly #arithmetic: string;
+  isReachable = true;
+  #isDown = false;
+
+  constructor(world: World, index: number, unitMs: number, link: LinkSettings, says = arithmetic) {
+    this.index = index;
+    this.#world = world;
+    this.#link = link;
+    this.#arithmetic = says;
+    this.health = { unitMs, mute: false, value: undefined, loss: undefined, broken: false };
+    this.process = new Process(world.time);
+    this.start();
+  }
+
+  start(): void {
+    const { time, network, plan, random } = this.#world;
+    const process = new Process(time);
+    this.process = process;
+    this.#leave = new AbortController();
+    this.#isDown = false;
+    const again = () => {
+      time.after(500, () => {
+        if (this.process === process && !this.#isDown && !this.#world.isOver) this.start();
+      });
+    };
+    work(
+      {
+        options: { ...plan.options, coordinator: "ws://coordinator" },
+        threads: 1,
+        name: `w${this.index}`,
+        token: undefined,
+        log,
+        leave: this.#leave.signal,
+      } as Parameters<typeof work>[0],
+      {
+        clock: process.clock,
+        random,
+        connect: () => network.dial(process, this.#link, () => this.isReachable),
+        openEngine: async (_name, { maxRows }) => ({
+          engine: toyEngine(process, this.health, maxRows, this.#arithmetic),
+          why: "",
+        }),
+      },
+    ).then(again, again);
+  }
+
+  crash(silently: boolean): void {
+    this.#isDown = true;
+    this.process.die();
+    this.#world.network.gone(this.process, silently);
+  }
+
+  leave(): void {
+    this.#isDown = true;
+    this.#leave.abort();
+  }
+}
+
+/** What became of a world. */
+export interface Verdict {
+  /** What did not hold; none where all did. */
+  readonly failures: readonly string[];
+  readonly virtualMs: number;
+  readonly steps: number;
+}
+
+class World {
+  readonly plan: Plan;
+  readonly time = new Time();
+  readonly random: Random;
+  readonly network: Network;
+  readonly #disk: Disk;
+  readonly #members: Member[] = [];
+  readonly #failures: string[] = [];
+  /** Intervals in which the honest worker and the coordinator could not speak, with the time to find back. */
+  readonly #excused: { from: number; to: number }[] = [];
+  #coordinator!: Process;
+  #run!: TrainingRun;
+  #result: RunResult | undefined;
+  /** When the run began, and when its coordinators did. */
+  readonly #starts: number[] = [];
+
+  constructor(plan: Plan) {
+    this.plan = plan;
+    this.random = randomFrom(plan.seed + 0.5);
+    this.network = new Network(this.time, this.random);
+    this.#disk = new Disk(this.time, 20);
+  }
+
+  async live(): Promise<Verdict> {
+    const { plan, time } = this;
+    this.#begin();
+    plan.workers.forEach(({ unitMs, link }, index) => {
+      this.#members.push(new Member(this, index, unitMs, link));
+    });
+    for (const fault of plan.faults) time.after(fault.at, () => this.#befall(fault));
+    const recovery = this.#recoveryMs;
+    for (const fault of plan.faults)
+      if (excuses(fault)) this.#excused.push({ from: fault.at, to: fault.at + fault.forMs + recovery });
+    const faultMs = plan.faults.reduce((sum, { forMs }) => sum + forMs + recovery, 0);
+    const limit = 2 * (plan.options.steps + 2) * this.#boundMs + faultMs + 60_000;
+    const done = await time.run(() => this.#result !== undefined || this.#failures.length > 0, limit);
+    if (!done)
+      this.#failures.push(
+        `after ${Math.round(limit)} ms only ${this.#disk.lines.length} of ${plan.options.steps} steps are done`,
+      );
+    else if (this.#result) await this.#inspect(this.#result);
+    return { failures: this.#failures, virtualMs: time.now, steps: this.#disk.lines.length };
+  }
+
+  get isOver(): boolean {
+    return this.#result !== undefined;
+  }
+
+  /** How long a step, with its evaluation, may take while the honest worker can compute. */
+  get #boundMs(): number {
+    const { options, workers } = this.plan;
+    const { unitMs, link } = workers[0]!;
+    const groups = Math.ceil(14 / (options.batchSize / options.shards));
+    const wireMs = 20 * link.latencyMs + (40 * 4 * layout.size) / link.bytesPerMs;
+    return 3 * options.timeout * 1000 + 12 * unitMs * (options.shards + groups) + 20 * wireMs;
+  }
+
+  /** From the end of a fault of the wire to a worker that computes again: both ends give up, the longest wait, a handshake. */
+  get #recoveryMs(): number {
+    return 3 * timesOf(this.plan.options.timeout * 1000).silenceMs + 12_000;
+  }
+
+  #begin(): void {
+    const { options } = this.plan;
+    const process = new Process(this.time);
+    const from = this.#disk.newest;
+    this.#starts.push(this.time.now);
+    const setup: RunSetup = {
+      ...{ id: "world", name: "world", options, model: toyModel, layout, dataset, log, ops: scalarOps },
+      weights: from ? from.weights.slice() : initialWeights(layout, options.seed),
+      optimizer:
+        from && Object.fromEntries(Object.entries(from.optimizer).map(([name, vector]) => [name, vector.slice()])),
+      step: from?.state.step ?? 0,
+      arithmetic: from?.state.arithmetic,
+      valLossNats: from?.state.valLossNats,
+      history: new History(),
+      sampler: samplerOf(options),
+      ledger: this.#disk.ledger(process, from?.state.ledger ?? { lines: 0, head: "" }),
+      openArchive: () => this.#disk.archive(process),
+      openMetrics: () =>
+        ({ contentType: "", observeStep: () => {}, observePhase: () => {}, render: async () => "" }) as never,
+      clock: process.clock,
+    };
+    const run = new TrainingRun(setup);
+    this.#coordinator = process;
+    this.#run = run;
+    this.network.listener = { process, admit: (pipe) => run.admit(pipe, false) };
+    run.train().then(
+      (result) => {
+        if (process !== this.#coordinator || !process.isAlive) return;
+        if (result.finished) this.#result = result;
+      },
+      (error: unknown) => this.#onEnd(process, error),
+    );
+  }
+
+  /** A run that ended with an error. */
+  #onEnd(process: Process, error: unknown): void {
+    if (process !== this.#coordinator || !process.isAlive) return;
+    const why = messageOf(error);
+    const allowed =
+      (/^the run diverged/.test(why) && this.#isExcused(this.time.now)) ||
+      /^the last checkpoint is not written/.test(why);
+    if (!allowed) this.#failures.push(`the run ended: ${why}`);
+    else this.#restartAfter(1000);
+  }
+
+  #isExcused(at: number): boolean {
+    return this.#excused.some(({ from, to }) => from <= at && at <= to);
+  }
+
+  #restartAfter(ms: number): void {
+    const process = this.#coordinator;
+    process.die();
+    this.network.gone(process, false);
+    this.network.listener = undefined;
+    this.#excused.push({ from: this.time.now, to: this.time.now + ms + this.#recoveryMs });
+    this.time.after(ms, () => {
+      if (this.#coordinator === process) this.#begin();
+    });
+  }
+
+  #befall({ kind, forMs, worker }: Fault): void {
+    const { time } = this;
+    const member = this.#members[worker % this.#members.length]!;
+    const { health, process } = member;
+    const coordinator = this.#coordinator;
+    const wire = this.network.of(process).at(-1);
+    const ways = wire ? [wire.worker.out, wire.coordinator.out] : [];
+    const during = (begin: () => void, end: () => void) => {
+      begin();
+      time.after(forMs, () => {
+        if (!this.#result) end();
+      });
+    };
+    const set = <K extends keyof Health>(key: K, value: Health[K]) => {
+      const before = health[key];
+      during(
+        () => Object.assign(health, { [key]: value }),
+        () => Object.assign(health, { [key]: before }),
+      );
+    };
+    const mishap = (what: Mishap) => {
+      const way = oneOf(this.random, ways);
+      if (way) way.mishap = what;
+    };
+    const restart = () => member.start();
+    const acts: Record<Fault["kind"], () => void> = {
+      crash: () => during(() => member.crash(this.random() < 0.3), restart),
+      leave: () => during(() => member.leave(), restart),
+      freeze: () =>
+        during(
+          () => process.freeze(),
+          () => process.thaw(),
+        ),
+      mute: () => set("mute", true),
+      slow: () => set("unitMs", health.unitMs * 100),
+      nan: () => set("value", Number.NaN),
+      absurd: () => set("value", 3e38),
+      loss: () => set("loss", 1.7e308),
+      broken: () => set("broken", true),
+      lose: () => mishap("lose"),
+      repeat: () => mishap("repeat"),
+      swap: () => mishap("swap"),
+      flip: () => mishap("flip"),
+      delay: () => {
+        const extraMs = between(this.random, 1, this.plan.options.timeout * 2000);
+        const slow = (ms: number) => {
+          for (const way of ways) way.extraMs = ms;
+        };
+        during(
+          () => slow(extraMs),
+          () => slow(0),
+        );
+      },
+      reset: () => {
+        for (const end of wire ? [wire.worker, wire.coordinator] : []) end.break("read ECONNRESET");
+      },
+      "half-open": () => {
+        for (const way of ways) way.isCut = true;
+        const reachable = (is: boolean) => {
+          member.isReachable = is;
+        };
+        during(
+          () => reachable(false),
+          () => reachable(true),
+        );
+      },
+      "cut-up": () => {
+        if (wire) wire.worker.out.isCut = true;
+      },
+      "cut-down": () => {
+        if (wire) wire.coordinator.out.isCut = true;
+      },
+      kill: () => this.#restartAfter(forMs),
+      stop: () => {
+        this.#run.stop("SIGTERM");
+        time.after(forMs, () => {
+          if (coordinator === this.#coordinator && !this.#result) this.#restartAfter(1);
+        });
+      },
+      "freeze-coordinator": () =>
+        during(
+          () => coordinator.freeze(),
+          () => coordinator.thaw(),
+        ),
+      disk: () => {
+        const full = (is: boolean) => {
+          this.#disk.isFull = is;
+        };
+        during(
+          () => full(true),
+          () => full(false),
+        );
+      },
+      storm: () => {
+        const first = 100 + this.#members.length;
+        const link = { latencyMs: 1, bytesPerMs: 1000 };
+        const guests = Array.from({ length: worker }, (_, i) => new Member(this, first + i, 5, link));
+        time.after(forMs, () => {
+          for (const guest of guests) guest.crash(this.random() < 0.3);
+        });
+      },
+      stranger: () => {
+        const says = oneOf(this.random, ["by hand", "native avx2 float32", arithmetic]);
+        const stranger = new Member(this, 900 + worker, 5, { latencyMs: 0.1, bytesPerMs: 1000 }, says);
+        stranger.health.mute = true;
+      },
+    };
+    acts[kind]();
+  }
+
+  async #inspect(result: RunResult): Promise<void> {
+    const { options } = this.plan;
+    const expected = referenceDigest(this.plan);
+    if (result.weightsDigest !== expected)
+      this.#failures.push(`the digest is ${result.weightsDigest}, expected ${expected}`);
+    this.#inspectLedger();
+    if (this.#run.dispatch.crew.uploads.size > 0) this.#failures.push("a vector is still on its way in");
+    // Goodbyes and closing handshakes take a moment; then nothing may be planned any more at the coordinator.
+    await this.time.run(() => this.#coordinator.timers === 0, this.time.now + 4 * options.timeout * 1000 + 10_000);
+    if (this.#coordinator.timers > 0)
+      this.#failures.push(`${this.#coordinator.timers} timers are left at the coordinator`);
+  }
+
+  #inspectLedger(): void {
+    const { options, faults } = this.plan;
+    const { lines } = this.#disk;
+    const steps = lines.map(({ step }) => step).join();
+    const all = Array.from({ length: options.steps }, (_, i) => i + 1).join();
+    if (steps !== all) this.#failures.push(`the ledger has steps ${steps}`);
+    const times = [...this.#starts, ...lines.map(({ at }) => at)].sort((a, b) => a - b);
+    for (const { step, parts, at } of lines) {
+      const shards = parts.flatMap(({ shards }) => {
+        const [first, last = first] = shards.split("-").map(Number) as [number, number?];
+        return Array.from({ length: last! - first + 1 }, (_, i) => first + i);
+      });
+      if (shards.join() !== Array.from({ length: options.shards }, (_, i) => i).join())
+        this.#failures.push(`step ${step} counted shards ${shards}`);
+      const from = Math.max(0, ...times.filter((time) => time < at));
+      const unexcused = at - from - overlapOf(this.#excused, from, at);
+      // A crowd of faults within one step lets several mute ones be found out one after another.
+      const bound = this.#boundMs * (1 + faults.filter((fault) => fault.at >= from && fault.at <= at).length);
+      if (unexcused > bound)
+        this.#failures.push(`step ${step} took ${Math.round(unexcused)} ms, the bound is ${Math.round(bound)} ms`);
+    }
+  }
+}
+
+/** Milliseconds of [from, to] that lie in any of the intervals. */
+function overlapOf(intervals: readonly { from: number; to: number }[], from: number, to: number): number {
+  let [covered, end] = [0, from];
+  for (const each of [...intervals].sort((a, b) => a.from - b.from)) {
+    const [start, stop] = [Math.max(each.from, end), Math.min(each.to, to)];
+    if (stop <= start) continue;
+    covered += stop - start;
+    end = stop;
+  }
+  return covered;
+}
+
+export async function live(plan: Plan): Promise<Verdict> {
+  return await new World(plan).live();
+}
