@@ -157,8 +157,8 @@ function templateOf(
         throw new ConfigError(
           `${path}: post_processor Sequence with two templates, which Hugging Face's library has not`,
         );
-      around.before.push(...before);
-      around.after.push(...after);
+      around.before = [...around.before, ...before];
+      around.after = [...around.after, ...after];
     }
     return around;
   }

@@ -1,7 +1,7 @@
 // Tokenizer files against Hugging Face's own library (the Rust one, as the npm package `tokenizers`): random text through
 // every feature has equal ids and equal text, or the folder is refused by the feature's name.
 // WEFT_ORACLE_STRINGS sets how many strings each feature gets; scripts/ci-transformers.sh takes 20,000.
-import { mkdtemp, rm, writeFile } from "node:fs/promises";
+import { mkdtemp, readFile, rm, writeFile } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import * as hf from "tokenizers";
@@ -328,5 +328,33 @@ test("every code point is cleaned and cut for GPT-1 as Hugging Face does it", ()
     const ours: string[] = [];
     eachWord(text, (word) => void ours.push(word));
     expect(ours).toEqual(words.preTokenizeString(text).map(([piece]) => piece));
+  }
+});
+
+test("training finds the merges that Hugging Face's trainer finds", async () => {
+  const random = new RandomText(9);
+  const words = Array.from({ length: 300 }, () => random.text(6, contents).replaceAll(/[\n\r]/g, ""));
+  for (let i = 0; i < 12; i++) {
+    const text = Array.from({ length: 400 }, () =>
+      random.below(3) ? random.of(words) : "ab".repeat(random.below(9)),
+    ).join(random.of([" ", "", "\t"]));
+    // The library trains on lines: a text of one line is the same to both.
+    const path = join(directory, "text.txt");
+    await writeFile(path, text);
+    const theirs = hf.Tokenizer.fromString(
+      JSON.stringify({
+        version: "1.0",
+        added_tokens: [],
+        pre_tokenizer: bytes().pre_tokenizer,
+        model: { type: "BPE", vocab: {}, merges: [] },
+      }),
+    );
+    theirs.train([path]);
+    theirs.save(path);
+    const { model } = JSON.parse(await readFile(path, "utf8")) as { model: { merges: ([string, string] | string)[] } };
+    const merges = model.merges.slice(0, 200).map((merge) => (typeof merge === "string" ? merge : merge.join(" ")));
+    const trainer = new BpeTrainer();
+    for (let at = 0; at < text.length; at += 50) trainer.push(text.slice(at, at + 50));
+    expect(trainer.train(257 + merges.length).vocabulary.merges.map((pair) => pair.join(" "))).toEqual(merges);
   }
 });

@@ -103,6 +103,14 @@ describe("byte-level BPE", () => {
     expect(decoder.end()).toBe("\uFFFD");
   });
 
+  test("six million letters without a space are encoded as any others", () => {
+    const encoder = new StreamEncoder(gpt2);
+    const ids: number[] = [];
+    for (let i = 0; i < 6; i++) for (const id of encoder.push("a".repeat(1_000_000))) ids.push(id);
+    for (const id of encoder.end()) ids.push(id);
+    expect([ids.length, new Set(ids)]).toEqual([1_500_000, new Set(gptTokenizer.encode("aaaa"))]);
+  });
+
   test("one word of a million letters takes time like n log n", () => {
     const text = "ab".repeat(500_000);
     expect(trained.decode(trained.encode(text))).toBe(text);
