@@ -3,7 +3,7 @@ import { defineConfig } from "vitest/config";
 
 export default defineConfig({
   test: {
-    include: ["test/system/*.system.ts"],
+    include: ["test/*/*.system.ts"],
     globalSetup: ["test/build.ts"],
     fileParallelism: false,
     testTimeout: 120_000,

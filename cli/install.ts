@@ -42,7 +42,7 @@ export function installCommand(): Command {
         kind: cpu ? "cpu" : cuda ? `cuda${cuda}` : await kindOfMachine(),
         ...(from !== undefined && { from }),
         cache: dir,
-        note: (line) => console.log(line),
+        note: tell,
         showProgress: process.stdout.isTTY,
       });
     });

@@ -7,6 +7,7 @@ import { diskError } from "../shared/disk.ts";
 import { ConfigError, EngineError, ProtocolError } from "../shared/errors.ts";
 import { weftVersion } from "../shared/version.ts";
 import { auditCommand } from "./audit.ts";
+import { chaosCommand } from "./chaos.ts";
 import { convertCommand } from "./convert.ts";
 import { coordinatorCommand } from "./coordinator.ts";
 import { dataCommand } from "./data.ts";
@@ -35,6 +36,7 @@ for (const command of [
   dataCommand(),
   convertCommand(),
   auditCommand(),
+  chaosCommand(),
   doctorCommand(),
   installCommand(),
 ])

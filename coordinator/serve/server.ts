@@ -112,34 +112,31 @@ export async function serve(
 /** Most sockets of one address that have not joined the run. */
 const mostStrangers = 64;
 
-/** Sockets that have shown nothing yet: an address that opens many must not take the place of workers. */
+/** Sockets that have shown nothing yet. An address that opens many pushes out its own oldest: whoever says at once what
+ * he wants is not kept out by those who only wait. */
 class Strangers {
-  readonly #count = new Map<string, number>();
-  readonly #known = new WeakSet<Socket>();
+  readonly #byAddress = new Map<string, Set<Socket>>();
 
   constructor(server: Server) {
     server.on("connection", (socket: Socket) => {
       const address = socket.remoteAddress ?? "";
-      const count = (this.#count.get(address) ?? 0) + 1;
-      this.#count.set(address, count);
+      const strangers = this.#byAddress.get(address) ?? new Set();
+      this.#byAddress.set(address, strangers.add(socket));
       socket.once("close", () => this.#forget(socket, address));
-      if (count > mostStrangers) socket.destroy();
+      if (strangers.size > mostStrangers) for (const oldest of strangers) return void oldest.destroy();
     });
   }
 
   /** This one has joined. */
   welcome(socket: Socket): void {
     // With TLS it lies over the socket of the connection.
-    const raw = (socket as { _parent?: Socket })._parent ?? socket;
-    this.#forget(raw, raw.remoteAddress ?? socket.remoteAddress ?? "");
+    this.#forget((socket as { _parent?: Socket })._parent ?? socket, socket.remoteAddress ?? "");
   }
 
   #forget(socket: Socket, address: string): void {
-    if (this.#known.has(socket)) return;
-    this.#known.add(socket);
-    const count = (this.#count.get(address) ?? 1) - 1;
-    if (count > 0) this.#count.set(address, count);
-    else this.#count.delete(address);
+    const strangers = this.#byAddress.get(address);
+    strangers?.delete(socket);
+    if (strangers?.size === 0) this.#byAddress.delete(address);
   }
 }
 

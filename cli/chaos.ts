@@ -1,0 +1,306 @@
+// `weft chaos`: a run of one's own on this machine, its workers killed, frozen, muted and cut off on purpose, then the same
+// steps undisturbed. What it says is what one may expect of a fleet that fails so often; its exit status, whether one bit
+// of one step came out differently.
+import { type ChildProcess, spawn } from "node:child_process";
+import { once } from "node:events";
+import { rm } from "node:fs/promises";
+import { join } from "node:path";
+import { performance } from "node:perf_hooks";
+import { createInterface } from "node:readline";
+import { setTimeout as sleep } from "node:timers/promises";
+import { Command } from "commander";
+import { z } from "zod";
+import { readLines } from "../coordinator/proof/audit.ts";
+import { statusSchema } from "../coordinator/status.ts";
+import { PhiloxStream } from "../shared/arithmetic/philox.ts";
+import { presets } from "../shared/config.ts";
+import { temporaryFolder } from "../shared/disk.ts";
+import { ConfigError } from "../shared/errors.ts";
+import { FaultyWire } from "./faulty-wire.ts";
+import { Remote } from "./remote.ts";
+import { say, tell } from "./terminal.ts";
+
+const flagsSchema = z.object({
+  faultsPerHour: z.coerce.number().min(0).max(100_000),
+  minutes: z.coerce.number().gt(0).max(10_000),
+  workers: z.coerce.number().int().min(1).max(64),
+  seed: z.coerce.number().int().min(0),
+  preset: z.string(),
+  data: z.string().optional(),
+  json: z.boolean(),
+});
+type Flags = z.infer<typeof flagsSchema>;
+
+/** How long a fault lasts, in seconds: drawn between these. */
+const [shortest, longest] = [1, 12];
+const faults = ["kill", "freeze", "mute", "partition"] as const;
+
+export function chaosCommand(): Command {
+  return new Command("chaos")
+    .description(
+      "a local run with workers killed, frozen, muted and cut off on purpose; exit status 1 unless every bit is right",
+    )
+    .option("--faults-per-hour <N>", "faults, at times drawn from the seed", "720")
+    .option("--minutes <N>", "how long; the same steps undisturbed come after it", "10")
+    .option("--workers <N>", "worker processes", "4")
+    .option("--seed <N>", "of the faults", "1")
+    .option("--preset <NAME>", "what is trained", "shakespeare-cpu")
+    .option("--data <SOURCE>", "on what, if not on the preset's data")
+    .option("--json", "as JSON", false)
+    .action(async (raw: object) => {
+      const parsed = flagsSchema.safeParse(raw);
+      if (!parsed.success) {
+        const [issue] = parsed.error.issues;
+        throw new ConfigError(`chaos: ${String(issue?.path[0])}: ${issue?.message}`);
+      }
+      const flags = parsed.data;
+      if (!Object.hasOwn(presets, flags.preset))
+        throw new ConfigError(`chaos: unknown preset "${flags.preset}"; there are ${Object.keys(presets).join(", ")}`);
+      const folder = await temporaryFolder("weft-chaos-");
+      try {
+        await chaos(flags, folder);
+      } finally {
+        await rm(folder, { recursive: true, force: true });
+      }
+    });
+}
+
+async function chaos(flags: Flags, folder: string): Promise<void> {
+  const count = Math.round((flags.minutes * flags.faultsPerHour) / 60);
+  say(`${count} faults in ${flags.minutes} minutes on ${flags.workers} workers, then the same steps undisturbed`);
+  const disturbed = await LocalRun.start(join(folder, "disturbed"), flags);
+  let leases: z.infer<typeof statusSchema>["leases"];
+  let happened: Fault[];
+  try {
+    happened = await strike(disturbed, flags);
+    ({ leases } = await new Remote(`http://127.0.0.1:${disturbed.port}`, undefined).json("/status", statusSchema));
+  } finally {
+    await disturbed.end();
+  }
+  const undisturbed = await LocalRun.start(join(folder, "undisturbed"), flags);
+  try {
+    await undisturbed.until(disturbed.step);
+  } finally {
+    await undisturbed.end();
+  }
+  const differs = await firstDifference(disturbed.directory, undisturbed.directory, disturbed.step);
+  const recoveries = happened.map(({ at }) => disturbed.recoveryAfter(at)).sort((a, b) => a - b);
+  const share = disturbed.stepsPerSecond / undisturbed.stepsPerSecond;
+  const report = {
+    right: differs === undefined,
+    firstDifferentStep: differs ?? null,
+    faults: happened.length,
+    kinds: Object.fromEntries(faults.map((kind) => [kind, happened.filter((fault) => fault.kind === kind).length])),
+    steps: disturbed.step,
+    throughputKept: share,
+    recoverySeconds: {
+      p50: quantile(recoveries, 0.5),
+      p95: quantile(recoveries, 0.95),
+      longest: recoveries.at(-1) ?? 0,
+    },
+    leases: { refused: leases.refused, repeated: leases.hedged, lost: leases.lost, counted: leases.counted },
+  };
+  if (flags.json) tell(JSON.stringify(report, null, 2));
+  else {
+    const { p50, p95, longest: worst } = report.recoverySeconds;
+    tell(
+      `faults: ${happened.length} (${faults.map((kind) => `${report.kinds[kind]} ${kind}`).join(", ")}) in ${report.steps} steps`,
+    );
+    tell(
+      `throughput kept: ${(100 * share).toFixed(1)} % (${disturbed.stepsPerSecond.toFixed(2)} of ${undisturbed.stepsPerSecond.toFixed(2)} steps/s)`,
+    );
+    tell(`next step after a fault: p50 ${p50.toFixed(2)} s, p95 ${p95.toFixed(2)} s, longest ${worst.toFixed(2)} s`);
+    tell(
+      `leases: ${leases.counted} counted, ${leases.hedged} repeated, ${leases.lost} lost, ${leases.refused} refused`,
+    );
+    tell(
+      differs === undefined
+        ? `digest: right, in each of ${report.steps} steps`
+        : `digest: WRONG from step ${differs} on`,
+    );
+  }
+  if (differs !== undefined) process.exitCode = 1;
+}
+
+interface Fault {
+  readonly kind: (typeof faults)[number];
+  readonly at: number;
+}
+
+/** Bring faults about at drawn times until the time is over. */
+async function strike(run: LocalRun, { faultsPerHour, minutes, seed }: Flags): Promise<Fault[]> {
+  const random = new PhiloxStream(seed, 0x63686173);
+  const began = performance.now();
+  const end = began + minutes * 60_000;
+  const happened: Fault[] = [];
+  const healing: Promise<void>[] = [];
+  for (let next = began; ; ) {
+    next += faultsPerHour === 0 ? end : (-Math.log(1 - random.uniform()) * 3_600_000) / faultsPerHour;
+    const kind = faults[Math.floor(random.uniform() * faults.length)]!;
+    const worker = Math.floor(random.uniform() * run.workers);
+    const lastsMs = 1000 * (shortest + random.uniform() * (longest - shortest));
+    await sleep(Math.max(0, Math.min(next, end) - performance.now()));
+    run.check();
+    if (next >= end) break;
+    happened.push({ kind, at: performance.now() });
+    healing.push(run.strike(kind, worker, lastsMs));
+  }
+  await Promise.all(healing);
+  return happened;
+}
+
+/** A coordinator and its workers, each behind a wire of its own. */
+class LocalRun {
+  readonly directory: string;
+  readonly workers: number;
+  port = 0;
+  step = 0;
+  readonly #times: number[] = [];
+  readonly #wires: FaultyWire[] = [];
+  readonly #children = new Map<string, ChildProcess>();
+  #coordinator!: ChildProcess;
+  #said = "";
+  #isOver = false;
+  #onStep: () => void = () => {};
+
+  private constructor(directory: string, workers: number) {
+    this.directory = directory;
+    this.workers = workers;
+  }
+
+  static async start(directory: string, flags: Flags): Promise<LocalRun> {
+    const run = new LocalRun(directory, flags.workers);
+    const data = flags.data === undefined ? [] : ["--data", flags.data];
+    const steps = ["--steps", "1000000000", "--eval-interval", "0", "--checkpoint-interval", "0", "--timeout", "5"];
+    run.#coordinator = run.#spawn("coordinator", [
+      "coordinator",
+      "--preset",
+      flags.preset,
+      ...data,
+      ...steps,
+      "--port",
+      "0",
+      "--out",
+      directory,
+    ]);
+    while (run.port === 0) {
+      await sleep(50);
+      run.check();
+    }
+    for (let i = 0; i < flags.workers; i++) {
+      run.#wires.push(await FaultyWire.to(() => run.port));
+      run.#startWorker(i);
+    }
+    await run.until(1);
+    return run;
+  }
+
+  get stepsPerSecond(): number {
+    const [first, last] = [this.#times[0]!, this.#times.at(-1)!];
+    return (1000 * (this.#times.length - 1)) / Math.max(1, last - first);
+  }
+
+  /** Seconds from then to the next step that was done. */
+  recoveryAfter(at: number): number {
+    return ((this.#times.find((time) => time > at) ?? performance.now()) - at) / 1000;
+  }
+
+  async until(step: number): Promise<void> {
+    while (this.step < step) {
+      await Promise.race([
+        sleep(1000),
+        new Promise<void>((resolve) => {
+          this.#onStep = resolve;
+        }),
+      ]);
+      this.check();
+    }
+  }
+
+  /** @throws ConfigError when the coordinator has ended */
+  check(): void {
+    if (this.#coordinator.exitCode === null && this.#coordinator.signalCode === null) return;
+    throw new ConfigError(`chaos: the coordinator ended: ${this.#said.trim().split("\n").at(-1) ?? ""}`);
+  }
+
+  async strike(kind: Fault["kind"], worker: number, lastsMs: number): Promise<void> {
+    const child = this.#children.get(`chaos-${worker}`);
+    const wire = this.#wires[worker]!;
+    if (kind === "kill") return void child?.kill("SIGKILL");
+    if (kind === "freeze") child?.kill("SIGSTOP");
+    else wire[kind === "mute" ? "mute" : "cut"](true);
+    await sleep(lastsMs);
+    if (kind === "freeze") child?.kill("SIGCONT");
+    else wire[kind === "mute" ? "mute" : "cut"](false);
+  }
+
+  async end(): Promise<void> {
+    this.#isOver = true;
+    const left = [...this.#children.values()].filter((child) => child.exitCode === null && child.signalCode === null);
+    const closed = left.map((child) => once(child, "close"));
+    for (const child of left) {
+      if (child !== this.#coordinator) child.kill("SIGKILL");
+      else child.kill("SIGTERM");
+    }
+    const late = setTimeout(() => this.#coordinator.kill("SIGKILL"), 20_000);
+    await Promise.all(closed);
+    clearTimeout(late);
+    for (const wire of this.#wires) wire.close();
+  }
+
+  /** Whoever falls is brought back, as a launcher does. */
+  #startWorker(index: number): void {
+    const address = `ws://127.0.0.1:${this.#wires[index]!.port}`;
+    const child = this.#spawn(`chaos-${index}`, [
+      "worker",
+      "--coordinator",
+      address,
+      "--name",
+      `chaos-${index}`,
+      "--threads",
+      "1",
+      "--patience",
+      "600",
+    ]);
+    child.on("close", () => {
+      if (!this.#isOver) this.#startWorker(index);
+    });
+  }
+
+  #spawn(name: string, args: readonly string[]): ChildProcess {
+    const child = spawn(process.execPath, [process.argv[1]!, ...args], { stdio: ["ignore", "ignore", "pipe"] });
+    this.#children.set(name, child);
+    createInterface({ input: child.stderr! }).on("line", (line) => {
+      if (name === "coordinator") this.#hear(line);
+    });
+    return child;
+  }
+
+  #hear(line: string): void {
+    if (!line.startsWith("{")) {
+      this.#said += `${line}\n`;
+      return;
+    }
+    const { msg, step } = JSON.parse(line) as { msg: string; step?: number };
+    if (msg === "step" && step !== undefined) {
+      this.step = step;
+      this.#times.push(performance.now());
+      this.#onStep();
+    } else if (msg.startsWith("listening on ")) this.port = Number(/127\.0\.0\.1:(\d+)/.exec(msg)?.[1] ?? 0);
+  }
+}
+
+/** The first step whose line says another digest, loss or norm; undefined where all are the same. */
+async function firstDifference(a: string, b: string, steps: number): Promise<number | undefined> {
+  const bits = async (directory: string): Promise<string[]> =>
+    ((await readLines(directory)) ?? []).flatMap((line) =>
+      line.kind === "step" ? [`${line.entry.weights} ${line.entry.lossNats} ${line.entry.gradientNorm}`] : [],
+    );
+  const [left, right] = [await bits(a), await bits(b)];
+  for (let i = 0; i < steps; i++) if (left[i] === undefined || left[i] !== right[i]) return i + 1;
+  return undefined;
+}
+
+function quantile(sorted: readonly number[], q: number): number {
+  return sorted[Math.min(sorted.length - 1, Math.floor(q * sorted.length))] ?? 0;
+}
