@@ -21,19 +21,25 @@ export function explain(error: z.ZodError, value: unknown): string {
 
 function complaint(issue: z.core.$ZodIssue, value: unknown): string {
   const path = issue.path.map(String);
-  const where = path.length > 0 ? `${path.join(".").slice(0, 200)}: ` : "";
+  const name = path
+    .join(".")
+    .replace(/\p{Cc}/gu, "?")
+    .slice(0, 200);
+  const where = path.length > 0 ? `${name}: ` : "";
   if (issue.code === "unrecognized_keys") {
     const keys = issue.keys.map((key) => JSON.stringify(key)).join(", ");
     return `${where}has an unknown field ${keys.slice(0, 200)}`;
   }
   const at = path.reduce<unknown>((inside, key) => (inside as Record<string, unknown> | undefined)?.[key], value);
-  if (at === undefined && path.length > 0) return `${path.join(".").slice(0, 200)} is missing`;
+  if (at === undefined && path.length > 0) return `${name} is missing`;
+  if (issue.code === "invalid_key") return `${where}${issue.issues[0]?.message ?? "is no name for a field"}`;
   if (issue.code === "custom") return `${where}${issue.message}`;
   const expected = issue.message.replace(/^(Invalid|Too) \w+: (?=expected)/, "").replace(/, received .*$/, "");
   return `${where}${expected === "Invalid input" ? "of another kind than expected" : expected}, got ${brief(at)}`;
 }
 
-function brief(value: unknown): string {
+/** A value, of others' making, as a message shows it: its beginning, in JSON. */
+export function brief(value: unknown): string {
   const text = JSON.stringify(value) ?? String(value);
   return text.length <= 60 ? text : `${text.slice(0, 57)}...`;
 }

@@ -45,7 +45,11 @@ export function parseJson(text: string, where: string): unknown {
 
 /** @throws ConfigError where the file cannot be read (the cause says why: see isAbsent) or is not JSON */
 export async function readJson(path: string): Promise<unknown> {
-  return parseJson(await readText(path), path);
+  const text = await readText(path);
+  // As a key it would be lost in silence on the way through objects.
+  if (text.includes('"__proto__"'))
+    throw new ConfigError(`${path}: has "__proto__", which is no field or name of ours`);
+  return parseJson(text, path);
 }
 
 /** Was this thrown, or caused, because there is no such file? */

@@ -84,7 +84,7 @@ async function checkpointName(directory: string): Promise<string> {
     if (isAbsent(error)) return 'model_checkpoint_path: "model.ckpt"';
     throw error;
   });
-  const named = /^model_checkpoint_path:\s*"(?:[^"]*[/\\])?([^"/\\]+)"/m.exec(text)?.[1];
+  const named = /^model_checkpoint_path:\s*"(?:[^"]*[/\\])?([^"/\\\p{Cc}]{1,200})"/mu.exec(text)?.[1];
   if (!named) throw new ConfigError(`${path}: names no model_checkpoint_path`);
   return named;
 }

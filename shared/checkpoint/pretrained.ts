@@ -11,7 +11,7 @@ import { isAbsent, readJson } from "../json.ts";
 import type { ModelConfig } from "../model.ts";
 import { bareName, modelOf } from "./huggingface.ts";
 import { readFloats, readHeader } from "./safetensors.ts";
-import type { TensorEntry } from "./safetensors-header.ts";
+import { shown, type TensorEntry } from "./safetensors-header.ts";
 
 export interface Pretrained {
   readonly model: ModelConfig;
@@ -43,7 +43,7 @@ export async function readPretrained(directory: string): Promise<Pretrained> {
   dropOthers(found, model);
   for (const { path, entry } of found.values())
     throw new ConfigError(
-      `${path}: surplus tensor ${entry.name} [${entry.shape}]: the ${model.family} of config.json has none of that name`,
+      `${path}: surplus tensor ${shown(entry.name)} [${entry.shape}]: the ${model.family} of config.json has none of that name`,
     );
 
   const weights = floats(layout.size, directory);
@@ -61,7 +61,12 @@ interface FoundTensor {
   readonly entry: TensorEntry;
 }
 
-const indexSchema = z.object({ weight_map: z.record(z.string(), z.string().regex(/^[^/\\]+$/)) });
+const indexSchema = z.object({
+  weight_map: z.record(
+    z.string().regex(/^\P{Cc}{1,200}$/u, "expected the name of a tensor"),
+    z.string().regex(/^[^/\\\p{Cc}]{1,255}$/u, "expected the name of a file beside it"),
+  ),
+});
 
 /** Every tensor of the directory by its bare name. */
 async function findTensors(directory: string, model: ModelConfig): Promise<Map<string, FoundTensor>> {
@@ -81,7 +86,10 @@ async function findTensors(directory: string, model: ModelConfig): Promise<Map<s
     const path = join(directory, file);
     for (const entry of (await readHeader(path)).tensors.values()) {
       const twin = found.get(bare(entry.name));
-      if (twin) throw new ConfigError(`${path}: tensor ${entry.name} is also in ${twin.path} as ${twin.entry.name}`);
+      if (twin)
+        throw new ConfigError(
+          `${path}: tensor ${shown(entry.name)} is also in ${twin.path} as ${shown(twin.entry.name)}`,
+        );
       found.set(bare(entry.name), { path, entry });
     }
   }

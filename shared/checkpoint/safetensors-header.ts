@@ -1,6 +1,7 @@
 // The header of a safetensors file, proven before a byte of data is read: as strict as the reference library
 // (huggingface/safetensors, Metadata::validate), and where its documentation is stricter ("duplicate keys are
 // disallowed"), as that. Every byte of the data belongs to exactly one tensor.
+import { brief } from "../check.ts";
 import { ConfigError } from "../errors.ts";
 
 /** Bits of one element. */
@@ -71,7 +72,7 @@ function parseStrictly(path: string, json: Uint8Array): Record<string, unknown> 
   if (!isObject(header)) throw new ConfigError(`${path}: its safetensors header is not a JSON object`);
   const repeated = repeatedKey(text);
   if (repeated !== undefined)
-    throw new ConfigError(`${path}: its header has ${JSON.stringify(repeated)} twice; which one counts is not said`);
+    throw new ConfigError(`${path}: its header has ${brief(repeated)} twice; which one counts is not said`);
   return header;
 }
 
@@ -161,7 +162,7 @@ function proveCovered(
 }
 
 /** Of others' words a message shows the beginning. */
-function shown(value: unknown): string {
-  const text = typeof value === "string" ? value : (JSON.stringify(value) ?? "absent");
+export function shown(value: unknown): string {
+  const text = (typeof value === "string" ? value : (JSON.stringify(value) ?? "absent")).replace(/\p{Cc}/gu, "?");
   return text.length <= 200 ? text : `${text.slice(0, 200)}...`;
 }

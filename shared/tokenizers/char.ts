@@ -1,4 +1,5 @@
 // One token a character: the sorted set of a text's Unicode code points, as in Karpathy's lecture and nanoGPT.
+import { brief } from "../check.ts";
 import { ConfigError } from "../errors.ts";
 import { writeOwnFile } from "./own-file.ts";
 import type { StreamDecoder, Tokenizer } from "./tokenizer.ts";
@@ -47,7 +48,7 @@ export class CharTokenizer implements Tokenizer {
     for (const [token, id] of this.#ids) {
       const code = token.codePointAt(0);
       if (code === undefined || String.fromCodePoint(code) !== token)
-        throw new ConfigError(`tokenizer char: token ${id} is ${JSON.stringify(token)}, expected one character`);
+        throw new ConfigError(`tokenizer char: token ${id} is ${brief(token)}, expected one character`);
       if (code < 128) this.#ascii[code] = id;
     }
   }

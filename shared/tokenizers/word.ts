@@ -1,5 +1,6 @@
 // One token a word of a given vocabulary; text is words with single spaces between them (the tokenizer of "GPT in 60
 // lines of NumPy", whose bare KeyError is a named error here).
+import { brief } from "../check.ts";
 import { ConfigError } from "../errors.ts";
 import { writeOwnFile } from "./own-file.ts";
 import { type Piece, type StreamDecoder, type Tokenizer, wholeText } from "./tokenizer.ts";
@@ -22,13 +23,9 @@ export class WordTokenizer implements Tokenizer {
     this.#ids = new Map(tokens.map((token, id) => [token, id]));
     tokens.forEach((token, id) => {
       if (token === "" || token.includes(" "))
-        throw new ConfigError(
-          `tokenizer word: token ${id} is ${JSON.stringify(token)}, expected a word without spaces`,
-        );
+        throw new ConfigError(`tokenizer word: token ${id} is ${brief(token)}, expected a word without spaces`);
       if (this.#ids.get(token) !== id)
-        throw new ConfigError(
-          `tokenizer word: ${JSON.stringify(token)} is token ${id} and token ${this.#ids.get(token)}`,
-        );
+        throw new ConfigError(`tokenizer word: ${brief(token)} is token ${id} and token ${this.#ids.get(token)}`);
     });
   }
 
@@ -60,7 +57,7 @@ export class WordTokenizer implements Tokenizer {
         throw new ConfigError(
           word === ""
             ? `an empty word at position ${position} (word ${i + 1}); expected single spaces, between words only`
-            : `word ${JSON.stringify(word)} at position ${position} (word ${i + 1}) is not in the vocabulary of ` +
+            : `word ${brief(word)} at position ${position} (word ${i + 1}) is not in the vocabulary of ` +
                 `${this.vocabSize} words`,
         );
       position += word.length + 1;
