@@ -6,6 +6,7 @@ import type { z } from "zod";
 import { explain } from "../shared/check.ts";
 import { ConfigError, Interrupted, messageOf } from "../shared/errors.ts";
 import { parseAddress, refusedForGood } from "../shared/wire/address.ts";
+import { bystander } from "../shared/wire/bystander.ts";
 import { onOneLine } from "./terminal.ts";
 
 /** Longest wait for an answer, and between two pieces of one. */
@@ -59,11 +60,15 @@ export class Remote {
     });
     const status = response.statusCode!;
     const answer = { status, pieces: () => this.#pieces(response) };
-    if (status >= 200 && status < 300) return answer;
-    const why = onOneLine((await this.#text(answer)).slice(0, 500)) || `status ${status}`;
+    const { headers } = response;
+    if (status >= 200 && status < 300 && !/html/i.test(headers["content-type"] ?? "")) return answer;
+    const text = (await this.#text(answer)).slice(0, 2000);
+    const other = bystander({ status, headers, body: text }, false);
+    const why = other ?? (onOneLine(text.slice(0, 500)) || `status ${status}`);
+    if (other !== undefined && status < 500 && status !== 429) throw new ConfigError(`${this.url}${path}: ${why}`);
     if (status === 401)
       throw new ConfigError(`${this.url} refused: ${why}; set WEFT_TOKEN or --token-file to this run's token`);
-    if (status === 503 || status === 429) throw new Interrupted(`${this.url}${path}: ${why}`);
+    if ((status >= 502 && status <= 504) || status === 429) throw new Interrupted(`${this.url}${path}: ${why}`);
     throw new ConfigError(`${this.url}${path}: ${why}`);
   }
 
@@ -108,5 +113,8 @@ export class Remote {
 
 /** The system's code where there is one: "ECONNREFUSED" says more than its sentence. */
 function reasonOf(error: unknown): string {
-  return (error as NodeJS.ErrnoException).code ?? messageOf(error);
+  const code = (error as NodeJS.ErrnoException).code ?? messageOf(error);
+  return code.startsWith("HPE_")
+    ? `${code}: what answers there speaks no HTTP; with TLS the address is https://`
+    : code;
 }

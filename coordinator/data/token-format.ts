@@ -100,7 +100,7 @@ function numpy(file: StoredFile, head: Buffer): TokenFormat {
   const width = numpyWidths.get(type);
   if (!width)
     throw new ConfigError(
-      `${file.path}: a .npy file of ${type.slice(0, 40)}; save the ids as uint16 or uint32 (astype)`,
+      `${file.path}: a .npy file of ${type.slice(0, 40).replace(/\p{Cc}/gu, "?")}; save the ids as uint16 or uint32 (astype)`,
     );
   const sizes = shape.match(/\d+/g) ?? [];
   if (sizes.length > 1 && field("fortran_order", "True"))

@@ -3,6 +3,7 @@
 import { type ClientOptions, WebSocket } from "ws";
 import { ConfigError } from "../errors.ts";
 import { parseAddress, refusedForGood } from "./address.ts";
+import { bystander, clear } from "./bystander.ts";
 import { chunkBytes, headerBytes } from "./frame.ts";
 import { closeReason, type Pipe, type PipeEvents } from "./pipe.ts";
 import { controlLimit, subprotocol } from "./protocol.ts";
@@ -83,9 +84,11 @@ export async function dial({ url, token, timeoutMs }: Dial): Promise<Pipe> {
         body += body.length < 1000 ? chunk.toString() : "";
       });
       response.on("end", () => {
-        const reason = `${url} answers ${response.statusCode}: ${body.trim() || response.statusMessage}`;
+        const status = response.statusCode!;
+        const other = bystander({ status, headers: response.headers, body }, true);
+        const reason = `${url}: ${other ?? `answers ${status}: ${clear(body) || response.statusMessage}`}`;
         // A full coordinator, one that many wrong tokens came to, or a proxy whose coordinator is not back yet.
-        const isForNow = response.statusCode! >= 500 || response.statusCode === 429;
+        const isForNow = status >= 500 || status === 429;
         reject(isForNow ? new UnreachableError(reason) : new ConfigError(`worker: ${reason}`));
       });
     });
