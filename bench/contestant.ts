@@ -12,7 +12,7 @@ import { quickWeights, settings, tokensOf } from "./settings.ts";
 
 export interface Contest {
   readonly setting: string;
-  readonly engine: "native" | "tfjs";
+  readonly engine: "native" | "tfjs" | "xla";
   readonly backend?: "tensorflow" | "wasm" | "webgpu";
   readonly precision: "float32" | "bf16";
   readonly threads: number;
@@ -29,7 +29,7 @@ const { engine } = await openEngine(contest.engine, {
   maxRows: rows,
   precision: contest.precision,
   threads: contest.threads,
-  device: "auto",
+  device: contest.engine === "xla" ? "cpu" : "auto",
   backend: contest.backend ?? "auto",
 });
 

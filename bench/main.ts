@@ -2,7 +2,7 @@
 // model.py on PyTorch in the same run, generation against the memory's read rate, and the streaming arithmetic.
 //
 //   npm run bench -- --nanogpt DIR [--python PYTHON]... [--rounds 5] [--settings a,b,c] [--threads 1,2]
-//                    [--precisions float32,bf16] [--parts training,core,generation,streaming,run] [--json FILE]
+//                    [--precisions float32,bf16] [--parts training,core,generation,streaming,run,gpu] [--json FILE]
 //
 // `bash scripts/bench-pytorch-setup.sh` makes the Python environments and prints the --python arguments.
 import { execFileSync } from "node:child_process";
@@ -12,6 +12,7 @@ import { dirname, resolve } from "node:path";
 import { parseArgs } from "node:util";
 import { nativeAddon, nativeStatus } from "../shared/arithmetic/native.ts";
 import { type GenerationRow, measureGeneration } from "./generation.ts";
+import { benchGpu } from "./gpu.ts";
 import { measurePeak, type PeakRow, readRate } from "./peak.ts";
 import { measureRuns, type RunRow } from "./run.ts";
 import { settings } from "./settings.ts";
@@ -35,6 +36,11 @@ const parts = new Set(list(values.parts));
 const rounds = Number(values.rounds);
 const threadCounts = list(values.threads).map(Number);
 const precisions = list(values.precisions) as ("float32" | "bf16")[];
+
+if (parts.has("gpu")) {
+  await benchGpu([8, 16, 32]);
+  if (parts.size === 1) process.exit(0);
+}
 
 const addon = nativeAddon();
 if (!addon) {

@@ -2,6 +2,7 @@
 // all alike; medians and ratios of the same run.
 import { join } from "node:path";
 import { inSoftware, webgpu } from "../worker/engine/tfjs/webgpu.ts";
+import { xla } from "../worker/engine/xla/kind.ts";
 import { findAddon } from "../worker/install/build.ts";
 import { Child } from "./child.ts";
 import type { Contest } from "./contestant.ts";
@@ -117,6 +118,7 @@ export async function measureTraining(
     }
     if (precision === "float32") children.push(await startEngine({ ...contest, engine: "tfjs", backend: "wasm" }));
     if (findAddon(false)) children.push(await startEngine({ ...contest, engine: "tfjs", backend: "tensorflow" }));
+    if ((await xla.probe({ device: "cpu" })).usable) children.push(await startEngine({ ...contest, engine: "xla" }));
     if (await webgpuCompetes(setting, precision, threads))
       children.push(await startEngine({ ...contest, engine: "tfjs", backend: "webgpu" }));
 

@@ -10,6 +10,7 @@ import { flagOf, type OptionName, type Options, optionTable, threadsEach } from 
 import { continueText } from "../shared/decoding/text.ts";
 import { openEngine } from "../worker/engine/choose.ts";
 import { engineOptionsOf } from "../worker/engine/options.ts";
+import { drivesGpus } from "../worker/engine/xla/kind.ts";
 import { chooseGpus, findGpus } from "../worker/gpus.ts";
 import { launch, planSlots, type Slot } from "../worker/launcher.ts";
 import { thisMachine } from "../worker/machine.ts";
@@ -81,7 +82,8 @@ const longestGoodbyeMs = 20_000;
 /** One process for each GPU where GPUs were asked for, else --workers of them, each with its share of the cores. */
 async function slotsOf(options: Options, environment: Record<string, string>): Promise<Slot[]> {
   const gpus = options.device === "gpu" ? chooseGpus("all", await findGpus(), process.env.CUDA_VISIBLE_DEVICES) : [];
-  const slots = planSlots(gpus, options.workers, await thisMachine());
+  const together = gpus.length > 1 && (await drivesGpus(options));
+  const slots = planSlots(gpus, options.workers, await thisMachine(), together);
   // Where no device was asked for, an engine that finds a GPU may take it.
   const own = (slot: Slot) => (options.device === "auto" ? {} : slot.environment);
   return slots.map((slot) => ({ ...slot, environment: { ...own(slot), ...environment } }));

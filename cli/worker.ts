@@ -4,6 +4,7 @@ import { Command } from "commander";
 import { resolveToken } from "../coordinator/serve/access.ts";
 import { type Options, optionTable, threadsEach } from "../shared/config.ts";
 import { ConfigError } from "../shared/errors.ts";
+import { drivesGpus } from "../worker/engine/xla/kind.ts";
 import { chooseGpus, findGpus } from "../worker/gpus.ts";
 import { endWithLauncher, launch, planSlots } from "../worker/launcher.ts";
 import { thisMachine } from "../worker/machine.ts";
@@ -17,7 +18,10 @@ export function workerCommand(): Command {
   const command = new Command("worker").description("compute for a coordinator; comes back by itself when it is lost");
   addOptions(command, ["worker", "engine"]);
   command.option("--token-file <FILE>", "file with the run's token (default: the variable WEFT_TOKEN)");
-  command.option("--gpus <LIST>", "one process for each: all, none, or numbers such as 0,2; for the tfjs engine");
+  command.option(
+    "--gpus <LIST>",
+    "all, none, or numbers such as 0,2: one process for all (xla), or for each (tfjs, or --processes)",
+  );
   command.option("--processes <N>", "processes on the CPU, which share its cores", processCount);
   return command.action(async () => {
     const { gpus, processes } = command.opts<{ gpus?: string; processes?: number }>();
@@ -73,7 +77,8 @@ async function workInProcesses(command: Command, gpus: string, processes: number
   const [stop, kill] = [new AbortController(), new AbortController()];
   onStopSignal(() => stop.abort());
   await launch({
-    slots: planSlots(chosen, processes, await thisMachine()),
+    // More than one process was asked for: one GPU each, whatever the engine.
+    slots: planSlots(chosen, processes, await thisMachine(), processes === 1 && (await drivesGpus(options))),
     command: ({ label, threads, device }) => [
       process.execPath,
       process.argv[1]!,

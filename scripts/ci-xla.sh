@@ -26,3 +26,5 @@ node dist/cli/weft.js install xla --cuda 12 --from "$cache/env"
 
 npx vitest run test/worker/engine/engine.xla.test.ts test/worker/engine/xla.errors.test.ts test/worker/engine/xla.cuda.test.ts
 npx vitest run test/system/nanogpt.test.ts -t XLA
+# Real processes: 1, 2 and 3 workers of two devices each, killed, frozen, resumed.
+WEFT_TEST_ENGINE="--engine xla --device cpu --threads 2" npx vitest run test/system/same-bits.test.ts

@@ -1,5 +1,5 @@
-// `weft worker --gpus all`: one worker process for each GPU (or several for the CPU), each seeing its own device only,
-// near its own memory, with its share of the cores. Crashed ones are started again, all end together.
+// `weft worker --gpus all`: one worker process for all GPUs where the engine drives them together, else one for each (or
+// several for the CPU), each seeing its own device only, near its own memory, with its share of the cores. Crashed ones are started again, all end together.
 import { type ChildProcess, spawn } from "node:child_process";
 import { createInterface } from "node:readline";
 import { setTimeout as sleep } from "node:timers/promises";
@@ -30,8 +30,12 @@ export interface Machine {
   readonly hasTaskset: boolean;
 }
 
-/** Who runs where? Pure. @param processes for the CPU; with GPUs there is one for each of them */
-export function planSlots(gpus: readonly Gpu[], processes: number, machine: Machine): Slot[] {
+/**
+ * Who runs where? Pure.
+ * @param processes for the CPU; with GPUs there is one for each of them
+ * @param together  one process drives all GPUs: the xla engine
+ */
+export function planSlots(gpus: readonly Gpu[], processes: number, machine: Machine, together = false): Slot[] {
   const count = gpus.length > 0 ? gpus.length : processes;
   const threads = Math.max(1, Math.floor(machine.cores / count));
   const hasNodes = machine.hasNumactl && machine.numaNodes.length > 1;
@@ -44,6 +48,20 @@ export function planSlots(gpus: readonly Gpu[], processes: number, machine: Mach
     const [first, end] = [Math.floor((i * total) / processes), Math.floor(((i + 1) * total) / processes)];
     return ["taskset", "-c", machine.coreNumbers.slice(first, end).join(",")];
   };
+  if (gpus.length > 1 && together)
+    return [
+      {
+        label: "gpus",
+        about: `GPUs ${gpus.map(({ index, name }) => `${index}: ${name}`).join(", ")}`,
+        environment: {
+          CUDA_VISIBLE_DEVICES: gpus.map(({ index }) => index).join(","),
+          CUDA_DEVICE_ORDER: "PCI_BUS_ID",
+        },
+        prefix: [],
+        threads: machine.cores,
+        device: "gpu",
+      },
+    ];
   if (gpus.length > 0)
     return gpus.map(({ index, name, memoryMiB, driver, numaNode }) => ({
       label: `gpu${index}`,

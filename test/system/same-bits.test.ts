@@ -16,6 +16,9 @@ const tiny = [
 
 const canShare = nativeAddon()?.createShared !== undefined;
 
+/** Of all workers: scripts/ci-xla.sh asks for another engine than auto takes. */
+const engine = process.env.WEFT_TEST_ENGINE?.split(" ") ?? [];
+
 /** What one worker computes: the answer that every other run has to give. */
 let expected = "";
 beforeAll(async () => {
@@ -25,7 +28,7 @@ beforeAll(async () => {
 async function digestWith(workers: number, ...flags: string[]): Promise<string> {
   const out = temporary();
   const args = ["train", ...tiny, "--out", out, "--port", "0", "--workers", String(workers), "--sample-tokens", "0"];
-  const run = weft([...args, ...flags]);
+  const run = weft([...args, ...flags, ...engine]);
   expect(await run.ended, run.stderr()).toBe(0);
   const sharing = run.log.filter(({ msg }) => / joined: .*, shared memory$/.test(msg)).length;
   expect(sharing).toBe(canShare && !flags.includes("--no-shared-memory") ? workers : 0);
@@ -56,7 +59,7 @@ test("2 workers, everything over the wire", async () => {
 test("a worker killed, the other frozen until a third has done its work", async () => {
   const out = temporary();
   const run = await coordinator([...tiny, "--out", out]);
-  const worker = (name: string) => weft(["worker", "--coordinator", run.url, "--name", name]);
+  const worker = (name: string) => weft(["worker", "--coordinator", run.url, "--name", name, ...engine]);
   const [first, second] = [worker("first"), worker("second")];
   for (const name of ["first", "second"]) await run.until((line) => line.msg.startsWith(`worker ${name} joined`));
   await run.until(atStep((ledgerOf(out).at(-1)?.step ?? 0) + 8));
@@ -78,11 +81,11 @@ test("a worker killed, the other frozen until a third has done its work", async 
 test("all workers gone for a while, then one comes back", async () => {
   const out = temporary();
   const run = await coordinator([...tiny, "--out", out]);
-  const first = weft(["worker", "--coordinator", run.url]);
+  const first = weft(["worker", "--coordinator", run.url, ...engine]);
   await run.until(atStep(8));
   first.child.kill("SIGKILL");
   await run.until((line) => line.msg.includes(" gone: "));
-  weft(["worker", "--coordinator", run.url]);
+  weft(["worker", "--coordinator", run.url, ...engine]);
   expect(await run.ended, run.stderr()).toBe(0);
   expect(digestOf(out)).toBe(expected);
 });
@@ -91,7 +94,7 @@ test("a coordinator killed in the middle and resumed while its worker waits", as
   const out = temporary();
   const first = await coordinator([...tiny, "--out", out]);
   const port = first.url.split(":").at(-1)!;
-  const worker = weft(["worker", "--coordinator", first.url]);
+  const worker = weft(["worker", "--coordinator", first.url, ...engine]);
   await first.until((line) => line.msg.startsWith("checkpoint ") && (line.step ?? 0) >= 100);
   first.child.kill("SIGKILL");
   await first.ended;
@@ -106,13 +109,13 @@ test("a coordinator killed in the middle and resumed while its worker waits", as
 test("a run stopped by SIGTERM ends cleanly with a checkpoint, and resumes to the same bits", async () => {
   const out = temporary();
   const args = [...tiny, "--out", out, "--sample-tokens", "0", "--port", "0"];
-  const first = weft(["train", ...args]);
+  const first = weft(["train", ...args, ...engine]);
   await first.until(atStep(13));
   first.child.kill("SIGTERM");
   expect(await first.ended, first.stderr()).toBe(0);
   expect(first.stdout()).toMatch(/stopped after \d+ steps/);
   const stoppedAt = ledgerOf(out).at(-1)!.step;
-  const second = weft(["train", ...args, "--resume"]);
+  const second = weft(["train", ...args, "--resume", ...engine]);
   expect(await second.ended, second.stderr()).toBe(0);
   expect(second.log.find((line) => line.msg.startsWith("resuming"))?.step).toBe(stoppedAt);
   expectEveryShardOnce(out);
@@ -122,7 +125,7 @@ test("a run stopped by SIGTERM ends cleanly with a checkpoint, and resumes to th
 test("a worker stopped by SIGTERM hands back what it holds and exits with 0", async () => {
   const out = temporary();
   const run = await coordinator([...tiny, "--out", out]);
-  const workers = ["a", "b"].map((name) => weft(["worker", "--coordinator", run.url, "--name", name]));
+  const workers = ["a", "b"].map((name) => weft(["worker", "--coordinator", run.url, "--name", name, ...engine]));
   await run.until((line) => line.msg.startsWith("worker a joined"));
   workers[0]!.child.kill("SIGTERM");
   expect(await workers[0]!.ended, workers[0]!.stderr()).toBe(0);

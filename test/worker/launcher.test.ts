@@ -106,6 +106,19 @@ test("each GPU has its process, its cores and its own memory", async () => {
   expect(slots[1]!.about).toBe("GPU 1: NVIDIA H100 80GB HBM3, 81559 MiB, driver 550.54.15, NUMA node 1");
 });
 
+test("an engine that drives all GPUs is one process that sees them in nvidia-smi's order", async () => {
+  const { gpus } = await threeGpus();
+  const [slot, ...others] = planSlots(gpus, 1, machine, true);
+  expect(others).toEqual([]);
+  expect(slot).toMatchObject({
+    label: "gpus",
+    threads: 16,
+    device: "gpu",
+    environment: { CUDA_VISIBLE_DEVICES: gpus.map(({ index }) => index).join(","), CUDA_DEVICE_ORDER: "PCI_BUS_ID" },
+  });
+  expect(planSlots(gpus.slice(0, 1), 1, machine, true)[0]!.label).toBe("gpu0");
+});
+
 test("CPU processes share cores and nodes, and see no GPU", () => {
   const slots = planSlots([], 3, machine);
   expect(slots.map(({ label, threads, prefix }) => [label, threads, prefix[1]])).toEqual([

@@ -1,4 +1,5 @@
 // Whether the xla engine can run here, and why not: the addon, a plugin for the device that was asked for, a GPU.
+import type { Options } from "../../../shared/config.ts";
 import { EngineError, messageOf } from "../../../shared/errors.ts";
 import { findGpus } from "../../gpus.ts";
 import { addonFile } from "../../install/xla-addon.ts";
@@ -19,6 +20,13 @@ async function refusal(options: Asked): Promise<string | undefined> {
   } catch (error) {
     return `xla: ${messageOf(error)}`;
   }
+}
+
+/** Whether `auto`, or whoever was asked for, is this engine on a GPU: it drives all that it sees. */
+export async function drivesGpus(options: Pick<Options, "engine" | "backend" | "isa">): Promise<boolean> {
+  const { engine, backend, isa } = options;
+  if (engine !== "xla" && (engine !== "auto" || backend !== "auto" || isa !== "auto")) return false;
+  return (await refusal({ device: "gpu" })) === undefined;
 }
 
 export const xla: Omit<EngineKind, "probe"> & { probe(options: Asked): ReturnType<EngineKind["probe"]> } = {
