@@ -40,7 +40,7 @@ function weft(folder: string, steps: number): void {
 async function prepare(folder: string, nanogpt: string, python: string): Promise<void> {
   const document = await openShakespeare({ substitute: false, notify: console.log });
   let text = "";
-  for await (const piece of document.pieces()) text += piece;
+  for await (const piece of document.pieces()) text += String(piece);
   const characters = [...new Set(text)].sort();
   const ids = Uint16Array.from(text, (character) => characters.indexOf(character));
   const data = join(folder, "data/shakespeare_char");

@@ -6,7 +6,7 @@ import { Command, InvalidArgumentError, Option } from "commander";
 import { openDataset, openDocuments, type Split } from "../coordinator/data/dataset.ts";
 import { prepareData } from "../coordinator/data/prepare.ts";
 import { defaultValFraction } from "../coordinator/data/prepared.ts";
-import { withProgress } from "../coordinator/data/text-source.ts";
+import { documentEnd, withProgress } from "../coordinator/data/text-source.ts";
 import { optionTable } from "../shared/config.ts";
 import { makeFolder, onDisk } from "../shared/disk.ts";
 import { skippingUnknown, tokenizerNamed } from "../shared/tokenizers/open.ts";
@@ -15,8 +15,10 @@ import { progressOf } from "./progress.ts";
 import { say, tell } from "./terminal.ts";
 
 const sourceHelp =
-  "`shakespeare`, a UTF-8 text file, a folder of .txt files, a glob in quotes, or - for standard input";
+  "a file of UTF-8 text, JSON lines (.jsonl) or Parquet, also .gz, a folder of them, a glob in quotes, - for standard input, or `shakespeare`";
 const tokenizerHelp = "char, gpt2, word:FILE (a word a line), or a folder that holds a tokenizer";
+
+const columnHelp = optionTable.textColumn.help;
 
 const count = (n: number): string => n.toLocaleString("en");
 
@@ -39,6 +41,8 @@ interface PrepareFlags {
   readonly out: string;
   readonly tokenizer: string;
   readonly unknown: "error" | "skip";
+  readonly textColumn: string;
+  readonly threads?: number;
   readonly valFraction: number;
 }
 
@@ -47,12 +51,20 @@ export function dataCommand(): Command {
 
   command
     .command("prepare")
-    .description("encode text once into train.bin and val.bin, which training reads by offset, however large they are")
+    .description(
+      "encode text once into token files, which training reads by offset, however large they are; goes on when started again",
+    )
     .argument("<SOURCE>", sourceHelp)
     .requiredOption("--out <DIR>", "folder to make; train from it with --data DIR")
     .option("--tokenizer <NAME>", tokenizerHelp, "char")
     .addOption(
       new Option("--unknown <error|skip>", optionTable.unknown.help).choices(["error", "skip"]).default("error"),
+    )
+    .option("--text-column <NAME>", columnHelp, optionTable.textColumn.default)
+    .option(
+      "--threads <N>",
+      "threads that encode, each files of its own (default: one for each core)",
+      numberIn((n) => Number.isInteger(n) && n >= 1 && n <= 1024, "a whole number from 1 to 1024"),
     )
     .option(
       "--val-fraction <N>",
@@ -61,9 +73,10 @@ export function dataCommand(): Command {
       defaultValFraction,
     )
     .action(async (source: string, options: PrepareFlags) => {
-      const { out, valFraction } = options;
+      const { out, valFraction, textColumn, threads } = options;
       const named = await tokenizerNamed(options.tokenizer);
-      const tokenizer = named && options.unknown === "skip" ? skippingUnknown(named) : named;
+      const skips = options.unknown === "skip";
+      const tokenizer = named && skips ? skippingUnknown(named) : named;
       const bars = {
         vocabulary: progressOf(process.stderr, "finding characters"),
         tokens: progressOf(process.stderr, "encoding"),
@@ -74,6 +87,9 @@ export function dataCommand(): Command {
           out,
           ...(tokenizer && { tokenizer }),
           valFraction,
+          textColumn,
+          skips,
+          ...(threads !== undefined && { threads }),
           notify: say,
           progress: (pass, done, total) => {
             if (pass === "tokens") bars.vocabulary.stop();
@@ -140,12 +156,16 @@ export function dataCommand(): Command {
       numberIn((n) => Number.isInteger(n) && n > 256 && n <= 1_000_000, "a whole number from 257 to 1000000"),
       1024,
     )
-    .action(async (source: string, { out, vocabSize }: { out: string; vocabSize: number }) => {
+    .option("--text-column <NAME>", columnHelp, optionTable.textColumn.default)
+    .action(async (source: string, flags: { out: string; vocabSize: number; textColumn: string }) => {
+      const { out, vocabSize, textColumn } = flags;
       const trainer = new BpeTrainer();
       const bar = progressOf(process.stderr, "counting words");
       try {
-        for (const document of withProgress(await openDocuments({ source, notify: say }), bar.show)) {
-          for await (const piece of document.pieces()) trainer.push(piece);
+        for (const document of withProgress(await openDocuments({ source, textColumn, notify: say }), bar.show)) {
+          for await (const piece of document.pieces())
+            if (piece === documentEnd) trainer.endDocument();
+            else trainer.push(piece);
           trainer.endDocument();
         }
       } finally {

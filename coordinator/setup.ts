@@ -51,6 +51,7 @@ async function setUpLocked(given: Options, log: Logger, substitute: boolean, loc
   const { tokenizer, start } = await fitVocabulary(options, loaded, await tokenizerOf(options, loaded));
   const dataset = await openDataset({
     source: options.data,
+    textColumn: options.textColumn,
     blockSize: options.blockSize,
     ...(options.valFraction !== optionTable.valFraction.default && { valFraction: options.valFraction }),
     substitute,

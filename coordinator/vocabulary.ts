@@ -8,7 +8,7 @@ import { CharTokenizer } from "../shared/tokenizers/char.ts";
 import { skippingUnknown } from "../shared/tokenizers/open.ts";
 import type { Tokenizer } from "../shared/tokenizers/tokenizer.ts";
 import { codePointsOf, openDocuments } from "./data/dataset.ts";
-import { isTokenSource } from "./data/prepared.ts";
+import { isTokenSource } from "./data/shards.ts";
 
 export interface Fitted<M> {
   /** undefined: the characters of the text */

@@ -86,8 +86,9 @@ export const optionTable = {
     "data",
     "SOURCE",
     "shakespeare",
-    "text, .bin or .npy file, folder, glob, - for standard input, or `shakespeare`",
+    "text, JSON lines, Parquet, .bin or .npy file, folder, glob, s3:// of .bin, -, or `shakespeare`",
   ),
+  textColumn: text("data", "NAME", "text", "column of JSON lines and Parquet files that holds the text"),
   unknown: choice(
     "data",
     ["error", "skip"],

@@ -7,7 +7,17 @@ import { ConfigError } from "./errors.ts";
 /** One read call takes at most 2 GiB. */
 const pieceBytes = 2 ** 30;
 
-export class StoredFile {
+/** What can be read from any place, wherever it lies. */
+export interface ReadableFile {
+  readonly path: string;
+  /** Bytes. */
+  readonly size: number;
+  /** Fill `out` with the bytes from `position` on. @throws ConfigError where the file ends before */
+  read(out: Uint8Array, position: number): Promise<void>;
+  close(): Promise<void>;
+}
+
+export class StoredFile implements ReadableFile {
   readonly path: string;
   /** Bytes, when it was opened. */
   readonly size: number;

@@ -4,9 +4,10 @@ import { createHash } from "node:crypto";
 import { ConfigError } from "../../shared/errors.ts";
 import { addCodePoints, CharTokenizer } from "../../shared/tokenizers/char.ts";
 import { StreamEncoder, type Tokenizer } from "../../shared/tokenizers/tokenizer.ts";
-import { isTokenSource, openTokenFiles, splitTokens } from "./prepared.ts";
+import { openTokenFiles, splitTokens } from "./prepared.ts";
 import { openShakespeare } from "./shakespeare.ts";
-import { findDocuments, largestTextBytes, type TextDocument } from "./text-source.ts";
+import { isTokenSource } from "./shards.ts";
+import { documentEnd, findDocuments, largestTextBytes, type TextDocument } from "./text-source.ts";
 import { MemoryTokens, type Tokens, tokenArray } from "./tokens.ts";
 
 const splits = ["train", "val"] as const;
@@ -25,6 +26,8 @@ export interface DatasetOptions {
   readonly whole?: boolean;
   /** Splits that are going to be read: only they have to be long enough. Default: both. */
   readonly splits?: readonly Split[];
+  /** Column of JSON lines and Parquet files that holds the text. Default: "text". */
+  readonly textColumn?: string;
   /** For `shakespeare`: train on another book where there is no network, instead of refusing. */
   readonly substitute?: boolean;
   /** Read all of the token files and compare their digest, however large they are. */
@@ -134,7 +137,7 @@ export async function openDocuments(options: Omit<DatasetOptions, "blockSize">):
   const documents =
     options.source === "shakespeare"
       ? [await openShakespeare({ substitute: options.substitute ?? false, notify: options.notify ?? (() => {}) })]
-      : await findDocuments(options.source);
+      : await findDocuments(options.source, options.textColumn);
   if (documents.every(({ bytes }) => bytes === 0))
     throw new ConfigError(`data ${options.source}: there is no text in it; expected some UTF-8 text`);
   return documents;
@@ -143,7 +146,8 @@ export async function openDocuments(options: Omit<DatasetOptions, "blockSize">):
 /** The characters of all documents. */
 export async function codePointsOf(documents: readonly TextDocument[]): Promise<Set<number>> {
   const codes = new Set<number>();
-  for (const document of documents) for await (const piece of document.pieces()) addCodePoints(piece, codes);
+  for (const document of documents)
+    for await (const piece of document.pieces()) if (piece !== documentEnd) addCodePoints(piece, codes);
   return codes;
 }
 
@@ -159,25 +163,36 @@ function separatorOf(tokenizer: Tokenizer): number | undefined {
 }
 
 /**
- * Ids of all documents in order. Where there are several and the vocabulary has a token that ends a document, it
- * follows each of them.
+ * Ids of all documents in order. Where the vocabulary has a token that ends a document, it follows each document of a
+ * file of many, and each file where there are several.
  */
 export async function* encodeDocuments(
   documents: readonly TextDocument[],
   tokenizer: Tokenizer,
+  several = documents.length > 1,
 ): AsyncGenerator<Int32Array> {
-  const end = separatorOf(tokenizer);
+  const separator = separatorOf(tokenizer);
+  const end = separator === undefined ? [] : [Int32Array.of(separator)];
   for (const document of documents) {
-    const encoder = new StreamEncoder(tokenizer);
+    let encoder = new StreamEncoder(tokenizer);
+    let isEnded = false;
     try {
-      for await (const piece of document.pieces()) yield encoder.push(piece);
+      for await (const piece of document.pieces()) {
+        isEnded = piece === documentEnd;
+        if (piece !== documentEnd) yield encoder.push(piece);
+        else {
+          yield encoder.end();
+          yield* end;
+          encoder = new StreamEncoder(tokenizer);
+        }
+      }
       yield encoder.end();
+      if (several && !isEnded) yield* end;
     } catch (error) {
-      if (error instanceof ConfigError)
+      if (error instanceof ConfigError && !error.message.startsWith(document.name))
         throw new ConfigError(`data ${document.name}: ${error.message}`, { cause: error });
       throw error;
     }
-    if (documents.length > 1 && end !== undefined) yield Int32Array.of(end);
   }
 }
 

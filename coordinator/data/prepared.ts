@@ -1,9 +1,8 @@
-// A prepared data set: a folder with train.bin and val.bin, as nanoGPT writes them, data.json, and the tokenizer's
-// files. data.json is what makes the two .bin files trustworthy; folders without it (nanoGPT's own) open too, when the
-// tokenizer is named.
+// A prepared data set: a folder with train.bin and val.bin, as nanoGPT writes them, or shards of them, data.json, and the
+// tokenizer's files. data.json is what makes the .bin files trustworthy; folders without it (nanoGPT's own) open too,
+// when the tokenizer is named.
 import { createHash } from "node:crypto";
-import { stat } from "node:fs/promises";
-import { basename, dirname, extname, join } from "node:path";
+import { join } from "node:path";
 import { isDeepStrictEqual } from "node:util";
 import { z } from "zod";
 import { checked } from "../../shared/check.ts";
@@ -12,8 +11,9 @@ import { ConfigError } from "../../shared/errors.ts";
 import { isAbsent, readJson } from "../../shared/json.ts";
 import { NoTokenizerError, openTokenizer } from "../../shared/tokenizers/open.ts";
 import type { Tokenizer } from "../../shared/tokenizers/tokenizer.ts";
+import { findShards } from "./shards.ts";
 import { widthOf } from "./token-format.ts";
-import { slice, TokenFile, type Tokens } from "./tokens.ts";
+import { concatenate, slice, TokenFile, type Tokens } from "./tokens.ts";
 
 export const descriptionFile = "data.json";
 
@@ -46,17 +46,10 @@ const widths = { uint16: 2, uint32: 4 } as const;
 /** Files beyond this size are trusted by their length where data.json describes them; `weft data info` reads them whole. */
 const hashedAtOpenBytes = 256 * 2 ** 20;
 
-const tokenExtensions = [".bin", ".npy"];
-
-/** Is this source made of token files? */
-export async function isTokenSource(source: string): Promise<boolean> {
-  return tokenExtensions.includes(extname(source)) || (await isFile(join(source, "train.bin")));
-}
-
 /**
- * Open a folder with train.bin and val.bin, or one .bin file, whose last part is the validation split.
+ * Open a folder with train.bin and val.bin or shards of them, or files whose last part is the validation split.
  * @param options.tokenizer what made the tokens; must be the one that lies beside them, where one does
- * @param options.valFraction for one file only: a pair is split already
+ * @param options.valFraction where the files are not split already
  * @param options.verify read all of every file and compare its digest, however large it is
  * @throws ConfigError where files are missing, were changed, or the tokenizer is unknown
  */
@@ -70,26 +63,24 @@ export async function openTokenFiles(
     notify?: (line: string) => void;
   } = {},
 ): Promise<TokenFolder> {
-  const single = await isFile(source);
-  if (!single && tokenExtensions.includes(extname(source)) && !(await isFile(join(source, "train.bin"))))
-    throw new ConfigError(`data ${source}: no such file`);
-  const folder = single ? dirname(source) : source;
-  const pair = !single || (/^(train|val)\.bin$/.test(basename(source)) && (await hasPair(folder)));
-  if (pair && options.valFraction !== undefined && !options.whole)
+  const { folder, all, train: trainFiles, val: valFiles } = await findShards(source);
+  if (valFiles && options.valFraction !== undefined && !options.whole)
     throw new ConfigError(`data ${source}: has a validation split of its own, val.bin; leave out --val-fraction`);
-  const description = pair ? await readDescription(folder) : undefined;
+  const description = all ? await readDescription(folder) : undefined;
   const tokenizer = await tokenizerOf(source, folder, options.tokenizer, description);
 
   const files: TokenFile[] = [];
   const close = async (): Promise<void> => void (await Promise.all(files.map((file) => file.close())));
   try {
-    for (const path of pair ? [join(folder, "train.bin"), join(folder, "val.bin")] : [source])
-      files.push(await TokenFile.open(path, tokenizer, description && widths[description.dtype]));
+    for (const open of [...trainFiles, ...(valFiles ?? [])])
+      files.push(await TokenFile.open(await open(), tokenizer, description && widths[description.dtype]));
     for (const { path, format } of files)
       if (!description && (format.start > 0 || format.width !== widthOf(tokenizer.vocabSize)))
         options.notify?.(`data: ${path} is read as ${format.name}`);
-    const fingerprint = await fingerprintOf(files, description, options.verify ?? false);
-    const [first, second] = files as [TokenFile, TokenFile?];
+    const first = concatenate(files.slice(0, trainFiles.length));
+    const second = valFiles && concatenate(files.slice(trainFiles.length));
+    const lengths = { train: first.length, val: second?.length ?? 0 };
+    const fingerprint = await fingerprintOf(source, files, lengths, description, options.verify ?? false);
     const [train, val] = second ? [first, second] : splitTokens(first, options.valFraction);
     return { tokenizer, train, val, fingerprint, close };
   } catch (error) {
@@ -110,14 +101,6 @@ export function splitTokens(tokens: Tokens, valFraction?: number): [train: Token
 /** Tokens of the training split: int(length * 0.9), as nanoGPT cuts. */
 export function trainLength(length: number, valFraction = defaultValFraction): number {
   return Math.floor(length * (1 - valFraction));
-}
-
-async function isFile(path: string): Promise<boolean> {
-  return (await stat(path).catch(() => undefined))?.isFile() ?? false;
-}
-
-async function hasPair(folder: string): Promise<boolean> {
-  return (await isFile(join(folder, "train.bin"))) && (await isFile(join(folder, "val.bin")));
 }
 
 async function readDescription(folder: string): Promise<Description | undefined> {
@@ -162,19 +145,18 @@ async function tokenizerOf(
 }
 
 async function fingerprintOf(
+  source: string,
   files: readonly TokenFile[],
+  lengths: { train: number; val: number },
   description: Description | undefined,
   verify: boolean,
 ): Promise<string> {
-  if (description)
-    files.forEach((file, i) => {
-      const expected = i === 0 ? description.trainTokens : description.valTokens;
-      if (file.length !== expected)
-        throw new ConfigError(
-          `${file.path}: holds ${file.length} tokens, its ${descriptionFile} says ${expected}; ` +
-            "the file was changed or cut short: prepare the data again",
-        );
-    });
+  for (const split of ["train", "val"] as const)
+    if (description && lengths[split] !== description[`${split}Tokens`])
+      throw new ConfigError(
+        `data ${source}: its ${split}.bin, or the shards of it, hold ${lengths[split]} tokens, its ${descriptionFile} says ` +
+          `${description[`${split}Tokens`]}; a file is missing, was changed or cut short: prepare the data again`,
+      );
   const total = files.reduce((sum, file) => sum + file.length, 0);
   if (description && !verify && total * 4 > hashedAtOpenBytes) return description.sha256;
 
@@ -183,8 +165,14 @@ async function fingerprintOf(
   const found = digest.digest("hex");
   if (description && found !== description.sha256)
     throw new ConfigError(
-      `${files.map(({ path }) => path).join(", ")}: sha256 of the tokens is ${found}, ${descriptionFile} says ` +
+      `${nameOf(files)}: sha256 of the tokens is ${found}, ${descriptionFile} says ` +
         `${description.sha256}; the files were changed: prepare the data again`,
     );
   return found;
+}
+
+/** The file, or the first and last of many. */
+function nameOf(files: readonly TokenFile[]): string {
+  const paths = files.map(({ path }) => path);
+  return paths.length < 4 ? paths.join(", ") : `${paths[0]} ... ${paths.at(-1)} (${paths.length} files)`;
 }

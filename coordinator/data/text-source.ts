@@ -1,18 +1,29 @@
-// Where text comes from: a file, a folder of .txt files, a glob, or `shakespeare`. Text is UTF-8 and is read piece by
-// piece, so it may be larger than memory.
+// Where text comes from: a file, a folder, a glob, or `shakespeare`. Text is UTF-8 and is read piece by piece, so it may
+// be larger than memory. A file of text is one document; JSON lines and Parquet hold many.
 import { createReadStream } from "node:fs";
 import { stat } from "node:fs/promises";
 import { join } from "node:path";
+import { pipeline, Readable } from "node:stream";
+import { createGunzip } from "node:zlib";
 import { glob, isDynamicPattern } from "tinyglobby";
 import { ConfigError } from "../../shared/errors.ts";
 import { otherEncoding } from "../../shared/json.ts";
+import { jsonLines, parquet } from "./records.ts";
+
+/** Stands between the pieces of a file of many documents, after each of them. */
+export const documentEnd: unique symbol = Symbol("end of a document");
 
 export interface TextDocument {
   /** For messages: a path or a title. */
   readonly name: string;
   readonly bytes: number;
-  /** The text in order; no character is split between two pieces. Can be called again for a second pass. */
-  pieces(): AsyncIterable<string>;
+  /** Where another thread finds it; none for what is in memory. */
+  readonly path?: string;
+  /**
+   * The text in order; no character is split between two pieces. Can be called again for a second pass.
+   * @param onRead hears of bytes of the file that have been read
+   */
+  pieces(onRead?: (bytes: number) => void): AsyncIterable<string | typeof documentEnd>;
 }
 
 /** A text that is in memory already. */
@@ -20,17 +31,23 @@ export function documentOf(name: string, text: string): TextDocument {
   return {
     name,
     bytes: Buffer.byteLength(text),
-    async *pieces() {
+    async *pieces(onRead) {
       yield text;
+      onRead?.(Buffer.byteLength(text));
     },
   };
 }
+
+/** Column of JSON lines and Parquet files that holds the text, where nothing else is said. */
+const usualColumn = "text";
+const textFiles = "**/*.{txt,jsonl,ndjson,txt.gz,jsonl.gz,ndjson.gz,parquet}";
 
 /**
  * The documents behind a path or glob, folders and globs in the order of their names.
  * @throws ConfigError where there is nothing to read
  */
-export async function findDocuments(source: string): Promise<TextDocument[]> {
+export async function findDocuments(source: string, column = usualColumn): Promise<TextDocument[]> {
+  const openDocument = (path: string) => documentAt(path, column);
   if (source === "-" || source === "/dev/stdin") return [await readStream(process.stdin, "standard input")];
   const found = await stat(source).catch(() => undefined);
   // A pipe, as of <(zcat book.gz), can be read once only.
@@ -38,11 +55,11 @@ export async function findDocuments(source: string): Promise<TextDocument[]> {
   if (found?.isFile()) return [await openDocument(source)];
   let paths: string[];
   if (found?.isDirectory()) {
-    paths = await glob("**/*.txt", { cwd: source, onlyFiles: true });
+    paths = await glob(textFiles, { cwd: source, onlyFiles: true });
     paths = paths.map((path) => join(source, path));
     if (paths.length === 0)
       throw new ConfigError(
-        `data ${source}: the folder holds no .txt file; name others with a glob, as '${source}/**/*.md'`,
+        `data ${source}: the folder holds no .txt, .jsonl or .parquet file; name others with a glob, as '${source}/**/*.md'`,
       );
   } else {
     paths = isDynamicPattern(source) ? await glob(source, { onlyFiles: true }) : [];
@@ -60,13 +77,11 @@ export function withProgress(
   let done = 0;
   return documents.map((document) => ({
     ...document,
-    async *pieces() {
-      for await (const piece of document.pieces()) {
-        yield piece;
-        done += Buffer.byteLength(piece);
+    pieces: () =>
+      document.pieces((bytes) => {
+        done = Math.min(total, done + bytes);
         progress(done, total);
-      }
-    },
+      }),
   }));
 }
 
@@ -86,13 +101,38 @@ async function readStream(stream: AsyncIterable<Buffer>, name: string): Promise<
   return { name, bytes, pieces: () => decoded(pieces, name) };
 }
 
-async function openDocument(path: string): Promise<TextDocument> {
+/** A file of text, JSON lines or Parquet, by the end of its name. */
+export async function documentAt(path: string, column = usualColumn): Promise<TextDocument> {
   const { size } = await stat(path);
-  return { name: path, bytes: size, pieces: () => piecesOf(path) };
+  return { name: path, bytes: size, path, pieces: (onRead = () => {}) => piecesOf(path, column, onRead) };
 }
 
-function piecesOf(path: string): AsyncGenerator<string> {
-  return decoded(readable(createReadStream(path, { highWaterMark: 1 << 20 }), path), path);
+async function* piecesOf(path: string, column: string, onRead: (bytes: number) => void) {
+  const kind = /\.(parquet|jsonl|ndjson)(?:\.gz)?$/i.exec(path)?.[1]?.toLowerCase();
+  if (kind === undefined) return yield* decoded(bytesOf(path, onRead), path);
+  const rows =
+    kind === "parquet" ? parquet(path, column, onRead) : jsonLines(decoded(bytesOf(path, onRead), path), path, column);
+  for await (const text of rows) {
+    if (text !== "") yield text;
+    yield documentEnd;
+  }
+}
+
+/** The file's bytes, unpacked where its name ends in .gz. */
+function bytesOf(path: string, onRead: (bytes: number) => void): AsyncIterable<Buffer> {
+  const file = counted(readable(createReadStream(path, { highWaterMark: 1 << 20 }), path), onRead);
+  if (!path.endsWith(".gz")) return file;
+  const unpacked = pipeline(Readable.from(file), createGunzip({ chunkSize: 1 << 20 }), () => {
+    // Whoever reads the end of the pipe hears of it.
+  });
+  return readable(unpacked, path);
+}
+
+async function* counted(stream: AsyncIterable<Buffer>, onRead: (bytes: number) => void): AsyncGenerator<Buffer> {
+  for await (const piece of stream) {
+    yield piece;
+    onRead(piece.length);
+  }
 }
 
 /** @throws ConfigError where the stream breaks */
@@ -100,6 +140,7 @@ async function* readable(stream: AsyncIterable<Buffer>, name: string): AsyncGene
   try {
     yield* stream;
   } catch (error) {
+    if (error instanceof ConfigError) throw error;
     throw new ConfigError(`${name}: cannot be read (${(error as NodeJS.ErrnoException).code})`, { cause: error });
   }
 }

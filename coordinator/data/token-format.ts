@@ -1,7 +1,7 @@
 // Which form a file of token ids has: bare uint16 as nanoGPT writes it, bare uint32, llm.c's header of 256 integers, or
 // NumPy's .npy. What is recognised and cannot be read is refused by its name.
 import { ConfigError } from "../../shared/errors.ts";
-import type { StoredFile } from "../../shared/stored-file.ts";
+import type { ReadableFile } from "../../shared/stored-file.ts";
 
 /** Bytes of one id of a vocabulary. */
 export function widthOf(vocabSize: number): 2 | 4 {
@@ -27,7 +27,7 @@ const enoughIds = 16;
  * @param stated the width that a description beside the file states; no bare file is guessed at then
  * @throws ConfigError on a form that is recognised and not read, and on a length that is no whole number of ids
  */
-export async function formatOf(file: StoredFile, vocabSize: number, stated?: 2 | 4): Promise<TokenFormat> {
+export async function formatOf(file: ReadableFile, vocabSize: number, stated?: 2 | 4): Promise<TokenFormat> {
   const head = Buffer.alloc(Math.min(looked, file.size));
   await file.read(head, 0);
   if (stated === undefined) {
@@ -39,7 +39,7 @@ export async function formatOf(file: StoredFile, vocabSize: number, stated?: 2 |
   return { name: `uint${8 * width}`, width, start: 0, length: wholeIds(file, file.size, width) };
 }
 
-function wholeIds(file: StoredFile, bytes: number, width: 2 | 4): number {
+function wholeIds(file: ReadableFile, bytes: number, width: 2 | 4): number {
   if (bytes % width === 0) return bytes / width;
   throw new ConfigError(
     `${file.path}: ${bytes} bytes is no multiple of ${width}, the bytes of a uint${8 * width} id; ` +
@@ -48,7 +48,7 @@ function wholeIds(file: StoredFile, bytes: number, width: 2 | 4): number {
 }
 
 /** Ids of a vocabulary that fits into 16 bits, written wider, have zeros in their upper halves throughout. */
-function bareWidth(file: StoredFile, head: Buffer, vocabSize: number): 2 | 4 {
+function bareWidth(file: ReadableFile, head: Buffer, vocabSize: number): 2 | 4 {
   const ids = new Uint16Array(head.buffer, head.byteOffset, head.length >> 1);
   const zeros = (every: number) => ids.every((id, i) => i % every === 0 || id === 0) && ids.some((id) => id !== 0);
   if (ids.length >= 4 * enoughIds && file.size % 8 === 0 && zeros(4))
@@ -66,7 +66,7 @@ const llmcWidths = new Map<number, 2 | 4>([
   [20_240_801, 4],
 ]);
 
-function llmC(file: StoredFile, head: Buffer, width: 2 | 4): TokenFormat {
+function llmC(file: ReadableFile, head: Buffer, width: 2 | 4): TokenFormat {
   const [version, length] = [head.readInt32LE(4), head.readInt32LE(8)];
   const bytes = llmcBytes + width * length;
   if (file.size !== bytes)
@@ -87,7 +87,7 @@ const numpyWidths = new Map<string, 2 | 4>([
   ["<i4", 4],
 ]);
 
-function numpy(file: StoredFile, head: Buffer): TokenFormat {
+function numpy(file: ReadableFile, head: Buffer): TokenFormat {
   const lengthBytes = head[6] === 1 ? 2 : 4;
   const start = 8 + lengthBytes;
   const end = start + (head.length >= start ? head.readUIntLE(8, lengthBytes) : 0);

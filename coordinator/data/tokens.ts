@@ -4,7 +4,7 @@ import type { Hash } from "node:crypto";
 import { type FileHandle, open } from "node:fs/promises";
 import { onDisk } from "../../shared/disk.ts";
 import { ConfigError } from "../../shared/errors.ts";
-import { StoredFile } from "../../shared/stored-file.ts";
+import { type ReadableFile, StoredFile } from "../../shared/stored-file.ts";
 import { formatOf, type TokenFormat, widthOf } from "./token-format.ts";
 
 /** Ids that can be read from any place. */
@@ -17,6 +17,38 @@ export interface Tokens {
 /** The narrowest array that holds the ids of a vocabulary. */
 export function tokenArray(vocabSize: number, length: number): Uint16Array<ArrayBuffer> | Uint32Array<ArrayBuffer> {
   return widthOf(vocabSize) === 2 ? new Uint16Array(length) : new Uint32Array(length);
+}
+
+/** Sequences one after another, as one. */
+export function concatenate(parts: readonly Tokens[]): Tokens {
+  if (parts.length === 1) return parts[0]!;
+  const starts: number[] = [];
+  let length = 0;
+  for (const part of parts) {
+    starts.push(length);
+    length += part.length;
+  }
+  /** Index of the part that holds a place. */
+  const partAt = (offset: number): number => {
+    let [low, high] = [0, starts.length - 1];
+    while (low < high) {
+      const middle = (low + high + 1) >> 1;
+      if (starts[middle]! <= offset) low = middle;
+      else high = middle - 1;
+    }
+    return low;
+  };
+  return {
+    length,
+    async read(offset, out) {
+      for (let done = 0, i = partAt(offset); done < out.length; i++) {
+        const at = offset + done - starts[i]!;
+        const count = Math.min(out.length - done, parts[i]!.length - at);
+        if (count > 0) await parts[i]!.read(at, out.subarray(done, done + count));
+        done += Math.max(0, count);
+      }
+    },
+  };
 }
 
 /** A part of a sequence. */
@@ -56,12 +88,12 @@ export class TokenFile implements Tokens {
   readonly path: string;
   readonly length: number;
   readonly format: TokenFormat;
-  readonly #file: StoredFile;
+  readonly #file: ReadableFile;
   readonly #vocabSize: number;
   /** For each id below V whether it is a token; undefined where all are. */
   readonly #present: Uint8Array | undefined;
 
-  private constructor(file: StoredFile, format: TokenFormat, vocabulary: Vocabulary) {
+  private constructor(file: ReadableFile, format: TokenFormat, vocabulary: Vocabulary) {
     this.path = file.path;
     this.length = format.length;
     this.format = format;
@@ -75,8 +107,8 @@ export class TokenFile implements Tokens {
    * @param width of an id, where a description states it; else it is found out
    * @throws ConfigError where the file is missing or not of a form that is read
    */
-  static async open(path: string, vocabulary: Vocabulary, width?: 2 | 4): Promise<TokenFile> {
-    const file = await StoredFile.open(path);
+  static async open(where: string | ReadableFile, vocabulary: Vocabulary, width?: 2 | 4): Promise<TokenFile> {
+    const file = typeof where === "string" ? await StoredFile.open(where) : where;
     try {
       return new TokenFile(file, await formatOf(file, vocabulary.vocabSize, width), vocabulary);
     } catch (error) {
@@ -136,17 +168,21 @@ export class TokenFile implements Tokens {
   }
 }
 
+/** Ids that are gathered before they go to the disk: documents may be short. */
+const writtenIds = 1 << 18;
+
 /** Writes a token file. */
 export class TokenWriter {
   readonly #path: string;
   readonly #file: FileHandle;
-  readonly #vocabSize: number;
+  readonly #held: Uint16Array<ArrayBuffer> | Uint32Array<ArrayBuffer>;
+  #heldLength = 0;
   #length = 0;
 
   private constructor(path: string, file: FileHandle, vocabSize: number) {
     this.#path = path;
     this.#file = file;
-    this.#vocabSize = vocabSize;
+    this.#held = tokenArray(vocabSize, writtenIds);
   }
 
   static async create(path: string, vocabSize: number): Promise<TokenWriter> {
@@ -159,21 +195,26 @@ export class TokenWriter {
   }
 
   async write(ids: Int32Array): Promise<void> {
-    const raw = tokenArray(this.#vocabSize, ids.length);
-    raw.set(ids);
-    await onDisk(this.#path, "written", () => this.#file.writeFile(new Uint8Array(raw.buffer)));
+    for (let done = 0; done < ids.length; ) {
+      const part = ids.subarray(done, done + writtenIds - this.#heldLength);
+      this.#held.set(part, this.#heldLength);
+      this.#heldLength += part.length;
+      done += part.length;
+      if (this.#heldLength === writtenIds) await this.#flush();
+    }
     this.#length += ids.length;
   }
 
-  /** Cut the file off after `length` tokens. */
-  async truncate(length: number): Promise<void> {
-    await onDisk(this.#path, "written", () => this.#file.truncate(length * widthOf(this.#vocabSize)));
-    this.#length = length;
+  async #flush(): Promise<void> {
+    const bytes = new Uint8Array(this.#held.buffer, 0, this.#heldLength * this.#held.BYTES_PER_ELEMENT);
+    this.#heldLength = 0;
+    await onDisk(this.#path, "written", () => this.#file.writeFile(bytes));
   }
 
   /** Flush to the disk and close. */
   async close(): Promise<void> {
     try {
+      if (this.#heldLength > 0) await this.#flush();
       await onDisk(this.#path, "written", () => this.#file.sync());
     } finally {
       await this.#file.close();

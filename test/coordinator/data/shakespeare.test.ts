@@ -32,9 +32,9 @@ async function serve(content?: Uint8Array): Promise<string> {
   return `http://127.0.0.1:${(server.address() as AddressInfo).port}/input.txt`;
 }
 
-async function textOf(document: { pieces(): AsyncIterable<string> }): Promise<string> {
+async function textOf(document: { pieces(): AsyncIterable<unknown> }): Promise<string> {
   let text = "";
-  for await (const piece of document.pieces()) text += piece;
+  for await (const piece of document.pieces()) text += String(piece);
   return text;
 }
 
