@@ -36,6 +36,20 @@ interface Container {
   readonly ports?: Array<{ name: string; containerPort: number }>;
 }
 
+interface Workload {
+  readonly template: { readonly spec: { readonly volumes: Named[]; readonly containers: Container[] } };
+  readonly volumeClaimTemplates?: Array<{ metadata: Named }>;
+}
+
+/** Flags are the program's, and what is mounted is there. */
+function expectContainersFit({ template, volumeClaimTemplates = [] }: Workload): void {
+  const volumes = [...template.spec.volumes, ...volumeClaimTemplates.map(({ metadata }) => metadata)];
+  for (const container of template.spec.containers) {
+    expect(unknownFlags(container.args)).toEqual([]);
+    for (const mount of container.volumeMounts) expect(volumes.map(({ name }) => name)).toContain(mount.name);
+  }
+}
+
 test("compose.yaml starts a coordinator, two workers, Prometheus and Grafana", () => {
   const { services, secrets } = parse(read("compose.yaml"), { merge: true });
   expect(Object.keys(services)).toEqual(["coordinator", "worker", "prometheus", "grafana"]);
@@ -53,23 +67,30 @@ test("compose.yaml starts a coordinator, two workers, Prometheus and Grafana", (
 });
 
 test("the Kubernetes manifests fit the program and each other", () => {
-  const documents = parseAllDocuments(read("kubernetes/weft.yaml")).map((document) => document.toJS());
-  const kinds = documents.map(({ kind, metadata }) => `${kind} ${metadata.name}`);
-  expect(kinds).toEqual(["Service weft", "StatefulSet weft-coordinator", "Deployment weft-worker"]);
-  const [service, coordinator, worker] = documents;
+  const files = ["service", "coordinator", "worker", "network-policy", "disruption-budget"];
+  expect(parse(read("kubernetes/base/kustomization.yaml")).resources).toEqual(files.map((name) => `${name}.yaml`));
+  const [service, coordinator, worker] = files.map((name) =>
+    parseAllDocuments(read(`kubernetes/base/${name}.yaml`))[0]!.toJS(),
+  );
   for (const { spec } of [coordinator, worker]) {
     expect(spec.selector.matchLabels).toEqual(spec.template.metadata.labels);
-    const claims = (spec.volumeClaimTemplates ?? []) as Array<{ metadata: Named }>;
-    const volumes = [...(spec.template.spec.volumes as Named[]), ...claims.map(({ metadata }) => metadata)];
-    for (const container of spec.template.spec.containers as Container[]) {
-      expect(unknownFlags(container.args)).toEqual([]);
-      for (const mount of container.volumeMounts) expect(volumes.map((volume) => volume.name)).toContain(mount.name);
-    }
+    expectContainersFit(spec);
   }
   expect(service.spec.selector).toEqual(coordinator.spec.template.metadata.labels);
   const [{ port }] = service.spec.ports;
   expect(coordinator.spec.template.spec.containers[0].ports[0].containerPort).toBe(port);
   expect(worker.spec.template.spec.containers[0].args).toContain(`--coordinator=ws://${service.metadata.name}:${port}`);
+});
+
+test("the JobSet fits the program: its workers find its coordinator by the name that JobSet gives it", () => {
+  const { metadata, spec } = parse(read("kubernetes/jobset/jobset.yaml"));
+  const jobs = spec.replicatedJobs as Array<{ name: string; template: { spec: Workload } }>;
+  expect(jobs.map(({ name }) => name)).toEqual(["coordinator", "worker"]);
+  for (const { template } of jobs) expectContainersFit(template.spec);
+  const [{ containerPort }] = jobs[0]!.template.spec.template.spec.containers[0]!.ports!;
+  // <jobset>-<job>-<replica>-<pod>.<jobset>
+  const url = `ws://${metadata.name}-coordinator-0-0.${metadata.name}:${containerPort}`;
+  expect(jobs[1]!.template.spec.template.spec.containers[0]!.args).toContain(`--coordinator=${url}`);
 });
 
 test("the command lines of the Slurm script and the systemd units are ours", () => {
