@@ -8,4 +8,4 @@ if [ ! -x /usr/bin/chromium ]; then
   DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends chromium >/dev/null
 fi
 /usr/bin/chromium --version --no-sandbox 2>/dev/null
-npx vitest run --config vitest.system.config.ts test/system/dashboard.system.ts
+npx vitest run --config vitest.system.config.ts test/system/dashboard.system.ts test/system/page.system.ts

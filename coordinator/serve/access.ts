@@ -16,7 +16,7 @@ export type Right = "work" | "view" | "later" | undefined;
 
 export interface Access {
   readonly tokenRequired: boolean;
-  /** What may this request, or this WebSocket upgrade, do? A cookie opens reading only. */
+  /** What may this request, or this WebSocket upgrade, do? A cookie opens reading, and the page's buttons. */
   rightOf(request: IncomingMessage): Promise<Right>;
   /** The Set-Cookie header for whoever sends this token to POST /login, or undefined when it is wrong. */
   login(address: string | undefined, token: string, secure: boolean): Promise<string | "later" | undefined>;
@@ -139,9 +139,12 @@ export function accessWith(token: string | undefined, viewToken?: string): Acces
       const bearer = /^Bearer +(\S+)$/i.exec(request.headers.authorization ?? "")?.[1];
       if (bearer !== undefined)
         return await guarded(request.socket?.remoteAddress, () => of(bearer, ({ right }) => right, "digest"));
-      const reads = (request.method === "GET" || request.method === "HEAD") && request.headers.upgrade === undefined;
-      const cookie = reads ? cookieOf(request) : undefined;
-      return cookie === undefined ? undefined : of(cookie, () => "view" as const, "sessionDigest");
+      const cookie = request.headers.upgrade === undefined ? cookieOf(request) : undefined;
+      if (cookie === undefined) return undefined;
+      const reads = request.method === "GET" || request.method === "HEAD";
+      // A cookie goes along with whatever a browser sends: what changes something must come from our own page.
+      if (reads) return of(cookie, () => "view" as const, "sessionDigest");
+      return isFromOwnPage(request) ? of(cookie, ({ right }) => right, "sessionDigest") : undefined;
     },
     login: async (address, candidate, secure) =>
       await guarded(address, () =>
@@ -158,6 +161,13 @@ export function accessWith(token: string | undefined, viewToken?: string): Acces
 /** Equal lengths for timingSafeEqual, whatever was sent. */
 function sha256(text: string): Buffer {
   return createHash("sha256").update(text).digest();
+}
+
+/** Browsers name where a POST comes from; beyond https and this machine only in Origin (Fetch Metadata, W3C). */
+function isFromOwnPage({ headers }: IncomingMessage): boolean {
+  const site = headers["sec-fetch-site"];
+  if (site !== undefined) return site === "same-origin";
+  return headers.origin === `http://${headers.host}` || headers.origin === `https://${headers.host}`;
 }
 
 function cookieOf(request: IncomingMessage): string | undefined {

@@ -1,12 +1,10 @@
-// What the coordinator's port answers to HTTP: the dashboard, the run's status, metrics and health, its checkpoints and
-// the link test. WebSockets come to the same server as upgrades (server.ts). Everything here only reads the run.
-import { createHash } from "node:crypto";
-import { readFileSync } from "node:fs";
+// What the coordinator's port answers to HTTP: the page, the run's status, curves, events, metrics and health, its
+// checkpoints and the link test; and what the page may ask of the run. WebSockets come as upgrades (server.ts).
 import { createServer, type IncomingMessage, type Server, type ServerResponse } from "node:http";
 import { createServer as createSecureServer } from "node:https";
 import { join } from "node:path";
 import { manifestName } from "../../shared/checkpoint/manifest.ts";
-import type { History } from "../history.ts";
+import type { Curves, History } from "../history.ts";
 import type { Journal } from "../journal.ts";
 import type { RunMetrics } from "../metrics.ts";
 import type { EarlierRuns } from "../past.ts";
@@ -15,6 +13,7 @@ import { healthOf, type RunStatus } from "../status.ts";
 import type { Access } from "./access.ts";
 import { sendFile } from "./download.ts";
 import { linkLimit, sendLink, swallowLink } from "./link.ts";
+import { pageFiles, pagePolicy } from "./page.ts";
 
 /** What the pages are made from. */
 export interface RunView {
@@ -52,26 +51,6 @@ class Refusal extends Error {
     this.status = status;
     this.headers = headers;
   }
-}
-
-const dashboard = readFileSync(join(import.meta.dirname, "dashboard.html"), "utf8");
-
-/** Only the page's own script and style may run, known by their hashes: nothing that a worker calls itself can. */
-const dashboardPolicy = [
-  "default-src 'none'",
-  `script-src ${hashOf("script")}`,
-  `style-src ${hashOf("style")}`,
-  "img-src data:",
-  "connect-src 'self'",
-  "form-action 'self'",
-  "base-uri 'none'",
-  "frame-ancestors 'none'",
-].join("; ");
-
-function hashOf(element: "script" | "style"): string {
-  const body = new RegExp(`<${element}>([\\s\\S]*?)</${element}>`).exec(dashboard)?.[1];
-  if (body === undefined) throw new Error(`dashboard.html has no <${element}>`);
-  return `'sha256-${createHash("sha256").update(body).digest("base64")}'`;
 }
 
 const plainHeaders = {
@@ -131,8 +110,7 @@ export function httpHandler({ run, access, onError }: HttpOptions) {
     switch (url.pathname) {
       case "/":
         allow("GET");
-        response.setHeader("Content-Security-Policy", dashboardPolicy);
-        return send(request, response, 200, "text/html; charset=utf-8", dashboard);
+        return sendPage(request, response, "index.html");
       case "/healthz": {
         allow("GET");
         const { healthy, why } = healthOf(run.status());
@@ -141,6 +119,11 @@ export function httpHandler({ run, access, onError }: HttpOptions) {
       case "/login":
         allow("POST");
         return await login(request, response);
+    }
+
+    if (segments[0] === "assets" && segments.length === 2 && pageFiles.has(segments[1]!)) {
+      allow("GET");
+      return sendPage(request, response, segments[1]!);
     }
 
     const right = await access.rightOf(request);
@@ -158,7 +141,42 @@ export function httpHandler({ run, access, onError }: HttpOptions) {
       case "history":
         if (segments.length > 1) break;
         allow("GET");
-        return sendJson(request, response, run.history.curves());
+        return sendJson(request, response, run.history.curves(numberIn(url, "after", -1)));
+      case "history.csv":
+        if (segments.length > 1) break;
+        allow("GET");
+        response.setHeader("Content-Disposition", `attachment; filename="${run.status().run.name}.csv"`);
+        return send(request, response, 200, "text/csv; charset=utf-8", csvOf(run.history.curves(), run.status()));
+      case "events":
+        if (segments.length > 1) break;
+        allow("GET");
+        return sendJson(request, response, run.journal.after(numberIn(url, "after", 0)));
+      case "about":
+        if (segments.length > 1) break;
+        allow("GET");
+        return sendJson(request, response, run.about());
+      case "runs": {
+        if (segments.length > 2) break;
+        allow("GET");
+        if (segments.length === 1) return sendJson(request, response, await run.earlier.list());
+        const curves = await run.earlier.curves(decoded(segments[1]!));
+        if (!curves) throw new Refusal(404, "no run with a history has this name beside this one");
+        return sendJson(request, response, curves);
+      }
+      case "actions":
+        if (segments.length !== 2) break;
+        if (right !== "work") throw new Refusal(403, "only who has the token of workers may ask this of the run");
+        if (segments[1] === "checkpoint") {
+          allow("POST");
+          run.checkpointSoon();
+          return sendJson(request, response, { asked: "checkpoint" });
+        }
+        if (segments[1] === "stop") {
+          allow("POST");
+          run.stop("asked for on the page");
+          return sendJson(request, response, { asked: "stop" });
+        }
+        break;
       case "metrics":
         if (segments.length > 1) break;
         allow("GET");
@@ -243,6 +261,44 @@ export function httpHandler({ run, access, onError }: HttpOptions) {
       send(request, response, refusal.status, "text/plain; charset=utf-8", `${refusal.message}\n`);
     });
   };
+}
+
+function sendPage(request: IncomingMessage, response: ServerResponse, name: string): void {
+  const { type, body } = pageFiles.get(name)!;
+  response.setHeader("Content-Security-Policy", pagePolicy);
+  send(request, response, 200, type, body);
+}
+
+/** A whole number of the query. */
+function numberIn(url: URL, name: string, initial: number): number {
+  const text = url.searchParams.get(name) ?? String(initial);
+  if (!/^-?\d{1,15}$/.test(text)) throw new Refusal(400, `${name} must be a whole number`);
+  return Number(text);
+}
+
+function decoded(segment: string): string {
+  try {
+    return decodeURIComponent(segment);
+  } catch {
+    throw new Refusal(400, "this address cannot be read");
+  }
+}
+
+/** Steps and evaluations in one table, by step. */
+function csvOf({ train, validation }: Curves, { tokensPerStep }: RunStatus): string {
+  const losses = new Map(validation.step.map((step, i) => [step, validation.valLossNats[i]]));
+  const lines = train.step.map((step, i) =>
+    [
+      ...[step, step * tokensPerStep, train.seconds[i], train.lossNats[i], losses.get(step) ?? ""],
+      ...[train.gradientNorm[i], train.learningRate[i], train.tokensPerSec[i]],
+    ].join(","),
+  );
+  const seen = new Set(train.step);
+  for (const [i, step] of validation.step.entries())
+    if (!seen.has(step)) lines.push(`${step},${step * tokensPerStep},${validation.seconds[i]},,${losses.get(step)},,,`);
+  lines.sort((a, b) => Number.parseInt(a, 10) - Number.parseInt(b, 10));
+  const names = "step,tokens,seconds,loss_nats,validation_loss_nats,gradient_norm,learning_rate,tokens_per_second";
+  return `${[names, ...lines].join("\n")}\n`;
 }
 
 /** A body says how long it is, and that is little; the parser then lets no more in. */

@@ -1,12 +1,10 @@
 // The dashboard of a real run in the real Chromium: it opens with the token, shows what /status says, and is quiet.
-import { join } from "node:path";
-import { type Browser, chromium, type Page } from "playwright-core";
+import type { Browser, Page } from "playwright-core";
 import { afterAll, beforeAll, expect, test } from "vitest";
+import type { Curves } from "../../coordinator/history.ts";
 import { type RunStatus, statusSchema } from "../../coordinator/status.ts";
+import { openBrowser, picture } from "./browser.ts";
 import { type RealRun, startRun, token } from "./real-run.ts";
-
-/** Where the pictures go that a person looks at; none are taken without it. */
-const pictures = process.env.WEFT_SCREENSHOTS;
 
 let run: RealRun;
 let browser: Browser;
@@ -18,13 +16,7 @@ let given: RunStatus;
 
 beforeAll(async () => {
   run = await startRun(400);
-  browser = await chromium.launch({
-    executablePath: "/usr/bin/chromium",
-    args: [
-      ...["--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking"],
-      ...["--disable-component-update", "--disable-sync"],
-    ],
-  });
+  browser = await openBrowser();
   page = await browser.newPage({ viewport: { width: 1240, height: 1320 } });
   page.on("pageerror", (error) => complaints.push(error.message));
   page.on("console", (message) => {
@@ -48,20 +40,16 @@ afterAll(async () => {
 
 const text = async (id: string): Promise<string> => (await page.textContent(`#${id}`))?.trim() ?? "";
 
-async function picture(name: string): Promise<void> {
-  if (pictures) await page.screenshot({ path: join(pictures, `${name}.png`), fullPage: true });
-}
-
 test("a wrong token is refused with a sentence, the right one opens the page", async () => {
   await page.goto(`http://${run.address}/`);
   await page.fill("#token", "not-the-token-of-this-run");
-  await page.click("button");
+  await page.click("#login button");
   await page.waitForSelector("#loginError:not(:empty)");
   expect(await text("loginError")).toBe("this is not the run's token");
   complaints.splice(0); // the browser's own line about the 401
   await page.fill("#token", token);
-  await page.click("button");
-  await page.waitForSelector("#tiles:not([hidden])");
+  await page.click("#login button");
+  await page.waitForSelector("#content:not([hidden])");
   expect(await page.isVisible("#login")).toBe(false);
   expect(await page.context().cookies()).toMatchObject([{ httpOnly: true, sameSite: "Strict" }]);
 });
@@ -78,7 +66,7 @@ test("it says what the run waits for, moves while it computes, and shows both wo
   await page.locator("#workers tbody tr").nth(1).waitFor();
   await run.until(({ step, steps }) => step > steps / 2);
   await page.waitForTimeout(1100);
-  await picture("dashboard-running");
+  await picture(page, "dashboard-running");
 });
 
 test("every number on the page is the one that /status gave", async () => {
@@ -121,37 +109,36 @@ test("every number on the page is the one that /status gave", async () => {
   const total = Object.values(given.phaseSeconds).reduce((sum, seconds) => sum + seconds, 0);
   const parts = await page.$$eval("#parts > div", (rows) => rows.map((row) => row.querySelector("span")?.textContent));
   expect(parts).toEqual(Object.values(given.phaseSeconds).map((x) => `${((100 * x) / total).toFixed(0)} %`));
-  await picture("dashboard-finished");
+  await picture(page, "dashboard-finished");
 });
 
-/** Evaluated by the page; text, because the types of a browser's objects are not those of the rest of the project. */
-const drawnPixels = () =>
-  page.evaluate<number>(`(() => {
-    const plot = document.getElementById("plot");
-    const { data } = plot.getContext("2d").getImageData(0, 0, plot.width, plot.height);
-    return data.filter((_, i) => i % 4 === 3 && data[i] > 0).length;
-  })()`);
-const background = () => page.evaluate<string>("getComputedStyle(document.body).backgroundColor");
-
-test("the loss curve is drawn, its points can be read, and dark mode draws it anew", async () => {
-  const box = (await page.locator("#plot").boundingBox())!;
-  await page.mouse.move(box.x + box.width - 12, box.y + 80);
-  const tip = await text("tip");
-  const { train } = (await (await run.get("/history")).json()) as { train: Array<{ step: number; lossNats: number }> };
-  const step = Number(/step (\d+)/.exec(tip)?.[1]);
-  expect(tip).toContain(`loss ${train.find((point) => point.step === step)?.lossNats.toFixed(4)}`);
+test("the loss curve goes from the first step to the current one, and dark mode draws it anew", async () => {
+  const box = (await page.locator("#plot .u-over").boundingBox())!;
+  await page.mouse.move(box.x + box.width - 2, box.y + 80);
+  const tip = (await page.textContent("#plot .tip"))!;
+  const { train } = (await (await run.get("/history")).json()) as Curves;
+  const step = Number(/^step (\d+),/.exec(tip)?.[1]);
+  expect(tip).toContain(`loss ${train.lossNats[train.step.indexOf(step)]!.toFixed(4)}`);
+  expect(await page.evaluate("[weftPlots()[0].scales.x.min, weftPlots()[0].scales.x.max]")).toEqual([1, run.steps]);
+  const background = () => page.evaluate<string>("getComputedStyle(document.body).backgroundColor");
   await page.emulateMedia({ colorScheme: "dark" });
-  await picture("dashboard-dark");
   expect(await background()).toBe("rgb(14, 17, 22)");
   await page.emulateMedia({ colorScheme: "light" });
   expect(await background()).toBe("rgb(245, 246, 248)");
-  expect(await drawnPixels()).toBeGreaterThan(2000);
+});
+
+test("the events are the run's: workers, evaluations, checkpoints", async () => {
+  await page.click("#eventsMore");
+  const kinds = await page.locator("#events .badge").allTextContents();
+  const count = (kind: string) => kinds.filter((found) => found === kind).length;
+  expect([count("started"), count("joined"), count("evaluation"), count("ended")]).toEqual([1, 2, 5, 1]);
+  expect(count("checkpoint")).toBeGreaterThanOrEqual(5);
 });
 
 test("nothing scrolls sideways on a phone", async () => {
   await page.setViewportSize({ width: 360, height: 740 });
   expect(await page.evaluate("document.documentElement.scrollWidth")).toBe(360);
-  await picture("dashboard-phone");
+  await picture(page, "dashboard-phone");
 });
 
 test("no complaint in the console, and no request to anybody else", () => {

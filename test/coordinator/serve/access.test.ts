@@ -17,7 +17,7 @@ test("with a token: the header opens everything, the wrong one nothing", async (
     expect([headers, await access.rightOf(request(headers as Record<string, string>))]).toEqual([headers, undefined]);
 });
 
-test("the session cookie opens reading only, and is not the token", async () => {
+test("the session cookie opens reading and our own page's buttons, and is not the token", async () => {
   const access = accessWith(token);
   expect(await access.login("a", `${token}x`, false)).toBeUndefined();
   const cookie = (await access.login("a", token, true))!;
@@ -26,6 +26,18 @@ test("the session cookie opens reading only, and is not the token", async () => 
   const headers = { cookie: `other=1; ${cookie.split(";")[0]}` };
   expect(await access.rightOf(request(headers))).toBe("view");
   expect(await access.rightOf(request(headers, "POST"))).toBeUndefined();
+  const host = "host-a:7070";
+  const from = (more: Record<string, string>, to = access) =>
+    to.rightOf(request({ ...headers, host, ...more }, "POST"));
+  expect(await from({ origin: `http://${host}` })).toBe("work");
+  expect(await from({ origin: `https://${host}` })).toBe("work");
+  for (const origin of ["http://evil.example", "null"]) expect(await from({ origin })).toBeUndefined();
+  // A proxy may give us another Host than the browser's; the browser's own word for it goes first.
+  expect(await from({ origin: "https://proxy.example", "sec-fetch-site": "same-origin" })).toBe("work");
+  for (const site of ["same-site", "cross-site", "none"])
+    expect(await from({ origin: `http://${host}`, "sec-fetch-site": site })).toBeUndefined();
+  // A viewer's session sees, and asks nothing of the run.
+  expect(await from({ origin: `http://${host}` }, accessWith(`${token}-of-workers`, token))).toBe("view");
   expect(await access.rightOf(request({ ...headers, upgrade: "websocket" }))).toBeUndefined();
   expect(await accessWith(`${token}2`).rightOf(request(headers))).toBeUndefined();
 });

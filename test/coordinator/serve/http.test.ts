@@ -1,10 +1,11 @@
 import { createHash } from "node:crypto";
-import { readFileSync, rmSync } from "node:fs";
+import { mkdirSync, readFileSync, rmSync } from "node:fs";
 import { request as httpRequest } from "node:http";
 import { connect } from "node:net";
 import { join } from "node:path";
 import { afterAll, beforeAll, expect, test } from "vitest";
 import type { Curves } from "../../../coordinator/history.ts";
+import { writePast } from "../../../coordinator/past.ts";
 import { parseRange } from "../../../coordinator/serve/download.ts";
 import { statusSchema } from "../../../coordinator/status.ts";
 import { fakeStatus } from "../fake-run.ts";
@@ -65,16 +66,76 @@ test("health is 503 with the reason once nothing happens any more", async () => 
   expect([stalled.status, await stalled.text()]).toEqual([503, expect.stringMatching(/^100.0 s since the loop/)]);
 });
 
-test("the page's own script and style are the only ones its policy allows", async () => {
-  const page = await fetch(`${open.url}/`);
+test("the page is made of its own files, and nothing else may run on it", async () => {
+  const page = await fetch(`${closed.url}/`);
   const policy = page.headers.get("content-security-policy")!;
+  expect(policy).toMatch(/^default-src 'none'; script-src 'self'; style-src 'self'; /);
+  expect(policy).not.toMatch(/unsafe|\*|data:/);
   const html = await page.text();
-  for (const name of ["script", "style"]) {
-    const body = html.split(`<${name}>`)[1]!.split(`</${name}>`)[0]!;
-    expect(policy).toContain(`${name}-src 'sha256-${createHash("sha256").update(body).digest("base64")}'`);
+  // No script, style or handler in the markup: the policy would not run it.
+  expect(html).not.toMatch(/<style|style=|\son\w+=|<script(?![^>]* src=)/);
+  const named = [...html.matchAll(/(?:src|href)="(assets\/[^"]+)"/g)].map(([, name]) => name!);
+  const found = new Set(named);
+  for (const name of named) {
+    const file = await fetch(`${closed.url}/${name}`);
+    expect([name, file.status, file.headers.get("content-security-policy")]).toEqual([name, 200, policy]);
+    for (const [, more] of (await file.text()).matchAll(/^import .*"\.\/([\w.]+)";$/gm)) {
+      found.add(`assets/${more}`);
+      if (!named.includes(`assets/${more}`)) named.push(`assets/${more}`);
+    }
   }
-  expect(policy).toMatch(/^default-src 'none'; /);
-  expect(html).not.toMatch(/(?:src|href)="(?!data:)|url\(|@import|innerHTML/);
+  expect([...found].sort()).toEqual(
+    ["charts.js", "format.js", "icon.svg", "main.js", "style.css", "tables.js", "uplot.css", "uplot.js"].map(
+      (name) => `assets/${name}`,
+    ),
+  );
+  for (const foreign of ["assets/../http.ts", "assets/%2e%2e/page.ts", "assets/page.ts", "assets/main.js/x"])
+    expect([foreign, (await fetch(`${closed.url}/${foreign}`)).status]).toEqual([foreign, 401]);
+});
+
+test("curves since a step, events since a number, the table for a spreadsheet", async () => {
+  const get = (path: string) => fetch(`${open.url}/${path}`);
+  const part = (await (await get("history?after=248")).json()) as Curves;
+  expect([part.train.step, part.validation.step]).toEqual([[249, 250], [250]]);
+  expect((await get("history?after=x")).status).toBe(400);
+  expect(await (await get("events")).json()).toMatchObject([{ number: 1, kind: "joined", worker: "a-1" }]);
+  expect(await (await get("events?after=1")).json()).toEqual([]);
+  const lines = (await (await get("history.csv")).text()).trimEnd().split("\n");
+  expect(lines[0]).toBe(
+    "step,tokens,seconds,loss_nats,validation_loss_nats,gradient_norm,learning_rate,tokens_per_second",
+  );
+  expect([lines.length, lines.at(-1)]).toEqual([251, `250,192000,5,${4.17 / 2.25},2.4140625,1,0.001,40000`]);
+});
+
+test("the runs beside this one, by their names alone", async () => {
+  const beside = join(open.runDirectory, "..", `beside-${process.pid}`);
+  mkdirSync(beside);
+  const past = { model: "gpt2", steps: 10, tokensPerStep: 8, options: {}, stride: 1 };
+  const train = { step: [5], seconds: [1], lossNats: [2], gradientNorm: [1], learningRate: [1], tokensPerSec: [1] };
+  await writePast(beside, { ...past, train, validation: { step: [5], seconds: [1], valLossNats: [2.5] } });
+  const name = `beside-${process.pid}`;
+  const runs = (await (await fetch(`${open.url}/runs`)).json()) as { name: string }[];
+  expect(runs.find((run) => run.name === name)).toMatchObject({ step: 5, steps: 10, bestValLossNats: 2.5 });
+  expect(await (await fetch(`${open.url}/runs/${name}`)).json()).toMatchObject({ train });
+  for (const other of ["nobody", "%2e%2e%2f", encodeURIComponent(beside), "%"])
+    expect([other, (await fetch(`${open.url}/runs/${other}`)).status]).not.toEqual([other, 200]);
+  rmSync(beside, { recursive: true });
+});
+
+test("what the page asks of the run: only by POST, only with the token, never from another page", async () => {
+  const post = (path: string, headers: Record<string, string> = {}) =>
+    fetch(`${closed.url}/${path}`, { method: "POST", headers });
+  expect((await fetch(`${open.url}/actions/stop`)).status).toBe(405);
+  expect((await post("actions/stop")).status).toBe(401);
+  const login = await fetch(`${closed.url}/login`, { method: "POST", body: token });
+  const cookie = login.headers.get("set-cookie")!.split(";")[0]!;
+  for (const foreign of [{}, { origin: "https://evil.example" }, { origin: "null" }])
+    expect([foreign, (await post("actions/stop", { cookie, ...foreign })).status]).toEqual([foreign, 401]);
+  expect(closed.asked).toEqual([]);
+  expect((await post("actions/checkpoint", { cookie, origin: closed.url })).status).toBe(200);
+  expect((await post("actions/stop", { authorization: `Bearer ${token}` })).status).toBe(200);
+  expect((await post("actions/else", { authorization: `Bearer ${token}` })).status).toBe(404);
+  expect(closed.asked).toEqual(["checkpoint", "asked for on the page"]);
 });
 
 test("every answer carries the security headers", async () => {
