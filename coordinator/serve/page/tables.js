@@ -44,7 +44,7 @@ export function showWorkers(s) {
   $("workersNote").textContent = `${s.workers.length} connected${gone.length > 0 ? `, ${gone.length} left` : ""}`;
   more("workers", s.workers.length + gone.length);
   if (s.workers.length + gone.length === 0) {
-    $("workers").replaceChildren(element("caption", "empty", "No worker has come yet."));
+    $("workers").replaceChildren(element("caption", "empty", "No worker is connected."));
     return;
   }
   const heads = [
