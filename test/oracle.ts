@@ -1,4 +1,4 @@
-// The reference numbers from PyTorch: shared/oracles beside the checkout, or WEFT_ORACLES_DIR.
+// The reference numbers from PyTorch: oracles/ beside this file, or WEFT_ORACLES_DIR.
 import { existsSync } from "node:fs";
 import { join } from "node:path";
 import { readBytes, readFloats, readHeader } from "../shared/checkpoint/safetensors.ts";
@@ -6,7 +6,7 @@ import { layoutOf } from "../shared/family/layout.ts";
 import type { ModelConfig } from "../shared/model.ts";
 import { modelSchema } from "../shared/model.ts";
 
-export const oraclesDir = process.env.WEFT_ORACLES_DIR ?? join(import.meta.dirname, "../../shared/oracles");
+export const oraclesDir = process.env.WEFT_ORACLES_DIR ?? join(import.meta.dirname, "oracles");
 export const oraclesPresent = existsSync(oraclesDir);
 
 export interface Oracle {

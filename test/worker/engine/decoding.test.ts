@@ -11,7 +11,7 @@ const engines: EngineName[] = nativeStatus().built ? ["tfjs", "native"] : ["tfjs
 const finished = (): boolean => false;
 
 if (!oraclesPresent && process.env.CI) throw new Error("the oracles are missing: set WEFT_ORACLES_DIR");
-describe.skipIf(!oraclesPresent)("PyTorch oracles (skipped where shared/oracles is missing)", () => {
+describe.skipIf(!oraclesPresent)("PyTorch oracles (skipped where test/oracles is missing)", () => {
   for (const name of engines)
     test.each(["gpt2-tiny", "gpt2-nobias", "gpt2-odd"])(`%s on ${name}: greedy and beam4`, async (file) => {
       const oracle = await openOracle(file);

@@ -71,7 +71,7 @@ export function engineContract(name: string, create: (options: EngineOptions) =>
 
   describe(`engine ${name}`, () => {
     if (!oraclesPresent && process.env.CI) throw new Error("the oracles are missing: set WEFT_ORACLES_DIR");
-    describe.skipIf(!oraclesPresent)("PyTorch oracles (skipped where shared/oracles is missing)", () => {
+    describe.skipIf(!oraclesPresent)("PyTorch oracles (skipped where test/oracles is missing)", () => {
       for (const recompute of [false, true])
         test.each(["gpt2-tiny", "gpt2-nobias", "gpt2-odd", "gpt1-tiny"])(
           `%s: forward and every gradient${recompute ? ", activations recomputed" : ""}`,
@@ -470,7 +470,7 @@ export function engineContract(name: string, create: (options: EngineOptions) =>
       expectClose("head's gradient", rowsOf(gradient), rowsOf(head), 1e-6);
     });
 
-    describe.skipIf(!oraclesPresent)("greedy continuation (skipped where shared/oracles is missing)", () => {
+    describe.skipIf(!oraclesPresent)("greedy continuation (skipped where test/oracles is missing)", () => {
       test.each(["gpt2-tiny", "gpt2-nobias", "gpt2-odd"])("%s", async (file) => {
         const oracle = await openOracle(file);
         const engine = await open(oracle.model);
