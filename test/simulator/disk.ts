@@ -19,10 +19,13 @@ export class Disk {
   readonly #time: Time;
   /** Milliseconds of writing a checkpoint. */
   readonly #writeMs: number;
+  /** Newest lines of the ledger that are kept, for worlds of which only memory is looked at. */
+  readonly #keeps: number;
 
-  constructor(time: Time, writeMs: number) {
+  constructor(time: Time, writeMs: number, keeps: number) {
     this.#time = time;
     this.#writeMs = writeMs;
+    this.#keeps = keeps;
   }
 
   get newest(): Snapshot | undefined {
@@ -39,6 +42,7 @@ export class Disk {
       if (!isCut) this.lines.length = Math.min(this.lines.length, position.lines);
       isCut = true;
       this.lines.push(...waiting);
+      if (this.lines.length > this.#keeps) this.lines.splice(0, this.lines.length - this.#keeps);
       waiting = [];
     };
     return {

@@ -1,5 +1,7 @@
 // Some hundred worlds in every run of the tests, and those that once failed, by name. `npm run simulate` lives in as many
 // as there is time for.
+import { setFlagsFromString } from "node:v8";
+import { runInNewContext } from "node:vm";
 import { expect, test } from "vitest";
 import { campaign, withFaults } from "./campaign.ts";
 import { live, planOf, referenceDigest } from "./world.ts";
@@ -31,6 +33,23 @@ test.each([
 
 test("a world is the same each time, whatever the machine does", async () => {
   for (const seed of [5, 17, 29]) expect(await live(planOf(seed))).toEqual(await live(planOf(seed)));
+});
+
+test("20,000 steps leave no memory behind", async () => {
+  setFlagsFromString("--expose-gc");
+  const collect = runInNewContext("gc") as () => void;
+  const heaps: number[] = [];
+  const onStep = (step: number) => {
+    if (step % 4000 !== 0) return;
+    collect();
+    heaps.push(process.memoryUsage().heapUsed);
+  };
+  const { options, workers } = planOf(7);
+  const long = { ...options, steps: 20_000, decaySteps: 20_000, evalInterval: 0, checkpointInterval: 0, shards: 4 };
+  const plan = { seed: 7, options: { ...long, batchSize: 4 }, workers: workers.slice(0, 2), faults: [], onStep };
+  expect(await live(plan)).toMatchObject({ failures: [] });
+  // It once grew by 1.5 MiB a thousand steps: 24 MiB here.
+  expect(heaps.at(-1)! - heaps[0]!).toBeLessThan(2 * 2 ** 20);
 });
 
 test("the reference depends on every step and shard", () => {

@@ -30,6 +30,8 @@ import { between, oneOf, type Random, randomFrom, whole } from "./random.ts";
 import { Process, Time } from "./time.ts";
 
 const arithmetic = "native plain float32";
+/** A world of more steps than this is looked at for its memory alone. */
+export const keptLines = 1000;
 const log = pino({ level: "silent" });
 const layout = layoutOf(toyModel);
 
@@ -38,6 +40,8 @@ export interface Plan {
   readonly options: Options;
   readonly workers: readonly { readonly unitMs: number; readonly link: LinkSettings }[];
   readonly faults: readonly Fault[];
+  /** Hears of every step that is done. */
+  readonly onStep?: (step: number) => void;
 }
 
 /** What the seed means. */
@@ -226,7 +230,7 @@ class World {
     this.plan = plan;
     this.random = randomFrom(plan.seed + 0.5);
     this.network = new Network(this.time, this.random);
-    this.#disk = new Disk(this.time, 20);
+    this.#disk = new Disk(this.time, 20, keptLines);
   }
 
   async live(): Promise<Verdict> {
@@ -283,7 +287,7 @@ class World {
       valLossNats: from?.state.valLossNats,
       history: new History(),
       sampler: samplerOf(options),
-      ledger: this.#disk.ledger(process, from?.state.ledger ?? { lines: 0, head: "" }),
+      ledger: this.#ledger(process, from?.state.ledger),
       openArchive: () => this.#disk.archive(process),
       openMetrics: () =>
         ({ contentType: "", observeStep: () => {}, observePhase: () => {}, render: async () => "" }) as never,
@@ -300,6 +304,20 @@ class World {
       },
       (error: unknown) => this.#onEnd(process, error),
     );
+  }
+
+  #ledger(process: Process, position = { lines: 0, head: "" }): RunSetup["ledger"] {
+    const ledger = this.#disk.ledger(process, position);
+    const { onStep } = this.plan;
+    if (!onStep) return ledger;
+    return {
+      ...ledger,
+      position,
+      append: async (entry) => {
+        await ledger.append(entry);
+        onStep(entry.step);
+      },
+    };
   }
 
   /** A run that ended with an error. */
@@ -443,7 +461,7 @@ class World {
     const expected = referenceDigest(this.plan);
     if (result.weightsDigest !== expected)
       this.#failures.push(`the digest is ${result.weightsDigest}, expected ${expected}`);
-    this.#inspectLedger();
+    if (options.steps <= keptLines) this.#inspectLedger();
     if (this.#run.dispatch.crew.uploads.size > 0) this.#failures.push("a vector is still on its way in");
     // Goodbyes and closing handshakes take a moment; then nothing may be planned any more at the coordinator.
     await this.time.run(() => this.#coordinator.timers === 0, this.time.now + 4 * options.timeout * 1000 + 10_000);
