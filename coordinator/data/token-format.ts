@@ -78,6 +78,8 @@ function llmC(file: ReadableFile, head: Buffer, width: 2 | 4): TokenFormat {
 
 // ---- https://numpy.org/doc/stable/reference/generated/numpy.lib.format.html ----
 
+const numpyHeader =
+  /^\{\s*(?:'(?:descr|fortran_order|shape)'\s*:\s*(?:'[!-&(-~]*'|True|False|\((?:|\d+ ?,|\d+(?: ?, ?\d+)+ ?,?)\))\s*(?:,\s*|(?=\}))){3}\}[ \n]*$/;
 const numpyMagic = Buffer.from("\x93NUMPY", "latin1");
 /** Signed ids are not negative: as unsigned ones they would be out of every vocabulary. */
 const numpyWidths = new Map<string, 2 | 4>([
@@ -92,10 +94,11 @@ function numpy(file: ReadableFile, head: Buffer): TokenFormat {
   const start = 8 + lengthBytes;
   const end = start + (head.length >= start ? head.readUIntLE(8, lengthBytes) : 0);
   const text = head.subarray(start, end).toString("latin1");
+  const isWhole = end <= head.length && numpyHeader.test(text) && [1, 2, 3].includes(head[6]!) && head[7] === 0;
   const field = (name: string, value: string) => new RegExp(`'${name}':\\s*(${value})`).exec(text)?.[1];
   const type = field("descr", "'[^']*'|\\[.*?\\]")?.replaceAll("'", "");
   const shape = field("shape", "\\([\\d, ]*\\)");
-  if (end > head.length || type === undefined || shape === undefined)
+  if (!isWhole || type === undefined || shape === undefined)
     throw new ConfigError(`${file.path}: its .npy header cannot be read; save the ids again, as uint16`);
   const width = numpyWidths.get(type);
   if (!width)

@@ -70,6 +70,11 @@ function parseStrictly(path: string, json: Uint8Array): Record<string, unknown> 
     throw new ConfigError(`${path}: its safetensors header is not JSON`, { cause: error });
   }
   if (!isObject(header)) throw new ConfigError(`${path}: its safetensors header is not a JSON object`);
+  const odd = /[\d.][eE.]|-/.exec(text.replace(/"(?:[^"\\]|\\.){0,1000}"/g, '""'));
+  if (odd) throw new ConfigError(`${path}: its safetensors header has a number that is not written in digits alone`);
+  // JSON.stringify escapes what is half a character, and nothing else, in this way.
+  if (/\\ud[89a-f]/i.test(JSON.stringify(header)))
+    throw new ConfigError(`${path}: its safetensors header has half a character (a lone surrogate)`);
   const repeated = repeatedKey(text);
   if (repeated !== undefined)
     throw new ConfigError(`${path}: its header has ${brief(repeated)} twice; which one counts is not said`);

@@ -15,6 +15,7 @@ export function readPickle(bytes: Uint8Array, path: string): PickleValue {
   const stack: (PickleValue | typeof mark)[] = [];
   const memo = new Map<number, PickleValue>();
   let at = 0;
+  let frameEnd = 0;
 
   const refuse = (what: string): never => {
     throw new ConfigError(
@@ -24,15 +25,24 @@ export function readPickle(bytes: Uint8Array, path: string): PickleValue {
   /** Where the next n bytes begin. */
   const take = (n: number): number => {
     if (at + n > bytes.length) refuse("is cut short");
+    if (at < frameEnd && at + n > frameEnd) refuse("leaves its frame");
     at += n;
     return at - n;
+  };
+  const frame = (length: number): void => {
+    if (at + length > bytes.length) refuse("is cut short");
+    frameEnd = at + length;
   };
   const uint8 = () => view.getUint8(take(1));
   const uint32 = () => view.getUint32(take(4), true);
   const uint64 = () => Number(view.getBigUint64(take(8), true));
   const text = (length: number): string => {
     const start = take(length);
-    return new TextDecoder("utf-8", { ignoreBOM: true }).decode(bytes.subarray(start, start + length));
+    try {
+      return new TextDecoder("utf-8", { ignoreBOM: true, fatal: true }).decode(bytes.subarray(start, start + length));
+    } catch {
+      return refuse("has a text that is not UTF-8");
+    }
   };
   const pop = (): PickleValue => {
     const value = stack.pop();
@@ -50,7 +60,11 @@ export function readPickle(bytes: Uint8Array, path: string): PickleValue {
   const put = (values: PickleValue[]): void => {
     const map = top();
     if (!(map instanceof Map) || values.length % 2 !== 0) return void refuse("puts items into no dictionary");
-    for (let i = 0; i < values.length; i += 2) map.set(values[i]!, values[i + 1]!);
+    for (let i = 0; i < values.length; i += 2) {
+      if (typeof values[i] === "object" && values[i] !== null)
+        return void refuse("has a key that is no text or number");
+      map.set(values[i]!, values[i + 1]!);
+    }
   };
   const append = (values: PickleValue[]): void => {
     const list = top();
@@ -72,8 +86,8 @@ export function readPickle(bytes: Uint8Array, path: string): PickleValue {
   const tuple = (n: number): number => stack.push(stack.splice(-n, n) as PickleValue[]);
 
   const opcodes: Readonly<Record<string, () => unknown>> = {
-    "\x80": () => uint8(), // PROTO
-    "\x95": () => uint64(), // FRAME
+    "\x80": () => uint8() > 5 && refuse("is of a protocol that is not known"),
+    "\x95": () => frame(uint64()),
     "(": () => stack.push(mark),
     "}": () => stack.push(new Map()),
     "]": () => stack.push([]),

@@ -93,7 +93,7 @@ const meta = Buffer.concat([
   ],
   ...characters.flatMap((character, id) => [Buffer.from([0x4b, id]), short(character)]),
   ...[Buffer.from("u"), short("stoi"), Buffer.from("}\x94(", "latin1")],
-  ...characters.flatMap((_, id) => [Buffer.from([0x68, 3 + id]), Buffer.from([0x4b, id])]),
+  ...characters.flatMap((_, id) => [Buffer.from([0x68, 4 + id]), Buffer.from([0x4b, id])]),
   Buffer.from("uu."),
 ]);
 

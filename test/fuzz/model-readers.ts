@@ -128,7 +128,7 @@ const safetensors: FuzzReader = {
   },
   accepts: (files, target) => referenceSafetensors(files[target]!) !== undefined,
   stricter:
-    /twice; which one counts|is (NaN|-?Infinity);|__metadata__ is not a map|more values than can be|its shape is |data_offsets are |is not an object/,
+    /twice; which one counts|written in digits|half a character|is (NaN|-?Infinity);|__metadata__ is not a map|more values than can be|its shape is |data_offsets are |is not an object/,
 };
 
 /** Float32 come as they stand, or are refused where one is not finite. */
