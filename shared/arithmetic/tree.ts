@@ -33,21 +33,26 @@ export class VectorPool {
   }
 }
 
+/** What a node's sum becomes as soon as it is whole: a small wire's rounding (codec.ts). */
+export type NodeRounding = (node: TreeNode, sum: Float32Array) => void;
+
 export class TreeSum {
   readonly #root: TreeNode;
   readonly #pool: VectorPool;
   readonly #ops: VectorOps;
+  readonly #round: NodeRounding | undefined;
   readonly #nodes = new Map<string, Float32Array>();
 
-  constructor(root: TreeNode, pool: VectorPool, ops: VectorOps) {
+  constructor(root: TreeNode, pool: VectorPool, ops: VectorOps, round?: NodeRounding) {
     this.#root = root;
     this.#pool = pool;
     this.#ops = ops;
+    this.#round = round;
   }
 
   /**
    * Add a node that is not in the sum yet; its sibling, if there, is summed with it, and so on up.
-   * @param vector (P) of the pool, taken over
+   * @param vector (P) of the pool, taken over; already rounded, where nodes are
    */
   add(node: TreeNode, vector: Float32Array): void {
     let { first, count } = node;
@@ -64,6 +69,7 @@ export class TreeSum {
       sum = left;
       if (isRight) first -= count;
       count *= 2;
+      this.#round?.({ first, count }, sum);
     }
     this.#nodes.set(nodeName({ first, count }), sum);
   }

@@ -1,50 +1,64 @@
 import fc from "fast-check";
 import { expect, test } from "vitest";
-import { type TreeNode, TreeSum, VectorPool } from "../../../shared/arithmetic/tree.ts";
+import { heapIndex, wireFormats } from "../../../shared/arithmetic/codec.ts";
+import { bestCodec } from "../../../shared/arithmetic/native.ts";
+import { type NodeRounding, type TreeNode, TreeSum, VectorPool } from "../../../shared/arithmetic/tree.ts";
 import { scalarOps } from "../../../shared/arithmetic/vector.ts";
 
-/** The definition: a node's value is left + right in float32. */
-function reference(leaves: Float32Array[], first: number, count: number): Float32Array {
-  if (count === 1) return leaves[first]!.slice();
-  const left = reference(leaves, first, count / 2);
-  const right = reference(leaves, first + count / 2, count / 2);
-  return left.map((x, i) => Math.fround(x + right[i]!));
+/** The definition: a node's value is left + right in float32, rounded as the wire wants it. */
+function reference(leaves: Float32Array[], first: number, count: number, round: NodeRounding): Float32Array {
+  const half = count / 2;
+  let value: Float32Array;
+  if (count === 1) value = leaves[first]!.slice();
+  else {
+    const left = reference(leaves, first, half, round);
+    const right = reference(leaves, first + half, half, round);
+    value = left.map((x, i) => Math.fround(x + right[i]!));
+  }
+  round({ first, count }, value);
+  return value;
 }
 
-test("any partition into nodes, in any order of arrival, gives the bits of the definition", () => {
-  fc.assert(
-    fc.property(fc.integer({ min: 0, max: 4 }), fc.integer(), (depth, seed) => {
-      const count = 2 ** depth;
-      let state = seed >>> 0;
-      const random = () => {
-        state = (Math.imul(state, 1664525) + 1013904223) >>> 0;
-        return state / 2 ** 32;
-      };
-      const leaves = Array.from({ length: count }, () =>
-        Float32Array.from({ length: 5 }, () => (random() - 0.5) * 10 ** (8 * random() - 4)),
-      );
-      const nodes: TreeNode[] = [];
-      const cut = (first: number, size: number): void => {
-        if (size === 1 || random() < 0.3) nodes.push({ first, count: size });
-        else {
-          cut(first, size / 2);
-          cut(first + size / 2, size / 2);
-        }
-      };
-      cut(0, count);
-      nodes.sort(() => random() - 0.5);
+test.each(wireFormats)(
+  "any partition into nodes, in any order of arrival, gives the bits of the definition: %s",
+  async (format) => {
+    const codec = bestCodec(format);
+    await fc.assert(
+      fc.property(fc.integer({ min: 0, max: 4 }), fc.integer(), (depth, seed) => {
+        const count = 2 ** depth;
+        let state = seed >>> 0;
+        const random = () => {
+          state = (Math.imul(state, 1664525) + 1013904223) >>> 0;
+          return state / 2 ** 32;
+        };
+        const leaves = Array.from({ length: count }, () =>
+          Float32Array.from({ length: 5 }, () => (random() - 0.5) * 10 ** (8 * random() - 4)),
+        );
+        const nodes: TreeNode[] = [];
+        const cut = (first: number, size: number): void => {
+          if (size === 1 || random() < 0.3) nodes.push({ first, count: size });
+          else {
+            cut(first, size / 2);
+            cut(first + size / 2, size / 2);
+          }
+        };
+        cut(0, count);
+        const round: NodeRounding = (node, value) =>
+          codec.round(value, { seed: 3, step: 1, node: heapIndex(node, count) });
+        nodes.sort(() => random() - 0.5);
 
-      const pool = new VectorPool(5);
-      const sum = new TreeSum({ first: 0, count }, pool, scalarOps);
-      for (const node of nodes) {
-        const vector = pool.take();
-        vector.set(reference(leaves, node.first, node.count));
-        sum.add(node, vector);
-      }
-      expect(sum.take()).toEqual(reference(leaves, 0, count));
-    }),
-  );
-});
+        const pool = new VectorPool(5);
+        const sum = new TreeSum({ first: 0, count }, pool, scalarOps, round);
+        for (const node of nodes) {
+          const vector = pool.take();
+          vector.set(reference(leaves, node.first, node.count, round));
+          sum.add(node, vector);
+        }
+        expect(sum.take()).toEqual(reference(leaves, 0, count, round));
+      }),
+    );
+  },
+);
 
 test("a sum that lacks a part says which parts it has", () => {
   const pool = new VectorPool(1);

@@ -1,0 +1,158 @@
+// `node dist/bench/loss-table.js`: what local steps and small wires cost in loss at equal tokens, as a table in docs/. Results are
+// kept in a JSON file beside it, so that a long table can be made in several goes: only what is missing is trained.
+//
+//   node dist/bench/loss-table.js [--preset shakespeare-cpu] [--data SOURCE] [--steps 2000] [--batch-size 48] [--seeds 1337,1,2]
+//                         [--local-steps 5,20,50,100] [--replicas 2,4,8] [--wires float32,bf16,int8,int4]
+//                         [--inner averaged,anew] [--outer-learning-rate 0.7] [--outer-momentum 0.9]
+//                         [--out docs/local-steps]
+//
+// Equal tokens: a step is `--batch-size` windows whoever computes them, `batch-size / replicas` by each replica.
+import { existsSync, mkdirSync, readFileSync, writeFileSync } from "node:fs";
+import { cpus } from "node:os";
+import { dirname } from "node:path";
+import { parseArgs } from "node:util";
+import { openDataset } from "../coordinator/data/dataset.ts";
+import { type WireFormat, wireFormats } from "../shared/arithmetic/codec.ts";
+import { modelOf, resolveOptions } from "../shared/config.ts";
+import { openEngine } from "../worker/engine/choose.ts";
+import { type InnerState, trainLocally, trainSynchronously } from "./local.ts";
+
+const { values } = parseArgs({
+  options: {
+    preset: { type: "string", default: "shakespeare-cpu" },
+    data: { type: "string", default: "shakespeare" },
+    steps: { type: "string", default: "2000" },
+    "batch-size": { type: "string", default: "48" },
+    seeds: { type: "string", default: "1337,1,2" },
+    "local-steps": { type: "string", default: "5,20,50,100" },
+    replicas: { type: "string", default: "2,4,8" },
+    wires: { type: "string", default: wireFormats.join(",") },
+    inner: { type: "string", default: "averaged" },
+    "outer-learning-rate": { type: "string", default: "0.7" },
+    "outer-momentum": { type: "string", default: "0.9" },
+    out: { type: "string", default: "docs/local-steps" },
+  },
+});
+const numbers = (text: string): number[] => text.split(",").map(Number);
+const outer = {
+  learningRate: Number(values["outer-learning-rate"]),
+  momentum: Number(values["outer-momentum"]),
+};
+const [steps, batchSize] = [Number(values.steps), Number(values["batch-size"])];
+const seeds = numbers(values.seeds);
+
+/** One trained cell: what it was, and how it ended. */
+interface Cell {
+  readonly name: string;
+  readonly seed: number;
+  readonly valLossNats: number;
+  readonly arithmetic: string;
+  readonly date: string;
+}
+
+interface Row {
+  readonly label: readonly string[];
+  readonly name: string;
+  train(engineRows: number, seed: number): Promise<{ valLossNats: number; arithmetic: string }>;
+}
+
+const jsonPath = `${values.out}.json`;
+const cells: Cell[] = existsSync(jsonPath) ? JSON.parse(readFileSync(jsonPath, "utf8")) : [];
+
+async function open(rows: number, seed: number) {
+  const options = resolveOptions({
+    preset: values.preset,
+    flags: { data: values.data, steps, decaySteps: steps, batchSize, shards: 4, seed },
+  });
+  const dataset = await openDataset({ source: options.data, blockSize: options.blockSize });
+  const model = modelOf(options, dataset.tokenizer.vocabSize);
+  const { engine } = await openEngine("auto", {
+    model,
+    maxRows: rows,
+    precision: "float32",
+    threads: 0,
+    device: "auto",
+  });
+  return { options, dataset, engine };
+}
+
+const of = (what: string) => `${values.preset} ${values.data} ${steps} steps of ${batchSize}: ${what}`;
+const tick = (what: string) => (step: number) => {
+  if (step === steps || step % 100 === 0) process.stderr.write(`\r${what}: step ${step} of ${steps}   `);
+};
+
+const rows: Row[] = [
+  {
+    label: ["synchronous", "1", "", ""],
+    name: of("synchronous"),
+    async train(engineRows, seed) {
+      const { options, dataset, engine } = await open(engineRows, seed);
+      const valLossNats = await trainSynchronously(engine, dataset, options, 4, tick("synchronous"));
+      await engine.dispose();
+      return { valLossNats, arithmetic: engine.arithmetic };
+    },
+  },
+];
+for (const localSteps of numbers(values["local-steps"]))
+  for (const replicas of numbers(values.replicas))
+    for (const innerState of values.inner.split(",") as InnerState[])
+      for (const wire of values.wires.split(",") as WireFormat[]) {
+        const what = `H ${localSteps} R ${replicas} ${wire} ${innerState} outer ${outer.learningRate} ${outer.momentum}`;
+        rows.push({
+          label: [String(localSteps), String(replicas), wire, innerState],
+          name: of(what),
+          async train(_, seed) {
+            const { options, dataset, engine } = await open(batchSize / replicas, seed);
+            const plan = { localSteps, replicas, wire, innerState, outer };
+            const valLossNats = await trainLocally(engine, dataset, options, plan, tick(what));
+            await engine.dispose();
+            return { valLossNats, arithmetic: engine.arithmetic };
+          },
+        });
+      }
+
+const found = (name: string, seed: number) => cells.find((cell) => cell.name === name && cell.seed === seed);
+
+function write(): void {
+  const mean = (name: string): number | undefined => {
+    const losses = seeds.map((seed) => found(name, seed)?.valLossNats);
+    return losses.some((loss) => loss === undefined) ? undefined : losses.reduce((a, b) => a! + b!, 0)! / seeds.length;
+  };
+  const reference = mean(rows[0]!.name);
+  const lines = rows.map(({ label, name }) => {
+    const loss = mean(name);
+    const all = seeds.map((seed) => found(name, seed)?.valLossNats.toFixed(4) ?? "-").join(", ");
+    const change = loss === undefined || reference === undefined ? "" : `${(100 * (loss / reference - 1)).toFixed(2)}%`;
+    return `| ${label.join(" | ")} | ${loss?.toFixed(4) ?? ""} | ${change} | ${all} |`;
+  });
+  const text = [
+    "# What local steps cost",
+    "",
+    `Validation loss in nats at equal tokens: preset \`${values.preset}\` on ${values.data}, ${steps.toLocaleString("en")} steps of`,
+    `${batchSize} windows shared among the replicas, outer Nesterov momentum ${outer.momentum} at learning rate`,
+    `${outer.learningRate}. Moments are averaged along the tree at each round, or begun anew; on a small wire they travel in`,
+    "bf16. Updates down are in the wire's format too, with error feedback. The change is against synchronous training.",
+    "",
+    `Made by \`node dist/bench/loss-table.js ${process.argv.slice(2).join(" ")}\` on ${cpus()[0]!.model}, ${new Date().toISOString().slice(0, 10)}; each run is one`,
+    "function of its seed, so that anyone gets the same numbers on the same arithmetic.",
+    "",
+    `| H | R | wire | inner state | loss | change | seeds ${seeds.join(", ")} |`,
+    "| --: | --: | --- | --- | --: | --: | --- |",
+    ...lines,
+    "",
+  ];
+  mkdirSync(dirname(values.out), { recursive: true });
+  writeFileSync(`${values.out}.md`, text.join("\n"));
+  writeFileSync(jsonPath, `${JSON.stringify(cells, null, 1)}\n`);
+}
+
+for (const seed of seeds)
+  for (const row of rows) {
+    if (found(row.name, seed)) continue;
+    const result = await row.train(batchSize / 4, seed);
+    cells.push({ name: row.name, seed, ...result, date: new Date().toISOString() });
+    process.stderr.write("\n");
+    console.log(`${row.name}, seed ${seed}: ${result.valLossNats.toFixed(4)}`);
+    write();
+  }
+write();
