@@ -187,6 +187,23 @@ test("damaged in the store: refused on the way down, an older whole one is taken
   expect(sha256(file)).toBe(sha256(join(empty, "step-000060/model.safetensors")));
 });
 
+test("token shards in the store train as those on the disk do, over a wire that breaks", async () => {
+  const tokens = join(temporary(), "tokens");
+  const prepared = weft(["data", "prepare", text, "--out", tokens]);
+  expect(await prepared.ended, prepared.stderr()).toBe(0);
+  const objects = await ObjectStore.open(`s3://${bucket}/tokens`);
+  for (const name of readdirSync(tokens)) await objects.put(name, readFileSync(join(tokens, name)));
+  const out = temporary();
+  const words = tiny.map((word) => (word === text ? `s3://${bucket}/tokens` : word));
+  const run = await coordinator([...words, "--out", out]);
+  weft(["worker", "--coordinator", run.url]);
+  await run.until((line) => line.step === 10);
+  store.wire.cutAfter = 2000;
+  expect(await run.ended, run.stderr()).toBe(0);
+  expect(store.wire.cutAfter).toBeLessThan(0);
+  expect(digestOf(out)).toBe(expected);
+});
+
 test("wrong keys, no bucket, nobody there and no address: one sentence each, before training", async () => {
   const start = async (address: string, environment: Record<string, string>) => {
     const words = ["train", ...tiny, "--out", temporary(), "--port", "0", "--checkpoint-to", address];
