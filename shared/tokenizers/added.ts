@@ -1,11 +1,14 @@
 // Tokens that are found in a text as a whole, before anything else: what Hugging Face calls added tokens, with its rules
 // for the white space and words around them (tokenizers, added_vocabulary.rs).
+import { brief } from "../check.ts";
 import { ConfigError } from "../errors.ts";
 import { isSpace, wordCharacters } from "./unicode.ts";
 
 export interface AddedToken {
   /** Undefined where the files and Hugging Face's library disagree about it: no text may have the token. */
   readonly id: number | undefined;
+  /** Then the id that the files give it, which no other token has. */
+  readonly said?: number;
   readonly content: string;
   /** Takes the white space before it, or after it, with it. */
   readonly lstrip: boolean;
@@ -135,7 +138,7 @@ export class AddedTokens {
         .filter((token) => token.normalized === normalized)
         .map((token) => [normalized ? normalize(token.content) : token.content, token]);
     const empty = all.find((token) => (token.normalized ? normalize(token.content) : token.content) === "");
-    if (empty) throw new ConfigError(`the added token ${JSON.stringify(empty.content)} is empty once it is normalized`);
+    if (empty) throw new ConfigError(`the added token ${brief(empty.content)} is empty once it is normalized`);
     this.#plain = new Finder(spelled(false));
     this.#normalized = new Finder(spelled(true));
   }

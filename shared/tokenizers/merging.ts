@@ -1,5 +1,6 @@
 // What the two byte-pair encodings have in common: tokens that are found as a whole, words merged from symbols, tokens
 // put before and after a text. Subclasses say what a word is, of which symbols, and how tokens become text again.
+import { brief } from "../check.ts";
 import { ConfigError } from "../errors.ts";
 import { type AddedToken, AddedTokens } from "./added.ts";
 import { copyOf } from "./bytes.ts";
@@ -59,14 +60,12 @@ export abstract class MergingTokenizer implements Tokenizer {
     this.vocabulary = plan.vocabulary;
     const { tokens, merges, added } = plan.vocabulary;
     this.added = new AddedTokens(added, normalize);
-    // An added token that the model's own vocabulary has too keeps its place there.
-    const own = new Map<string, number>();
-    for (const [id, token] of tokens.slice(0, plan.modelSize).entries()) if (token !== undefined) own.set(token, id);
+    const { own } = plan;
     this.ids = own;
     const idOf = (token: string, user: string): number => {
       const id = own.get(token);
       if (id !== undefined) return id;
-      throw new ConfigError(`tokenizer: ${user} needs ${JSON.stringify(token)}, which its vocabulary lacks`);
+      throw new ConfigError(`tokenizer: ${user} needs ${brief(token)}, which its vocabulary lacks`);
     };
     for (const [rank, [left, right]] of merges.entries()) {
       const user = `merge ${rank}`;
@@ -153,7 +152,7 @@ export abstract class MergingTokenizer implements Tokenizer {
     const unknown = this.#unknown;
     if (unknown === undefined)
       throw new ConfigError(
-        `tokenizer ${this.name}: its vocabulary lacks a character of ${JSON.stringify(word.slice(0, 50))} and has no ` +
+        `tokenizer ${this.name}: its vocabulary lacks a character of ${brief(word)} and has no ` +
           "token for unknown ones; leave it out",
       );
     const known = symbols.map((id) => (id < 0 ? unknown : id));
@@ -164,7 +163,7 @@ export abstract class MergingTokenizer implements Tokenizer {
 function usable({ id, content }: AddedToken, at: number): number {
   if (id !== undefined) return id;
   throw new ConfigError(
-    `the added token ${JSON.stringify(content)} at position ${at} has another id in the tokenizer's files than Hugging ` +
+    `the added token ${brief(content)} at position ${at} has another id in the tokenizer's files than Hugging ` +
       "Face's library gives it (the next free one); leave it out of the text, or write the files anew with that library",
   );
 }

@@ -27,8 +27,8 @@ export interface TokenizerPlan {
   /** Byte-level BPE, or GPT-1's BPE over lower-cased characters with "</w>" at a word's end. */
   readonly kind: "bytes" | "gpt1";
   readonly vocabulary: BpeVocabulary;
-  /** Ids from here on belong to added tokens alone. */
-  readonly modelSize: number;
+  /** Ids of the model's own vocabulary; added tokens may be there too. */
+  readonly own: ReadonlyMap<string, number>;
   /** Put a space before text that begins without one: a text, and what follows an added token. */
   readonly addPrefixSpace: boolean;
   /** Cut text into GPT-2's words before merging. */
@@ -51,7 +51,7 @@ export function plainPlan(tokens: readonly string[], merges: BpeVocabulary["merg
   return {
     kind: "bytes",
     vocabulary: { tokens: [...tokens, endOfTextToken], merges, added: [specialToken(end, endOfTextToken)] },
-    modelSize: end + 1,
+    own: new Map([...tokens, endOfTextToken].map((token, id) => [token, id])),
     addPrefixSpace: false,
     cutWords: true,
     ignoreMerges: false,
@@ -65,20 +65,24 @@ export function plainPlan(tokens: readonly string[], merges: BpeVocabulary["merg
 }
 
 /**
- * The ids that Hugging Face's library gives added tokens: the one of the vocabulary, else the next free one. Where the
- * files say otherwise, the token has none.
- * @param vocabulary ids of the model's own tokens
- * @param tokens by id; added tokens are put there
+ * The ids that Hugging Face's library gives added tokens, in their order: the one of the vocabulary, else the next free
+ * one. That is the size of the vocabulary and the number of such tokens before (tokenizers 0.23), or one more than the
+ * highest added one (0.15). Where these, or the files, say otherwise, the token has none.
  */
 export class Adding {
   readonly added: AddedToken[] = [];
-  readonly #ids: ReadonlyMap<string, number>;
+  readonly #own: ReadonlyMap<string, number>;
   readonly #tokens: (string | undefined)[];
   readonly #byContent = new Map<string, AddedToken>();
   #highest = -1;
+  #fresh = 0;
 
-  constructor(ids: ReadonlyMap<string, number>, tokens: (string | undefined)[]) {
-    this.#ids = ids;
+  /**
+   * @param own ids of the model's own vocabulary
+   * @param tokens by id; added tokens are put there
+   */
+  constructor(own: ReadonlyMap<string, number>, tokens: (string | undefined)[]) {
+    this.#own = own;
     this.#tokens = tokens;
   }
 
@@ -89,22 +93,34 @@ export class Adding {
 
   /** A token that was added before, as it is. */
   restore(token: AddedToken): void {
+    this.#next(token.content);
     this.#push(token);
-    this.#highest = Math.max(this.#highest, token.id ?? this.#ids.get(token.content) ?? this.#highest + 1);
   }
 
   /** @param said the id by the files, undefined where they leave it to the library */
   add(token: Omit<AddedToken, "id">, said: number | undefined): AddedToken {
-    const id = this.#ids.get(token.content) ?? Math.max(this.#highest + 1, this.#ids.size);
-    this.#highest = Math.max(this.#highest, id);
-    const taken = this.#tokens[id];
-    const agreed = (said === undefined || said === id) && (taken === undefined || taken === token.content);
-    const added = { ...token, id: agreed ? id : undefined };
-    while (this.#tokens.length <= Math.max(id, said ?? 0)) this.#tokens.push(undefined);
+    const id = this.#next(token.content);
+    const taken = id === undefined ? undefined : this.#tokens[id];
+    const agreed = id !== undefined && (said ?? id) === id && (taken === undefined || taken === token.content);
+    const free = said !== undefined && this.#tokens[said] === undefined ? said : this.#tokens.length;
+    const added: AddedToken = agreed ? { ...token, id } : { ...token, id: undefined, said: free };
+    while (this.#tokens.length <= (agreed ? id : free)) this.#tokens.push(undefined);
     if (agreed) this.#tokens[id] = token.content;
     this.#push(added);
     return added;
   }
+
+  /** The id that every version gives the next token. */
+  #next(content: string): number | undefined {
+    const own = this.#own.get(content);
+    const { size } = this.#own;
+    const above = own ?? Math.max(this.#highest + 1, size);
+    const counted = own ?? size + this.#fresh;
+    if (own === undefined) this.#fresh++;
+    this.#highest = Math.max(this.#highest, above);
+    return above === counted ? above : undefined;
+  }
+
   #push(token: AddedToken): void {
     this.added.push(token);
     this.#byContent.set(token.content, token);

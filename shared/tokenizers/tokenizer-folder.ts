@@ -3,7 +3,7 @@
 // special_tokens_map.json and added_tokens.json add. Where transformers' versions disagree, or these files with each
 // other, the folder is refused by the name of what they disagree about.
 import { z } from "zod";
-import { checked } from "../check.ts";
+import { brief, checked } from "../check.ts";
 import { ConfigError } from "../errors.ts";
 import type { AddedToken } from "./added.ts";
 import { Adding, endOfTextToken, roles, type TokenizerPlan } from "./plan.ts";
@@ -68,7 +68,7 @@ async function readPair(
 
 /** @throws ConfigError naming the file and line that cannot be read */
 function parsePair(vocabJson: string, vocabPath: string, mergesTxt: string, mergesPath: string): TokenizerPlan {
-  const { tokens } = vocabularyOf(parseJson(vocabJson, vocabPath), vocabPath);
+  const { tokens, ids } = vocabularyOf(parseJson(vocabJson, vocabPath), vocabPath);
   const merges = mergesTxt.split("\n").flatMap((ended, i) => {
     const line = ended.replace(/\r$/, "");
     return line === "" || line.startsWith("#version") ? [] : [pairOf(line, i, mergesPath)];
@@ -77,7 +77,7 @@ function parsePair(vocabJson: string, vocabPath: string, mergesTxt: string, merg
   return {
     kind: gpt1 ? "gpt1" : "bytes",
     vocabulary: { tokens, merges, added: [] },
-    modelSize: tokens.length,
+    own: ids,
     addPrefixSpace: false,
     cutWords: true,
     ignoreMerges: false,
@@ -105,17 +105,14 @@ function withConfig(
   };
   const className = config.tokenizer_class;
   if (className != null && !(typeof className === "string" && classes.test(className)))
-    refuse(
-      `tokenizer_class ${JSON.stringify(className)}`,
-      "Weft reads GPT-2's, OpenAI-GPT's and PreTrainedTokenizerFast",
-    );
+    refuse(`tokenizer_class ${brief(className)}`, "Weft reads GPT-2's, OpenAI-GPT's and PreTrainedTokenizerFast");
   for (const name of ["split_special_tokens", "add_eos_token"])
     if (config[name] === true && (isPair || name === "split_special_tokens"))
       refuse(name, "versions of transformers read it differently: set it to false");
   const isGpt2 = isGpt2Model || /^GPT2/.test(String(className ?? ""));
   const prefixSaid = config.add_prefix_space ?? (isGpt2 && !isPair ? false : undefined);
   if (prefixSaid != null && typeof prefixSaid !== "boolean")
-    refuse(`add_prefix_space ${JSON.stringify(prefixSaid)}`, "expected true or false");
+    refuse(`add_prefix_space ${brief(prefixSaid)}`, "expected true or false");
   if (!isPair && plan.kind === "bytes" && prefixSaid != null && prefixSaid !== plan.addPrefixSpace)
     refuse(
       `add_prefix_space ${prefixSaid}`,
@@ -123,23 +120,20 @@ function withConfig(
     );
 
   const tokens = [...plan.vocabulary.tokens];
-  const ids = new Map<string, number>();
-  for (let id = 0; id < plan.modelSize; id++) if (tokens[id] !== undefined) ids.set(tokens[id]!, id);
-  const adding = new Adding(ids, tokens);
+  const adding = new Adding(plan.own, tokens);
   for (const token of plan.vocabulary.added) adding.restore(token);
 
   // What is added, in transformers' order.
   const decoder = Object.entries(objectOf(config.added_tokens_decoder, `${where}: added_tokens_decoder`));
   for (const [key, value] of decoder.sort(([a], [b]) => Number(a) - Number(b))) {
     const said = Number(key);
-    if (!/^\d+$/.test(key) || said > highestId)
-      refuse(`added_tokens_decoder has ${JSON.stringify(key)}`, "expected an id");
+    if (!/^\d+$/.test(key) || said > highestId) refuse(`added_tokens_decoder has ${brief(key)}`, "expected an id");
     addOrCompare(adding, addedToken(value, `${where}: added_tokens_decoder ${key}`), said, where);
   }
   if (config.added_tokens_decoder === undefined)
     for (const [content, said] of Object.entries(added).sort(([, a], [, b]) => Number(a) - Number(b))) {
       if (typeof said !== "number" || !Number.isInteger(said) || said < 0 || said > highestId || content === "")
-        throw new ConfigError(`${at(addedJson)}: the id of ${JSON.stringify(content)} is ${JSON.stringify(said)}`);
+        throw new ConfigError(`${at(addedJson)}: the id of ${brief(content)} is ${brief(said)}`);
       if (!adding.get(content)) adding.add(addedToken(content, at(addedJson)), said);
     }
   const named: Record<string, string> = {};
@@ -193,7 +187,7 @@ function addOrCompare(adding: Adding, token: Omit<AddedToken, "id">, said: numbe
   for (const flag of ["lstrip", "rstrip", "singleWord"] as const)
     if (before[flag] !== token[flag])
       throw new ConfigError(
-        `${where}: added token ${JSON.stringify(token.content)} has ${flag} ${token[flag]}, tokenizer.json ` +
+        `${where}: added token ${brief(token.content)} has ${flag} ${token[flag]}, tokenizer.json ` +
           `${before[flag]}: make them equal`,
       );
 }

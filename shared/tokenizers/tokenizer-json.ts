@@ -1,7 +1,7 @@
 // tokenizer.json, the file of Hugging Face's tokenizers library. Reading refuses by name whatever would make other ids
 // than Weft does.
 import { z } from "zod";
-import { checked } from "../check.ts";
+import { brief, checked } from "../check.ts";
 import { ConfigError } from "../errors.ts";
 import type { AddedToken } from "./added.ts";
 import { Adding, endOfTextToken, roles, type TokenizerPlan } from "./plan.ts";
@@ -27,6 +27,15 @@ const addedSchema = z.object({
   special: z.boolean().default(false),
 });
 
+/** tokenizer.json leaves nothing to be guessed. */
+const wholeSchema = z.looseObject({
+  single_word: z.boolean(),
+  lstrip: z.boolean(),
+  rstrip: z.boolean(),
+  normalized: z.boolean(),
+  special: z.boolean(),
+});
+
 /** An added token as tokenizer.json and tokenizer_config.json write it; `special` as the place says where it does not. */
 export function addedToken(value: unknown, where: string, special?: boolean): Omit<AddedToken, "id"> {
   const { single_word, normalized, ...token } = checked(
@@ -34,13 +43,16 @@ export function addedToken(value: unknown, where: string, special?: boolean): Om
     typeof value === "string" ? { content: value } : value,
     where,
   );
+  if (/\p{Surrogate}/u.test(token.content))
+    throw new ConfigError(`${where}: ${brief(token.content)} holds half a character (a lone surrogate)`);
   const isSpecial = special ?? token.special;
   return { ...token, special: isSpecial, singleWord: single_word, normalized: normalized ?? !isSpecial };
 }
 
 const component = z.looseObject({ type: z.string() });
 
-const tokenizerSchema = z.object({
+const tokenizerSchema = z.strictObject({
+  version: z.literal("1.0").optional(),
   truncation: z.unknown(),
   padding: z.unknown(),
   added_tokens: z.array(z.looseObject({ id })).nullish(),
@@ -66,11 +78,12 @@ const tokenizerSchema = z.object({
 export function parseTokenizerJson(json: string, path: string): TokenizerPlan {
   const value = parseJson(json, path);
   const type = (value as { model?: { type?: unknown } } | null)?.model?.type;
-  if (typeof type === "string" && type !== "BPE") throw new ConfigError(`${path}: a ${type} model; Weft reads BPE`);
+  if (typeof type === "string" && type !== "BPE")
+    throw new ConfigError(`${path}: a ${type.slice(0, 60)} model; Weft reads BPE`);
   const file = checked(tokenizerSchema, value, path);
   const { model, normalizer, pre_tokenizer: words, decoder } = file;
   const refuse = (what: string, expected: string): never => {
-    throw new ConfigError(`${path}: ${what}; Weft reads ${expected}`);
+    throw new ConfigError(`${path}: ${what.slice(0, 200)}; Weft reads ${expected}`);
   };
   for (const name of ["truncation", "padding"] as const)
     if (file[name] != null) refuse(name, "none: set it to null, texts of any length are cut into blocks here");
@@ -90,10 +103,9 @@ export function parseTokenizerJson(json: string, path: string): TokenizerPlan {
   } else {
     if (normalizer) refuse(`normalizer ${normalizer.type}`, "byte-level BPE with none");
     if (words?.type !== "ByteLevel") refuse(`pre_tokenizer ${words?.type}`, "byte-level BPE");
-    for (const name of ["add_prefix_space", "use_regex"])
-      if (typeof words?.[name] !== "boolean" && !(name === "use_regex" && words?.[name] === undefined))
-        refuse(`ByteLevel with ${name} ${words?.[name]}`, "true or false");
+    checked(bytesSchema, words, `${path}: pre_tokenizer ByteLevel`);
     if (decoder && decoder.type !== "ByteLevel") refuse(`decoder ${decoder.type}`, "byte-level BPE with ByteLevel");
+    if (decoder) checked(bytesSchema, decoder, `${path}: decoder ByteLevel`);
   }
 
   const { tokens, ids } = vocabularyOf(model.vocab, path);
@@ -101,15 +113,13 @@ export function parseTokenizerJson(json: string, path: string): TokenizerPlan {
     const fallback = tokens.some((token) => token !== undefined && /^<0x[0-9A-F]{2}>$/.test(token));
     if (gpt1 || fallback) refuse("byte_fallback", "byte-level BPE, whose vocabulary has every byte");
   }
-  const modelSize = tokens.length;
   const adding = new Adding(ids, tokens);
-  const entries = [...(file.added_tokens ?? [])].sort((a, b) => a.id - b.id);
-  for (const entry of entries) {
-    const token = addedToken(entry, path);
-    if (adding.get(token.content)) refuse(`added token ${JSON.stringify(token.content)} twice`, "one entry a token");
+  for (const entry of file.added_tokens ?? []) {
+    const token = addedToken(checked(wholeSchema, entry, `${path}: added token ${entry.id}`), path);
+    if (adding.get(token.content)) refuse(`added token ${brief(token.content)} twice`, "one entry a token");
     const taken = tokens[entry.id];
     if (taken !== undefined && taken !== token.content)
-      refuse(`added token ${JSON.stringify(token.content)} has the id of ${JSON.stringify(taken)}`, "one token an id");
+      refuse(`added token ${brief(token.content)} has the id of ${brief(taken)}`, "one token an id");
     adding.add(token, entry.id);
   }
   const known = (tokenId: number): boolean => tokens[tokenId] !== undefined;
@@ -118,7 +128,7 @@ export function parseTokenizerJson(json: string, path: string): TokenizerPlan {
   return {
     kind: gpt1 ? "gpt1" : "bytes",
     vocabulary: { tokens, merges: mergesOf(model.merges, path), added: adding.added },
-    modelSize,
+    own: ids,
     addPrefixSpace: words?.add_prefix_space === true,
     cutWords: words?.use_regex !== false,
     ignoreMerges: model.ignore_merges ?? false,
@@ -132,13 +142,24 @@ export function parseTokenizerJson(json: string, path: string): TokenizerPlan {
 }
 
 const pair = z.tuple([z.string(), id]);
-const pieceSchema = z.union([
-  z.strictObject({ Sequence: z.strictObject({ id: z.literal("A"), type_id: z.int() }) }),
-  z.strictObject({ SpecialToken: z.strictObject({ id: z.string(), type_id: z.int() }) }),
-]);
+const typeId = z.int().min(0).max(0xffffffff);
+const special = z.strictObject({ SpecialToken: z.strictObject({ id: z.string(), type_id: typeId }) });
+const sequence = <T extends "A" | "B">(...names: [T, ...T[]]) =>
+  z.strictObject({ Sequence: z.strictObject({ id: z.enum(names), type_id: typeId }) });
 const templateSchema = z.looseObject({
-  single: z.array(pieceSchema),
-  special_tokens: z.record(z.string(), z.looseObject({ ids: z.array(id) })),
+  single: z.array(z.union([sequence("A"), special])),
+  pair: z.array(z.union([sequence("A", "B"), special])),
+  special_tokens: z.record(
+    z.string(),
+    z
+      .looseObject({ id: z.string(), ids: z.array(id), tokens: z.array(z.string()) })
+      .refine(({ ids, tokens }) => ids.length === tokens.length, "has not as many ids as tokens"),
+  ),
+});
+const bytesSchema = z.looseObject({
+  add_prefix_space: z.boolean(),
+  trim_offsets: z.boolean(),
+  use_regex: z.boolean().optional(),
 });
 
 /** Ids that a post-processor puts around a text. */
@@ -148,7 +169,11 @@ function templateOf(
   path: string,
 ): { before: number[]; after: number[] } {
   const around = { before: [] as number[], after: [] as number[] };
-  if (!processor || processor.type === "ByteLevel") return around;
+  if (!processor) return around;
+  if (processor.type === "ByteLevel") {
+    checked(bytesSchema, processor, `${path}: post_processor ByteLevel`);
+    return around;
+  }
   if (processor.type === "Sequence") {
     let templates = 0;
     for (const inner of checked(z.array(component), processor.processors, `${path}: post_processor`)) {
@@ -170,8 +195,7 @@ function templateOf(
       else {
         const { id: name } = piece.SpecialToken;
         const special = Object.hasOwn(special_tokens, name) ? special_tokens[name] : undefined;
-        if (!special)
-          throw new ConfigError(`${path}: TemplateProcessing names ${JSON.stringify(name)} without its ids`);
+        if (!special) throw new ConfigError(`${path}: TemplateProcessing names ${brief(name)} without its ids`);
         for (const tokenId of special.ids) (texts === 0 ? around.before : around.after).push(tokenId);
       }
     }
@@ -180,7 +204,9 @@ function templateOf(
     around.before.push(checked(pair, processor.cls, `${path}: ${processor.type} cls`)[1]);
     around.after.push(checked(pair, processor.sep, `${path}: ${processor.type} sep`)[1]);
   } else
-    throw new ConfigError(`${path}: post_processor ${processor.type}; Weft reads ByteLevel and TemplateProcessing`);
+    throw new ConfigError(
+      `${path}: post_processor ${processor.type.slice(0, 60)}; Weft reads ByteLevel and TemplateProcessing`,
+    );
   for (const tokenId of [...around.before, ...around.after])
     if (!known(tokenId))
       throw new ConfigError(`${path}: ${processor.type} puts id ${tokenId} around a text, which has no token`);
@@ -202,9 +228,9 @@ export function writeTokenizerJson(isGpt2: boolean, plan: TokenizerPlan): Readon
     version: "1.0",
     truncation: null,
     padding: null,
-    added_tokens: added.flatMap(({ id, content, lstrip, rstrip, singleWord, normalized, special }) =>
-      id === undefined ? [] : [{ id, content, single_word: singleWord, lstrip, rstrip, normalized, special }],
-    ),
+    added_tokens: added.map(({ id, said, content, lstrip, rstrip, singleWord, normalized, special }) => ({
+      ...{ id: id ?? said, content, single_word: singleWord, lstrip, rstrip, normalized, special },
+    })),
     normalizer: gpt1
       ? { type: "BertNormalizer", clean_text: true, handle_chinese_chars: true, strip_accents: null, lowercase: true }
       : null,
@@ -220,7 +246,8 @@ export function writeTokenizerJson(isGpt2: boolean, plan: TokenizerPlan): Readon
       fuse_unk: plan.fuseUnknown,
       byte_fallback: false,
       ignore_merges: plan.ignoreMerges,
-      vocab: idsByToken(tokens.slice(0, plan.modelSize)),
+      // Where one token's id is in doubt, the others' must not depend on it: the vocabulary says them all.
+      vocab: added.some(({ id }) => id === undefined) ? idsByToken(tokens) : Object.fromEntries(plan.own),
       merges: spaced ? merges : merges.map(([left, right]) => `${left} ${right}`),
     },
   };
@@ -290,13 +317,11 @@ export function vocabularyOf(
   for (const [token, tokenId] of Object.entries(value as Record<string, unknown>)) {
     if (typeof tokenId !== "number" || !Number.isInteger(tokenId) || tokenId < 0 || tokenId > highestId)
       throw new ConfigError(
-        `${path}: the id of ${JSON.stringify(token)} is ${JSON.stringify(tokenId)}, expected a whole number up to ${highestId}`,
+        `${path}: the id of ${brief(token)} is ${brief(tokenId)}, expected a whole number up to ${highestId}`,
       );
     while (tokens.length <= tokenId) tokens.push(undefined);
     if (tokens[tokenId] !== undefined)
-      throw new ConfigError(
-        `${path}: id ${tokenId} belongs to ${JSON.stringify(tokens[tokenId])} and ${JSON.stringify(token)}`,
-      );
+      throw new ConfigError(`${path}: id ${tokenId} belongs to ${brief(tokens[tokenId])} and ${brief(token)}`);
     if (/\p{Surrogate}/u.test(token))
       throw new ConfigError(`${path}: token ${tokenId} holds half a character (a lone surrogate)`);
     tokens[tokenId] = token;
@@ -311,15 +336,13 @@ function mergesOf(value: unknown, path: string): [string, string][] {
     if (typeof merge === "string") return pairOf(merge, rank, path);
     if (Array.isArray(merge) && merge.length === 2 && merge.every((side) => typeof side === "string"))
       return merge as [string, string];
-    throw new ConfigError(`${path}: merge ${rank} is ${JSON.stringify(merge)?.slice(0, 60)}, expected two tokens`);
+    throw new ConfigError(`${path}: merge ${rank} is ${brief(merge)}, expected two tokens`);
   });
 }
 
 export function pairOf(merge: string, line: number, path: string): [string, string] {
   const [left, right, more] = merge.split(" ");
   if (!left || !right || more !== undefined)
-    throw new ConfigError(
-      `${path}: merge ${line} is ${JSON.stringify(merge)}, expected two tokens and a space between`,
-    );
+    throw new ConfigError(`${path}: merge ${line} is ${brief(merge)}, expected two tokens and a space between`);
   return [left, right];
 }

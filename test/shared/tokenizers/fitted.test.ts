@@ -15,8 +15,9 @@ beforeAll(async () => {
   directory = await mkdtemp(join(tmpdir(), "weft-fitted-"));
   // Bytes are ids 0 to 255, 256 has no token, [PAD] is 257.
   const tokens = [...letterOfByte, undefined, "[PAD]"];
+  const own = new Map(tokens.flatMap((token, id) => (token === undefined ? [] : [[token, id] as const])));
   const vocabulary = { tokens, merges: [], added: [specialToken(257, "[PAD]")] };
-  for (const [name, text] of writeTokenizerJson(false, { ...plainPlan([], []), vocabulary, modelSize: 258, roles: {} }))
+  for (const [name, text] of writeTokenizerJson(false, { ...plainPlan([], []), vocabulary, own, roles: {} }))
     await writeFile(join(directory, name), text);
 });
 afterAll(() => rm(directory, { recursive: true }));

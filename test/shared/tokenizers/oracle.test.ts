@@ -224,6 +224,10 @@ const refused: Record<string, [edit: (file: File) => void, name: RegExp]> = {
     (f) => (f.post_processor = { type: "Sequence", processors: [template(f, [5], [6]), template(f, [7], [8])] }),
     /two templates/,
   ],
+  "an unknown key of the file": [(f) => (f.novelty = 1), /novelty/],
+  "another version of the file": [(f) => (f.version = "2.0"), /version/],
+  "an added token that leaves a flag out": [(f) => f.added_tokens.push({ id: 380, content: "<x>" }), /single_word/],
+  "half a character": [(f) => f.added_tokens.push(added(380, "\ud800")), /half a character/],
   "one id twice": [(f) => f.added_tokens.push(added(5, "<x>")), /"<x>" has the id of "&"/],
 };
 
@@ -289,6 +293,23 @@ describe("equal to Hugging Face's library", () => {
     ]);
     expect(tokenizer.decode([64, 500, 900, 65])).toBe("ab");
     expect(() => tokenizer.encode("a <far>")).toThrow('added token "<far>" at position 2 has another id');
+  });
+
+  test("tokens that versions of the library number differently are refused in a text, before and after writing", async () => {
+    const file = change(bytes(), (f) => {
+      // The library numbers them in this order; and by the size of the vocabulary, or by the highest added id.
+      f.added_tokens.push(added(381, "<x>"), added(380, "<y>"));
+      f.model.vocab["<high>"] = 900;
+      f.added_tokens.unshift(added(900, "<high>"));
+    });
+    const once = await open(file);
+    const again = await open(JSON.parse(once.toFiles().get("tokenizer.json")!));
+    const oracle = hf.Tokenizer.fromString(JSON.stringify(file));
+    for (const tokenizer of [once, again]) {
+      for (const text of ["a<x>", "<y>"]) expect(() => tokenizer.encode(text)).toThrow("has another id");
+      for (const text of ["the <high>fox", "<z>"])
+        expect([...tokenizer.encode(text)]).toEqual((await oracle.encode(text)).getIds());
+    }
   });
 });
 

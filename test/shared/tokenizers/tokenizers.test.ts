@@ -10,6 +10,7 @@ import { gpt2Tokenizer } from "../../../shared/tokenizers/gpt2.ts";
 import { openTokenizer, tokenizerNamed } from "../../../shared/tokenizers/open.ts";
 import { StreamEncoder, type Tokenizer } from "../../../shared/tokenizers/tokenizer.ts";
 import { BpeTrainer } from "../../../shared/tokenizers/train-bpe.ts";
+import { digits, letters } from "../../../shared/tokenizers/unicode.ts";
 import { WordTokenizer } from "../../../shared/tokenizers/word.ts";
 import golden from "./tokenizers.golden.json" with { type: "json" };
 
@@ -61,7 +62,11 @@ describe("byte-level BPE", () => {
   test("gpt2 agrees with gpt-tokenizer on any text where both mean the same white space", () => {
     fc.assert(
       fc.property(anyText, (any) => {
-        const text = any.replace(/[\u0085\uFEFF]|<\|endoftext\|>/g, "");
+        // gpt-tokenizer's letters and digits are those of Node's Unicode, which may be newer.
+        const newer = (c: string) => !letters.has(c.codePointAt(0)!) && !digits.has(c.codePointAt(0)!);
+        const text = any
+          .replace(/[\u0085\uFEFF]|<\|endoftext\|>/g, "")
+          .replace(/[\p{L}\p{N}]/gu, (c) => (newer(c) ? "" : c));
         expect([...gpt2.encode(text)]).toEqual(gptTokenizer.encode(text));
       }),
     );
