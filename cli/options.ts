@@ -1,5 +1,4 @@
 // The table of options as flags of a command, and the way back: flags, config file and preset to resolved options.
-import { readFile } from "node:fs/promises";
 import { type Command, Option } from "commander";
 import { parse as parseYaml } from "yaml";
 import { z } from "zod";
@@ -15,6 +14,7 @@ import {
   resolveOptions,
 } from "../shared/config.ts";
 import { ConfigError, messageOf } from "../shared/errors.ts";
+import { readText } from "../shared/json.ts";
 
 const entries = Object.entries(optionTable) as [OptionName, OptionSpec][];
 
@@ -65,9 +65,7 @@ export async function optionsOf(command: Command): Promise<Options> {
 }
 
 async function readConfig(path: string): Promise<Record<string, unknown>> {
-  const text = await readFile(path, "utf8").catch((error: NodeJS.ErrnoException) => {
-    throw new ConfigError(`config: --config ${path} cannot be read (${error.code})`, { cause: error });
-  });
+  const text = await readText(path, `config: --config ${path}`);
   let values: unknown;
   try {
     values = parseYaml(text) ?? {}; // JSON is YAML

@@ -1,6 +1,6 @@
 // `weft sample`: text from a checkpoint, an imported model or a running coordinator, streamed to the terminal as it
 // comes. The text alone goes to standard output; what was loaded and who computes, to standard error.
-import { readFile, rm } from "node:fs/promises";
+import { rm } from "node:fs/promises";
 import { text as readAll } from "node:stream/consumers";
 import { Command } from "commander";
 import { tokenToShow } from "../coordinator/serve/access.ts";
@@ -10,6 +10,7 @@ import { beamSearch } from "../shared/decoding/beam.ts";
 import { continueText, stopsAt, textBefore } from "../shared/decoding/text.ts";
 import { temporaryFolder } from "../shared/disk.ts";
 import { ConfigError } from "../shared/errors.ts";
+import { readText } from "../shared/json.ts";
 import { openModel } from "../shared/store/model.ts";
 import { openTokenizerOf } from "../shared/tokenizers/open.ts";
 import type { Tokenizer } from "../shared/tokenizers/tokenizer.ts";
@@ -145,10 +146,7 @@ async function sampleFrom(flags: SampleFlags, options: Options): Promise<void> {
 }
 
 async function readPrompt({ prompt, promptFile }: SampleFlags): Promise<string> {
-  if (promptFile !== undefined)
-    return await readFile(promptFile, "utf8").catch((error: NodeJS.ErrnoException) => {
-      throw new ConfigError(`sample: --prompt-file ${promptFile} cannot be read (${error.code})`, { cause: error });
-    });
+  if (promptFile !== undefined) return await readText(promptFile, `sample: --prompt-file ${promptFile}`);
   return prompt === "-" ? await readAll(process.stdin) : prompt;
 }
 

@@ -1,11 +1,11 @@
 // Who may talk to the coordinator. On loopback everyone on this machine; beyond it whoever shows the run's token, in
 // the Authorization header (RFC 6750) or, for a browser that has logged in, in a cookie that reveals nothing of it.
 import { createHash, createHmac, randomBytes, timingSafeEqual } from "node:crypto";
-import { readFile } from "node:fs/promises";
 import type { IncomingMessage } from "node:http";
 import { isIP } from "node:net";
 import { RateLimiterMemory } from "rate-limiter-flexible";
 import { ConfigError } from "../../shared/errors.ts";
+import { readText } from "../../shared/json.ts";
 
 const shortestToken = 16;
 const cookieName = "weft-session";
@@ -44,9 +44,7 @@ export async function resolveToken(
   environment: Readonly<Record<string, string | undefined>>,
 ): Promise<Token | undefined> {
   if (tokenFile !== "") {
-    const text = await readFile(tokenFile, "utf8").catch((error: NodeJS.ErrnoException) => {
-      throw new ConfigError(`config: --token-file ${tokenFile} cannot be read (${error.code})`, { cause: error });
-    });
+    const text = await readText(tokenFile, `config: --token-file ${tokenFile}`);
     return { text: checkedToken(text.trim(), `--token-file ${tokenFile}`), source: "file" };
   }
   const given = environment.WEFT_TOKEN;

@@ -132,3 +132,12 @@ test("fine-tuning a padded model keeps its padding", async () => {
   const resumed = await run(["train", ...flags, "--resume"]);
   expect(resumed.status, resumed.err).toBe(0);
 });
+
+test("a byte order mark before a config file and a prompt is no part of them", async () => {
+  await writeFile(join(directory, "marked.json"), '\uFEFF{"threads": 1}');
+  await writeFile(join(directory, "marked.txt"), "\uFEFFthe");
+  const flags = ["--config", join(directory, "marked.json"), "--prompt-file", join(directory, "marked.txt")];
+  const { status, out, err } = await run(["sample", "--checkpoint", padded, "--tokens", "3", ...flags]);
+  expect(status, err).toBe(0);
+  expect(out).toMatch(/^the/);
+});
