@@ -105,6 +105,8 @@ async function main() {
   const queue = objects.filter((object) => !isCurrent(object, compiler, newestHeader));
   if (queue.length === 0 && existsSync(target)) return options.has("--refresh") ? undefined : "weft.node is up to date";
   if (!compiler) return "weft.node may be older than its sources, and there is no C++ compiler to build it again";
+  if (options.has("--refresh"))
+    console.log("native engine: older than its sources, building it again (about a minute)");
   rmSync(target, { force: true });
 
   const started = Date.now();
