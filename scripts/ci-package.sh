@@ -40,7 +40,7 @@ for _ in $(seq 300); do
   sleep 0.2
 done
 [ -n "$address" ] || { cat coordinator.log >&2; exit 1; }
-npx weft worker --coordinator "ws://$address" --processes 2 2>worker.log &
+npx weft worker --coordinator "ws://$address" --processes 2 --patience 2 2>worker.log &
 worker=$!
 ask() { curl -fsS -H "Authorization: Bearer $WEFT_TOKEN" "$@"; }
 for path in healthz status metrics history history.csv events about runs; do ask "http://$address/$path" >/dev/null; done
@@ -51,8 +51,9 @@ npx weft pull --from "http://$address" --step latest
 npx weft sample --checkpoint checkpoints --tokens 20 >/dev/null
 npx weft doctor --coordinator "ws://$address" --preset bigram --port 0 | grep link
 ask -X POST "http://$address/actions/stop"
-wait "$worker" "$coordinator"
+wait "$coordinator"
 coordinator=
+wait "$worker" || true # it waited --patience for the coordinator to come back
 npx weft coordinator $small --steps 100000 $data --out runs/far --resume 2>resumed.log &
 coordinator=$!
 until grep -q 'listening on' resumed.log; do kill -0 "$coordinator"; sleep 0.2; done
