@@ -115,7 +115,7 @@ test.each([
   [["--checkpoint", "/nowhere"], /\/nowhere: no such directory/],
   [["--prompt", ""], /the prompt is empty/],
   [["--prompt", "the Q"], /"Q"/],
-  [["--prompt-file", "/nowhere"], /--prompt-file \/nowhere cannot be read \(ENOENT\)/],
+  [["--prompt-file", "/nowhere"], /--prompt-file \/nowhere: cannot be read \(ENOENT\)/],
 ])("%s is refused", async (words, message) => {
   await expect(from(...words)).rejects.toThrow(message);
 });
