@@ -56,9 +56,9 @@ coordinator=
 wait "$worker" || true # it waited --patience for the coordinator to come back
 npx weft coordinator $small --steps 100000 $data --out runs/far --resume 2>resumed.log &
 coordinator=$!
-until grep -q 'listening on' resumed.log; do kill -0 "$coordinator"; sleep 0.2; done
+until grep -qs 'listening on' resumed.log; do kill -0 "$coordinator"; sleep 0.2; done
 grep -q 'resuming from runs/far/step-' resumed.log
-kill -INT "$coordinator"
+ask -X POST "http://$(sed -n 's/.*listening on \(127.0.0.1:[0-9]*\):.*/\1/p' resumed.log)/actions/stop"
 wait "$coordinator"
 coordinator=
 echo "the package works from an empty folder"
