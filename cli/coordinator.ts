@@ -9,18 +9,20 @@ import { type RunServer, serve } from "../coordinator/serve/server.ts";
 import { certificateOf } from "../coordinator/serve/tls.ts";
 import { setUpRun } from "../coordinator/setup.ts";
 import { summaryOf } from "../shared/model.ts";
+import { defaultPreset } from "../shared/presets.ts";
 import { createLog } from "./log.ts";
-import { addOptions, optionsOf } from "./options.ts";
+import { addOptions, sourcesOf } from "./options.ts";
 import { onStopSignal } from "./signals.ts";
 
 export function coordinatorCommand(): Command {
   const command = new Command("coordinator").description("own a run and let workers on any machine compute it");
   addOptions(command, ["model", "data", "training", "run", "network", "serving"]);
   return command.action(async () => {
-    const options = await optionsOf(command);
-    const { log, say, close } = createLog("coordinator", options.steps);
+    const sources = { ...(await sourcesOf(command)), impliedPreset: defaultPreset };
+    const { log, say, close } = createLog("coordinator");
+    const setup = await setUpRun(sources, log, false);
+    const { options } = setup;
     const token = await resolveToken(options.host, options.tokenFile, process.env);
-    const setup = await setUpRun(options, log, false);
     introduce(setup, log);
     const run = new TrainingRun(setup);
     const access = accessWith(token?.text, viewTokenOf(process.env, token));

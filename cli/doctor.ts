@@ -3,16 +3,19 @@
 
 import { Command } from "commander";
 import { tokenToShow } from "../coordinator/serve/access.ts";
-import { didYouMean, modelOf, type Options, presets, resolveOptions, threadsEach } from "../shared/config.ts";
+import { didYouMean, modelOf, type Options, threadsEach } from "../shared/config.ts";
 import { ConfigError, EngineError } from "../shared/errors.ts";
 import { initialWeights } from "../shared/family/init.ts";
 import { layoutOf } from "../shared/family/layout.ts";
 import type { ModelConfig } from "../shared/model.ts";
+import { defaultPreset, presets } from "../shared/presets.ts";
+import { resolveOptions } from "../shared/resolve.ts";
 import { protocolVersion } from "../shared/wire/protocol.ts";
 import { openEngine } from "../worker/engine/choose.ts";
 import { shardGradient } from "../worker/engine/shards.ts";
 import { type LinkReport, type Prediction, predict, testLink } from "./doctor-link.ts";
 import { examine, type Finding } from "./doctor-machine.ts";
+import { addOptions, type Own, optionsOf } from "./options.ts";
 import { Remote } from "./remote.ts";
 import { printable } from "./terminal.ts";
 
@@ -90,7 +93,7 @@ export async function diagnose(asked: {
   const { preset, coordinator } = asked;
   if (!Object.hasOwn(presets, preset))
     throw new ConfigError(`config: no preset "${preset}"${didYouMean(preset, Object.keys(presets))}`);
-  const options = resolveOptions({ preset });
+  const options = resolveOptions({ preset }).options;
   const model = modelOf(options, options.tokenizer === "gpt2" ? vocabularyOf.gpt2 : vocabularyOf.char);
   const remote = coordinator === undefined ? undefined : new Remote(coordinator, asked.token);
   const { findings } = await examine(asked.port);
@@ -140,29 +143,25 @@ export function printed({ findings, speed, link, prediction }: Report): string {
 
 const row = (mark: string, what: string, says: string): string => `${mark}  ${what.padEnd(14)} ${says}`;
 
-interface DoctorFlags {
-  preset: string;
-  coordinator?: string;
-  port: string;
-  tokenFile?: string;
-  json: boolean;
-}
+const own = {
+  coordinator: { default: "", help: "also test the link to this coordinator, ws:// or http://" },
+  port: { help: "port to look at" },
+  tokenFile: {},
+  json: {},
+} satisfies Own;
 
 export function doctorCommand(): Command {
-  return new Command("doctor")
-    .description("what this machine can do, what is missing, and how fast it would be")
-    .option("--preset <NAME>", "model to measure", "shakespeare-cpu")
-    .option("--coordinator <URL>", "also test the link to this coordinator, ws:// or http://")
-    .option("--port <N>", "port to look at", "7070")
-    .option("--token-file <FILE>", "file with the run's token (default: the variable WEFT_TOKEN)")
-    .option("--json", "as JSON", false)
-    .action(async ({ preset, coordinator, port, tokenFile, json }: DoctorFlags) => {
-      if (!/^\d{1,5}$/.test(port) || Number(port) > 65_535)
-        throw new ConfigError(`config: --port must be a number up to 65535, got "${port}"`);
-      const token = await tokenToShow(tokenFile ?? "", process.env);
-      const report = await diagnose({ preset, coordinator, port: Number(port), token });
-      process.stdout.write(printable(json ? `${JSON.stringify(report, null, 2)}\n` : printed(report)));
-      if (typeof report.speed === "string" || report.findings.some(({ state }) => state === "bad"))
-        process.exitCode = 1;
-    });
+  const command = new Command("doctor").description(
+    "what this machine can do, what is missing, and how fast it would be",
+  );
+  command.option("--preset <NAME>", "model to measure", defaultPreset);
+  addOptions(command, [], own);
+  return command.action(async () => {
+    const { coordinator, port, tokenFile, json } = await optionsOf(command, own);
+    const { preset } = command.opts<{ preset: string }>();
+    const token = await tokenToShow(tokenFile, process.env);
+    const report = await diagnose({ preset, coordinator: coordinator || undefined, port, token });
+    process.stdout.write(printable(json ? `${JSON.stringify(report, null, 2)}\n` : printed(report)));
+    if (typeof report.speed === "string" || report.findings.some(({ state }) => state === "bad")) process.exitCode = 1;
+  });
 }

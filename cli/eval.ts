@@ -3,13 +3,14 @@ import { Command } from "commander";
 import { openDataset, type Split } from "../coordinator/data/dataset.ts";
 import { trainLength } from "../coordinator/data/prepared.ts";
 import { firstNonFinite } from "../shared/arithmetic/finite.ts";
-import { optionTable, parseFlag, threadsEach } from "../shared/config.ts";
+import { threadsEach } from "../shared/config.ts";
 import { ConfigError } from "../shared/errors.ts";
+import { resolveOptions } from "../shared/resolve.ts";
 import { openModel } from "../shared/store/model.ts";
 import { openTokenizerOf } from "../shared/tokenizers/open.ts";
 import { openEngine } from "../worker/engine/choose.ts";
 import { engineOptionsOf } from "../worker/engine/options.ts";
-import { addOptions, optionsOf } from "./options.ts";
+import { addOptions, sourcesOf } from "./options.ts";
 import { say, tell } from "./terminal.ts";
 
 /** Windows of one call of the engine. */
@@ -31,18 +32,12 @@ function uncut(length: number, T: number): Int32Array {
 
 export function evalCommand(): Command {
   const command = new Command("eval").description("loss of a model over all consecutive windows of a text");
-  command.requiredOption("--checkpoint <PATH>", "checkpoint or run, s3:// too, or Hugging Face folder");
-  command.option("--data <SOURCE>", optionTable.data.help, optionTable.data.default);
-  command.option("--split <SPLIT>", "val (the last tenth), train, or all", "val");
-  const { valFraction: fraction } = optionTable;
-  command.option("--val-fraction <N>", fraction.help, (raw) => Number(parseFlag("valFraction", raw)));
-  addOptions(command, ["engine"]);
+  addOptions(command, ["engine"], { checkpoint: {}, data: {}, split: {}, valFraction: {} });
   return command.action(async () => {
-    const flags = command.opts<{ checkpoint: string; data: string; split: string; valFraction?: number }>();
-    const { checkpoint, data, split } = flags;
-    if (!["val", "train", "all"].includes(split))
-      throw new ConfigError(`eval: --split must be val, train or all, got "${split}"`);
-    const { valFraction, ...options } = await optionsOf(command);
+    const { options, origins } = resolveOptions(await sourcesOf(command));
+    const { checkpoint, data, split, valFraction } = options;
+    if (checkpoint === "")
+      throw new ConfigError("eval: name a checkpoint, a run or a Hugging Face folder with --checkpoint");
     const loaded = await openModel(checkpoint, say);
     const { model, weights, what } = loaded;
     const tokenizer = await openTokenizerOf(loaded);
@@ -51,7 +46,7 @@ export function evalCommand(): Command {
     const dataset = await openDataset({
       ...{ source: data, blockSize: 1, tokenizer, notify: say, whole: all },
       ...(all ? {} : { splits: wanted }),
-      ...(flags.valFraction !== undefined && { valFraction }),
+      ...(origins.valFraction !== "default" && { valFraction }),
     });
     const { engine, why } = await openEngine(
       options.engine,

@@ -19,6 +19,8 @@ interface LogLine {
   msg: string;
   level: number;
   step?: number;
+  /** Of the whole run. */
+  steps?: number;
   lossNats?: number;
   valLossNats?: number;
   tokensPerSec?: number;
@@ -26,8 +28,7 @@ interface LogLine {
   workers?: number;
 }
 
-/** @param steps of the run; without it there is no progress to show */
-export function createLog(name: string, steps = 0): Log {
+export function createLog(name: string): Log {
   if (!process.stderr.isTTY) {
     const say = (text: string): void => void process.stderr.write(`${text}\n`);
     const output = pino.destination(2);
@@ -37,7 +38,7 @@ export function createLog(name: string, steps = 0): Log {
     return { log, say, close: () => {} };
   }
   const line = new StatusLine(process.stderr);
-  const log = pino({ name }, new Screen(line, steps));
+  const log = pino({ name }, new Screen(line));
   return { log, say: (text) => line.say(text), close: () => line.stop() };
 }
 
@@ -54,14 +55,12 @@ export interface Progress {
 
 class Screen extends Writable {
   readonly #line: StatusLine;
-  readonly #steps: number;
   #progress: Progress | undefined;
   #valLossNats: number | undefined;
 
-  constructor(line: StatusLine, steps: number) {
+  constructor(line: StatusLine) {
     super({ decodeStrings: false });
     this.#line = line;
-    this.#steps = steps;
   }
 
   override _write(text: string, _encoding: BufferEncoding, done: () => void): void {
@@ -73,10 +72,11 @@ class Screen extends Writable {
 
   #showProgress({ msg, valLossNats, ...step }: LogLine): void {
     this.#valLossNats = valLossNats ?? this.#valLossNats;
-    const { step: done = 0, lossNats = 0, tokensPerSec = 0, etaSeconds = 0, workers = 0 } = step;
-    const numbers = msg === "step" ? { step: done, lossNats, tokensPerSec, etaSeconds, workers } : this.#progress;
-    if (!numbers || this.#steps === 0) return;
-    const progress = { ...numbers, steps: this.#steps, valLossNats: this.#valLossNats };
+    const { step: done = 0, steps = 0, lossNats = 0, tokensPerSec = 0, etaSeconds = 0, workers = 0 } = step;
+    const numbers =
+      msg === "step" ? { step: done, steps, lossNats, tokensPerSec, etaSeconds, workers } : this.#progress;
+    if (!numbers) return;
+    const progress = { ...numbers, valLossNats: this.#valLossNats };
     this.#progress = progress;
     this.#line.show((columns) => progressLine(progress, columns));
   }

@@ -1,4 +1,4 @@
-// The table of options as flags of a command, and the way back: flags, config file and preset to resolved options.
+// The table of options as flags of a command, and the way back: flags, config file and preset as sources of options.
 import { type Command, Option } from "commander";
 import { parse as parseYaml } from "yaml";
 import { z } from "zod";
@@ -10,23 +10,27 @@ import {
   type Options,
   optionTable,
   parseFlag,
-  presets,
-  resolveOptions,
 } from "../shared/config.ts";
 import { ConfigError, messageOf } from "../shared/errors.ts";
 import { readText } from "../shared/json.ts";
+import { presets } from "../shared/presets.ts";
+import { resolveOptions, type Sources } from "../shared/resolve.ts";
 
 const entries = Object.entries(optionTable) as [OptionName, OptionSpec][];
 
+/** What a command has of the table's options beside whole groups: some alone, or with another default or help. */
+export type Own = { readonly [K in OptionName]?: { readonly default?: Options[K]; readonly help?: string } };
+
 /** Add the flags of some groups; their defaults show in --help and stay unset, so that a preset can give them. */
-export function addOptions(command: Command, groups: readonly OptionGroup[]): Command {
+export function addOptions(command: Command, groups: readonly OptionGroup[], own: Own = {}): Command {
   if (groups.includes("training")) {
     const list = Object.entries(presets).map(([name, { about }]) => `${name} (${about})`);
     command.option("--preset <NAME>", `ready settings: ${list.join("; ")}`);
   }
   command.option("--config <FILE>", "JSON or YAML file of options, keys as in camelCase");
-  for (const [name, spec] of entries) {
-    if (!groups.includes(spec.group)) continue;
+  for (const [name, ofTable] of entries) {
+    if (!groups.includes(ofTable.group) && !own[name]) continue;
+    const spec = { ...ofTable, ...own[name] };
     const heading = `${spec.group[0]!.toUpperCase()}${spec.group.slice(1)}:`;
     if (spec.value === undefined) {
       // A switch is shown in the direction in which it changes something.
@@ -35,9 +39,12 @@ export function addOptions(command: Command, groups: readonly OptionGroup[]): Co
       for (const flag of [on, off])
         command.addOption(new Option(flag, helpOf(spec)).hideHelp(flag !== shownAs).helpGroup(heading));
     } else {
-      const help = `${helpOf(spec)} [default: ${spec.defaultText ?? JSON.stringify(spec.default)}]`;
+      const shown = own[name]?.default === undefined ? spec.defaultText : undefined;
+      const help = `${helpOf(spec)} [default: ${shown ?? JSON.stringify(spec.default)}]`;
       command.addOption(
-        new Option(`${flagOf(name)} <${spec.value}>`, help).argParser((raw) => parseFlag(name, raw)).helpGroup(heading),
+        new Option(`${flagOf(name)} <${spec.value}>`, help)
+          .argParser((raw, before) => parseFlag(name, raw, before))
+          .helpGroup(heading),
       );
     }
   }
@@ -49,19 +56,28 @@ export function helpOf({ help, helpWhenOff, unit }: OptionSpec): string {
   return `${helpWhenOff ?? help}${unit ? ` (${unit})` : ""}`;
 }
 
-/** The options that a parsed command line asks for. @throws ConfigError */
-export async function optionsOf(command: Command): Promise<Options> {
+/** What a parsed command line asks for, and from where. @throws ConfigError */
+export async function sourcesOf(command: Command, own: Own = {}): Promise<Sources> {
   const { preset, config, ...given } = command.opts<Record<string, unknown>>();
   const flags = Object.fromEntries(
     Object.entries(given).filter(
       ([name]) => Object.hasOwn(optionTable, name) && command.getOptionValueSource(name) === "cli",
     ),
   );
-  return resolveOptions({
+  const defaults = Object.entries(own).flatMap(([name, { default: initial }]) =>
+    initial === undefined ? [] : [[name, initial]],
+  );
+  return {
+    defaults: Object.fromEntries(defaults),
     preset: preset as string | undefined,
     file: config === undefined ? undefined : { path: config as string, values: await readConfig(config as string) },
     flags,
-  });
+  };
+}
+
+/** The options of a command that owns no run. @throws ConfigError */
+export async function optionsOf(command: Command, own: Own = {}): Promise<Options> {
+  return resolveOptions(await sourcesOf(command, own)).options;
 }
 
 async function readConfig(path: string): Promise<Record<string, unknown>> {

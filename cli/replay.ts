@@ -56,7 +56,7 @@ export async function replay(directory: string, { first, last, data, threads }: 
       config,
       "--out",
       out,
-      "--resume",
+      "--resume-or-start",
       "--workers",
       "1",
       "--sample-tokens",

@@ -8,6 +8,7 @@ import { certificateOf } from "../coordinator/serve/tls.ts";
 import { setUpRun } from "../coordinator/setup.ts";
 import { flagOf, type OptionName, type Options, optionTable, threadsEach } from "../shared/config.ts";
 import { continueText } from "../shared/decoding/text.ts";
+import { defaultPreset } from "../shared/presets.ts";
 import { openEngine } from "../worker/engine/choose.ts";
 import { engineOptionsOf } from "../worker/engine/options.ts";
 import { drivesGpus } from "../worker/engine/xla/kind.ts";
@@ -16,7 +17,7 @@ import { launch, planSlots, type Slot } from "../worker/launcher.ts";
 import { thisMachine } from "../worker/machine.ts";
 import { addressOf, introduce, pageAddresses, workerLine } from "./coordinator.ts";
 import { createLog, relay } from "./log.ts";
-import { addOptions, optionsOf } from "./options.ts";
+import { addOptions, sourcesOf } from "./options.ts";
 import { onStopSignal } from "./signals.ts";
 import { calledAs, summary } from "./summary.ts";
 import { ModelText, tell } from "./terminal.ts";
@@ -25,11 +26,10 @@ export function trainCommand(): Command {
   const command = new Command("train").description("train on this machine, then show a sample");
   addOptions(command, ["model", "data", "training", "run", "engine", "network", "local"]);
   return command.action(async () => {
-    const options = await optionsOf(command);
-    const { log, say, close } = createLog("weft", options.steps);
-    // Only the default data may be stood in for: what was asked for by name is had, or refused.
-    const setup = await setUpRun(options, log, command.getOptionValueSource("data") === undefined);
-    const { dataset } = setup;
+    const sources = { ...(await sourcesOf(command)), impliedPreset: defaultPreset };
+    const { log, say, close } = createLog("weft");
+    const setup = await setUpRun(sources, log, true);
+    const { dataset, options } = setup;
     introduce(setup, log);
     const run = new TrainingRun(setup);
     const token = await resolveToken(options.host, options.tokenFile, process.env);

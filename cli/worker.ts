@@ -4,6 +4,7 @@ import { Command } from "commander";
 import { resolveToken } from "../coordinator/serve/access.ts";
 import { type Options, optionTable, threadsEach } from "../shared/config.ts";
 import { ConfigError } from "../shared/errors.ts";
+import { resolveOptions } from "../shared/resolve.ts";
 import { drivesGpus } from "../worker/engine/xla/kind.ts";
 import { chooseGpus, findGpus } from "../worker/gpus.ts";
 import { endWithLauncher, launch, planSlots } from "../worker/launcher.ts";
@@ -11,37 +12,22 @@ import { thisMachine } from "../worker/machine.ts";
 import { coordinatorFrom, gpuOf, type Place, placeOf } from "../worker/place.ts";
 import { work } from "../worker/worker.ts";
 import { createLog, relay } from "./log.ts";
-import { addOptions, optionsOf } from "./options.ts";
+import { addOptions, sourcesOf } from "./options.ts";
 import { onStopSignal } from "./signals.ts";
 
 export function workerCommand(): Command {
   const command = new Command("worker").description("compute for a coordinator; comes back by itself when it is lost");
-  addOptions(command, ["worker", "engine"]);
-  command.option("--token-file <FILE>", "file with the run's token (default: the variable WEFT_TOKEN)");
-  command.option(
-    "--gpus <LIST>",
-    "all, none, or numbers such as 0,2: one process for all (xla), or for each (tfjs, or --processes)",
-  );
-  command.option("--processes <N>", "processes on the CPU, which share its cores", processCount);
+  addOptions(command, ["worker", "engine"], { tokenFile: {} });
   return command.action(async () => {
-    const { gpus, processes } = command.opts<{ gpus?: string; processes?: number }>();
-    if (gpus === undefined && processes === undefined) await workHere(command);
-    else await workInProcesses(command, gpus ?? "none", processes ?? 1);
+    const { options, origins } = resolveOptions(await sourcesOf(command));
+    const place = placeOf(process.env);
+    const placed = origins.coordinator === "default" ? optionsAt(place, options) : options;
+    if (options.gpus === "" && origins.processes === "default") await workHere(place, placed);
+    else await workInProcesses(place, placed);
   });
 }
 
-const mostProcesses = 1024;
-
-function processCount(raw: string): number {
-  const count = raw.trim() === "" ? Number.NaN : Number(raw);
-  if (!Number.isInteger(count) || count < 1 || count > mostProcesses)
-    throw new ConfigError(`worker: --processes must be a whole number from 1 to ${mostProcesses}, got "${raw}"`);
-  return count;
-}
-
-async function workHere(command: Command): Promise<void> {
-  const place = placeOf(process.env);
-  const options = await optionsAt(place, command);
+async function workHere(place: Place | undefined, options: Options): Promise<void> {
   const leave = new AbortController();
   onStopSignal(() => leave.abort());
   endWithLauncher();
@@ -63,9 +49,8 @@ async function workHere(command: Command): Promise<void> {
 }
 
 /** The same command line again for each process, with what it has of its own. */
-async function workInProcesses(command: Command, gpus: string, processes: number): Promise<void> {
-  const place = placeOf(process.env);
-  const options = await optionsAt(place, command);
+async function workInProcesses(place: Place | undefined, options: Options): Promise<void> {
+  const gpus = options.gpus || "none";
   const chosen = chooseGpus(
     gpus,
     gpus === "none" ? { gpus: [], why: "" } : await findGpus(),
@@ -78,7 +63,7 @@ async function workInProcesses(command: Command, gpus: string, processes: number
   onStopSignal(() => stop.abort());
   await launch({
     // More than one process was asked for: one GPU each, whatever the engine.
-    slots: planSlots(chosen, processes, await thisMachine(), processes === 1 && (await drivesGpus(options))),
+    slots: planSlots(chosen, options.processes, await thisMachine(), options.processes === 1 && (await drivesGpus(options))),
     command: ({ label, threads, device }) => [
       process.execPath,
       process.argv[1]!,
@@ -92,11 +77,8 @@ async function workInProcesses(command: Command, gpus: string, processes: number
 }
 
 /** Where --coordinator was not given, it is the one that srun, mpirun or WEFT_COORDINATOR tells of. */
-async function optionsAt(place: Place | undefined, command: Command): Promise<Options> {
-  const options = await optionsOf(command);
-  const isGiven =
-    options.coordinator !== optionTable.coordinator.default || command.getOptionValueSource("coordinator");
-  const found = isGiven ? undefined : coordinatorFrom(process.env, place);
+function optionsAt(place: Place | undefined, options: Options): Options {
+  const found = coordinatorFrom(process.env, place);
   if (!found) return options;
   if (!optionTable.coordinator.schema.safeParse(found.url).success)
     throw new ConfigError(`worker: ${found.from} must be an address such as ws://127.0.0.1:7070, got "${found.url}"`);

@@ -104,7 +104,8 @@ export class Archive {
     if (isBest) this.best = valLossNats;
     await mark(this.#runDir, {
       ...(isBest && { best: { step, valLossNats } }),
-      ...(isFinal && { final: { step } }),
+      // A run that was lengthened has no final checkpoint any more, until it ends again.
+      final: isFinal ? { step } : undefined,
     });
     await prune(this.#runDir, this.#keep, {
       inUse: this.#mirror?.uploading,

@@ -21,6 +21,9 @@ export interface LedgerEntry {
   readonly weights: string;
 }
 
+/** Options that are other than before from a step on. */
+export type Changes = Readonly<Record<string, { readonly from: unknown; readonly to: unknown }>>;
+
 /** Where the ledger stands: its number of lines, and the SHA-256 of the last one, which the next one names. */
 export interface LedgerPosition {
   readonly lines: number;
@@ -37,6 +40,8 @@ export interface LedgerOptions {
   readonly lock?: RunLock | undefined;
   /** What the weights are from which a ledger begins whose own lines are not there: of a pulled checkpoint, say. */
   readonly begins?: { readonly step: number; readonly weights: string } | undefined;
+  /** What holds for the steps after the position: a line of its own, before that of the next step. */
+  readonly change?: { readonly after: number; readonly changes: Changes } | undefined;
   /** Hears that the disk refuses, once, and that it takes lines again. */
   readonly onTrouble?: (why: string) => void;
 }
@@ -51,6 +56,7 @@ export class Ledger {
   #waiting: Buffer = Buffer.alloc(0);
   #position: LedgerPosition;
   #isCut = false;
+  #change: LedgerOptions["change"];
   #isRefused = false;
   #flushing: Promise<void> = Promise.resolve();
 
@@ -61,6 +67,7 @@ export class Ledger {
     this.#position = position;
     this.#onTrouble = options.onTrouble ?? (() => {});
     this.#lock = options.lock;
+    if (Object.keys(options.change?.changes ?? {}).length > 0) this.#change = options.change;
   }
 
   get position(): LedgerPosition {
@@ -90,6 +97,9 @@ export class Ledger {
 
   /** A disk that takes nothing does not stop a run: the line waits for the next append. @throws ConfigError when too many wait */
   async append(entry: LedgerEntry): Promise<void> {
+    const change = this.#change;
+    this.#change = undefined;
+    if (change) this.#add(change);
     this.#add(entry);
     try {
       await this.#flush();

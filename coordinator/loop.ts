@@ -10,10 +10,11 @@ import { TreeSum, VectorPool } from "../shared/arithmetic/tree.ts";
 import type { VectorOps } from "../shared/arithmetic/vector.ts";
 import { checkpointName, type OptimizerState } from "../shared/checkpoint/checkpoint.ts";
 import type { Clock } from "../shared/clock.ts";
-import { changedOptions, type Options } from "../shared/config.ts";
+import type { Options } from "../shared/config.ts";
 import { ConfigError } from "../shared/errors.ts";
 import type { Layout } from "../shared/family/layout.ts";
 import { type ModelConfig, summaryOf } from "../shared/model.ts";
+import { changedOptions, keptOptions } from "../shared/resolve.ts";
 import { weftVersion } from "../shared/version.ts";
 import type { Pipe } from "../shared/wire/pipe.ts";
 import { protocolVersion } from "../shared/wire/protocol.ts";
@@ -47,6 +48,8 @@ export interface RunSetup {
   readonly optimizer?: OptimizerState | undefined;
   /** Updates already applied to the weights. */
   readonly step: number;
+  /** Tokens trained on by then. */
+  readonly tokensSeen: number;
   /** The arithmetic that made the weights, of a run that is resumed. */
   readonly arithmetic?: string | undefined;
   /** Validation loss of the checkpoint that is resumed, where it has one. */
@@ -256,7 +259,17 @@ export class TrainingRun {
     const tokensPerSec = Math.round((options.batchSize * options.blockSize) / stepSeconds!);
     this.history.addStep({ step: this.#step, seconds: this.#seconds, ...this.#last, tokensPerSec });
     const etaSeconds = stepSeconds! * (options.steps - this.#step);
-    log.info({ step: this.#step, ...this.#last, tokensPerSec, etaSeconds, workers: this.dispatch.crew.size }, "step");
+    log.info(
+      {
+        step: this.#step,
+        steps: options.steps,
+        ...this.#last,
+        tokensPerSec,
+        etaSeconds,
+        workers: this.dispatch.crew.size,
+      },
+      "step",
+    );
   }
 
   /** What is due after a step. */
@@ -328,12 +341,12 @@ export class TrainingRun {
         state: {
           step: this.#step,
           seed: options.seed,
-          options,
+          options: keptOptions(options),
           arithmetic: this.dispatch.arithmetic ?? "none",
           weightsDigest: this.#digest,
           ledger: ledger.position,
           dataset: { name: dataset.name, fingerprint: dataset.fingerprint },
-          tokensSeen: this.#step * options.batchSize * options.blockSize,
+          tokensSeen: this.#tokensSeen,
           ...(this.#last && { lossNats: this.#last.lossNats }),
           ...(valLossNats !== null && { valLossNats }),
         },
@@ -356,6 +369,12 @@ export class TrainingRun {
     if (this.#nextWindows?.step !== step)
       this.#nextWindows = { step, ids: (async () => this.#windows("train", this.#setup.sampler(step)))() };
     return this.#nextWindows.ids;
+  }
+
+  /** Not steps times batch: a run that goes on may have another batch. */
+  get #tokensSeen(): number {
+    const { step, tokensSeen, options } = this.#setup;
+    return tokensSeen + (this.#step - step) * options.batchSize * options.blockSize;
   }
 
   /** (starts.length, T + 1) token ids in the narrowest type that holds them. */
@@ -406,7 +425,7 @@ export class TrainingRun {
       stallAfterSeconds: 3 * options.timeout + 20 * (stepSeconds ?? options.timeout),
       step: this.#step,
       steps: options.steps,
-      tokens: this.#step * tokensPerStep,
+      tokens: this.#tokensSeen,
       shards: options.shards,
       tokensPerStep,
       lossNats: this.#last?.lossNats ?? null,

@@ -6,13 +6,14 @@ import type { Logger } from "pino";
 import { bestOps } from "../shared/arithmetic/native.ts";
 import type { Checkpoint } from "../shared/checkpoint/checkpoint.ts";
 import { cropPositions } from "../shared/checkpoint/crop.ts";
-import { checkpointSteps, newestCheckpoint, readMarkers } from "../shared/checkpoint/rundir.ts";
+import { readMarkers } from "../shared/checkpoint/rundir.ts";
 import { systemClock } from "../shared/clock.ts";
-import { flagOf, modelOf, type OptionName, type Options, optionTable } from "../shared/config.ts";
+import { modelOf, type Options, optionTable } from "../shared/config.ts";
 import { ConfigError } from "../shared/errors.ts";
 import { initialWeights } from "../shared/family/init.ts";
 import { layoutOf } from "../shared/family/layout.ts";
 import type { ModelConfig } from "../shared/model.ts";
+import { mergeOptions, type Sources } from "../shared/resolve.ts";
 import { openModel } from "../shared/store/model.ts";
 import { NoTokenizerError, openTokenizerOf, tokenizerNamed } from "../shared/tokenizers/open.ts";
 import type { Tokenizer } from "../shared/tokenizers/tokenizer.ts";
@@ -26,35 +27,39 @@ import type { RunSetup } from "./loop.ts";
 import { Metrics } from "./metrics.ts";
 import { Mirror } from "./mirror.ts";
 import { readPast } from "./past.ts";
+import { type OpenedRun, openRun } from "./resume.ts";
 import { fitVocabulary } from "./vocabulary.ts";
 
 /**
- * @param substitute where `shakespeare` cannot be had, train on another book instead of refusing
+ * @param substitute where `shakespeare` cannot be had and was not asked for, train on another book instead of refusing
  * @throws ConfigError on anything that the user can mend
  */
-export async function setUpRun(given: Options, log: Logger, substitute: boolean): Promise<RunSetup> {
-  const lock = await lockRun(given.out);
+export async function setUpRun(sources: Sources, log: Logger, substitute: boolean): Promise<RunSetup> {
+  const lock = await lockRun(mergeOptions(sources).options.out);
   try {
-    return await setUpLocked(given, log, substitute, lock);
+    return await setUpLocked(sources, log, substitute, lock);
   } catch (error) {
     await lock.release();
     throw error;
   }
 }
 
-async function setUpLocked(given: Options, log: Logger, substitute: boolean, lock: RunLock): Promise<RunSetup> {
-  const mirror = await mirrorOf(given, log);
-  const resumed = await checkpointToResume(given, log);
-  const initial = resumed ? undefined : await initialModel(given, log);
+async function setUpLocked(sources: Sources, log: Logger, substitute: boolean, lock: RunLock): Promise<RunSetup> {
+  const mirror = await mirrorOf(mergeOptions(sources).options, log);
+  const opened = await openRun(sources);
+  const { resumed, changes, origins, notes } = opened;
+  for (const note of notes) log.warn(note);
+  if (resumed) log.info({ step: resumed.state.step }, `resuming from ${resumed.directory}`);
+  const initial = resumed ? undefined : await initialModel(opened, log);
   const loaded = resumed ?? initial;
-  const options = given.initFrom && loaded ? withModelOf(loaded.model, given) : given;
+  const options = initial ? withModelOf(initial.model, opened) : opened.options;
   const { tokenizer, start } = await fitVocabulary(options, loaded, await tokenizerOf(options, loaded));
   const dataset = await openDataset({
     source: options.data,
     textColumn: options.textColumn,
     blockSize: options.blockSize,
     ...(options.valFraction !== optionTable.valFraction.default && { valFraction: options.valFraction }),
-    substitute,
+    substitute: substitute && origins.data !== "flag" && origins.data !== "file",
     notify: (line) => log.info(line),
     ...(tokenizer && { tokenizer }),
   });
@@ -62,11 +67,12 @@ async function setUpLocked(given: Options, log: Logger, substitute: boolean, loc
   const padded = tokenizer || resumed ? start?.model.vocabSize : undefined;
   const model = modelOf(options, Math.max(padded ?? 0, dataset.tokenizer.vocabSize));
   const layout = layoutOf(model);
-  if (resumed) checkSameRun(resumed, options, dataset.fingerprint);
+  if (resumed) checkSameData(resumed, options, dataset.fingerprint);
   if (start) checkSameModel(start.model, model, resumed ? "--resume" : "--init-from");
   const positions = dataset.train.length - options.blockSize;
   const mixed = resumed?.state.arithmetic === "any";
   const begins = resumed && { step: resumed.state.step, weights: resumed.state.weightsDigest };
+  const change = { after: resumed?.state.step ?? 0, changes };
   const onTrouble = (why: string) => log.warn(why);
   const best = resumed && (await readMarkers(options.out, onTrouble)).best?.valLossNats;
   return {
@@ -79,6 +85,7 @@ async function setUpLocked(given: Options, log: Logger, substitute: boolean, loc
     weights: start?.weights ?? initialWeights(layout, options.seed),
     optimizer: resumed?.optimizer,
     step: resumed?.state.step ?? 0,
+    tokensSeen: resumed?.state.tokensSeen ?? 0,
     arithmetic: options.anyArithmetic || mixed ? undefined : resumed?.state.arithmetic,
     valLossNats: resumed?.state.valLossNats,
     dataset,
@@ -86,7 +93,7 @@ async function setUpLocked(given: Options, log: Logger, substitute: boolean, loc
       ? await fileSampler(options.windowsFile, options.batchSize, options.steps, positions)
       : randomSampler(options.seed, options.batchSize, positions),
     history: await historyOf(options.out, resumed?.state.step, log),
-    ledger: await Ledger.open(options.out, resumed?.state.ledger ?? ledgerStart, { begins, onTrouble, lock }),
+    ledger: await Ledger.open(options.out, resumed?.state.ledger ?? ledgerStart, { begins, change, onTrouble, lock }),
     openArchive: (journal) => new Archive(options.out, options.keepCheckpoints, journal, best, mirror),
     openMetrics: (status) => new Metrics(status),
     mirror,
@@ -104,44 +111,35 @@ async function historyOf(out: string, step: number | undefined, log: Logger): Pr
 
 /** What keeps the checkpoints in the store of --checkpoint-to; a run that is resumed from there is on the disk now. */
 async function mirrorOf(options: Options, log: Logger): Promise<Mirror | undefined> {
-  const { checkpointTo, out, keepCheckpoints, resume } = options;
+  const { checkpointTo, out, keepCheckpoints } = options;
+  const resume = options.resume || options.resumeOrStart;
   if (checkpointTo === "") return undefined;
   return await Mirror.open({ address: checkpointTo, runDir: out, keep: keepCheckpoints, log }, resume);
 }
 
-/** The checkpoint that --resume goes on from; a new run must not write into an old one's folder. */
-async function checkpointToResume(options: Options, log: Logger): Promise<Checkpoint | undefined> {
-  if (!options.resume) {
-    const steps = await checkpointSteps(options.out);
-    if (steps.length > 0)
-      throw new ConfigError(
-        `${options.out} already holds a run, up to step ${steps[0]}; go on with --resume, or choose another folder with --out`,
-      );
-    return undefined;
-  }
-  const found = await newestCheckpoint(options.out, { optimizer: true, onSkip: (why) => log.warn(why) });
-  if (!found) log.info(`nothing to resume in ${options.out}: starting anew`);
-  else log.info({ step: found.state.step }, `resuming from ${found.directory}`);
-  return found;
-}
-
 /** The weights of --init-from; a --block-size below theirs keeps the first positions. */
-async function initialModel({ initFrom, blockSize }: Options, log: Logger) {
+async function initialModel({ options: { initFrom, blockSize }, origins }: OpenedRun, log: Logger) {
   if (!initFrom) return undefined;
   const whole = await openModel(initFrom, (why) => log.warn(why));
   log.info(`starting from ${whole.what}`);
-  return { ...whole, ...(blockSize === optionTable.blockSize.default ? {} : cropPositions(whole, blockSize)) };
+  return { ...whole, ...(origins.blockSize === "default" ? {} : cropPositions(whole, blockSize)) };
 }
 
-/** With --init-from, what is left at its default is the model's; dropout, which has no weights, stays the run's own. */
-function withModelOf(model: ModelConfig, given: Options): Options {
+/**
+ * With --init-from, what nobody asked for is the model's; dropout, which has no weights, stays the run's own.
+ * @throws ConfigError that names every option that was asked for and is not the model's
+ */
+function withModelOf(model: ModelConfig, { options, origins, preset }: OpenedRun): Options {
   const { family, blockSize, nLayer, nHead, nEmbd, bias, activation, tiedHead } = model;
   const own = { family, blockSize, nLayer, nHead, nEmbd, bias, activation, tiedHead };
-  const left = Object.entries(own).filter(([name]) => {
-    const key = name as keyof typeof own;
-    return given[key] === optionTable[key].default;
-  });
-  return { ...given, ...Object.fromEntries(left) };
+  const others = (Object.keys(own) as (keyof typeof own)[])
+    .filter((name) => origins[name] !== "default" && options[name] !== own[name])
+    .map(
+      (name) =>
+        `${name} ${own[name]}, this run ${options[name]}${origins[name] === "preset" ? ` (preset ${preset})` : ""}`,
+    );
+  if (others.length > 0) throw new ConfigError(`config: --init-from: its model has ${others.join("; ")}`);
+  return { ...options, ...own };
 }
 
 /**
@@ -167,22 +165,7 @@ async function tokenizerOf(
   return own ?? named;
 }
 
-/** Options that decide the numbers of a run: they must not change when it is resumed. */
-const decisive: readonly OptionName[] = (Object.keys(optionTable) as OptionName[]).filter((name) => {
-  const { group } = optionTable[name];
-  if (name === "windowsFile") return true;
-  return (
-    (group === "model" || group === "training") && !["evalInterval", "evalWindows", "anyArithmetic"].includes(name)
-  );
-});
-
-function checkSameRun(resumed: Checkpoint, options: Options, fingerprint: string): void {
-  const { state, directory } = resumed;
-  for (const name of decisive)
-    if (state.options[name] !== undefined && state.options[name] !== options[name])
-      throw new ConfigError(
-        `${directory} was made with ${flagOf(name)} ${state.options[name]}, now it is ${options[name]}; resume with the same, or start a new run from it with --init-from`,
-      );
+function checkSameData({ state, directory }: Checkpoint, options: Options, fingerprint: string): void {
   if (state.dataset.fingerprint !== fingerprint)
     throw new ConfigError(
       `${directory} was trained on other data than "${options.data}" (${state.dataset.name}); resume with the same`,

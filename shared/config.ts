@@ -1,5 +1,5 @@
-// Every option of a run, once: name, default, unit, check and help. The flags of the commands, the keys of a config
-// file, `--help`, the README's table and the options saved with each checkpoint all derive from this table.
+// Every option, once: name, default, unit, check and help. The flags of the commands, the keys of a config file,
+// `--help`, the shells' completion, the README's table and the options saved with each checkpoint derive from this table.
 import { availableParallelism } from "node:os";
 import { closest, distance } from "fastest-levenshtein";
 import { z } from "zod";
@@ -9,9 +9,22 @@ import { type ModelConfig, modelSchema } from "./model.ts";
 import { isStoreAddress } from "./store/address.ts";
 import { titleSchema } from "./wire/names.ts";
 
-export type OptionGroup = "model" | "data" | "training" | "run" | "engine" | "network" | "serving" | "local" | "worker";
+export type OptionGroup =
+  | "model"
+  | "data"
+  | "training"
+  | "run"
+  | "engine"
+  | "network"
+  | "serving"
+  | "local"
+  | "worker"
+  | "source"
+  | "sampling";
 
-export interface OptionSpec<T extends string | number | boolean = string | number | boolean> {
+export type OptionValue = string | number | boolean | readonly string[];
+
+export interface OptionSpec<T extends OptionValue = OptionValue> {
   readonly group: OptionGroup;
   /** Placeholder of the value in `--help`; none for a switch. */
   readonly value?: string;
@@ -23,6 +36,8 @@ export interface OptionSpec<T extends string | number | boolean = string | numbe
   readonly help: string;
   /** Of a switch that is on unless told otherwise: what its --no- form does. */
   readonly helpWhenOff?: string;
+  /** Why this cannot change when a run goes on; what has no reason may. */
+  readonly fixed?: string;
 }
 
 const text = (group: OptionGroup, value: string, initial: string, help: string, defaultText?: string) =>
@@ -38,18 +53,33 @@ const text = (group: OptionGroup, value: string, initial: string, help: string, 
 const choice = <const T extends string>(group: OptionGroup, values: readonly [T, ...T[]], initial: T, help: string) =>
   ({ group, value: values.join("|"), default: initial, schema: z.enum(values), help }) as OptionSpec<T>;
 
+interface NumberCheck {
+  readonly min?: number;
+  readonly above?: number;
+  readonly max?: number;
+  readonly below?: number;
+  readonly integer?: boolean;
+}
+
 const number = (
   group: OptionGroup,
   initial: number,
-  check: { min?: number; above?: number; max?: number; below?: number; integer?: boolean },
+  check: NumberCheck,
   help: string,
   extra: { unit?: string; defaultText?: string } = {},
 ) => {
-  let schema = check.integer ? z.int() : z.number();
-  if (check.min !== undefined) schema = schema.min(check.min);
-  if (check.above !== undefined) schema = schema.gt(check.above);
-  if (check.max !== undefined) schema = schema.max(check.max);
-  if (check.below !== undefined) schema = schema.lt(check.below);
+  const { min = -Infinity, above = -Infinity, max = Infinity, below = Infinity, integer = false } = check;
+  const fits = (x: unknown): boolean =>
+    typeof x === "number" &&
+    Number.isFinite(x) &&
+    x >= min &&
+    (x > above || above === -Infinity) &&
+    x <= max &&
+    (x < below || below === Infinity) &&
+    (!integer || Number.isSafeInteger(x));
+  const bounds = { "at least": check.min, above: check.above, "at most": check.max, below: check.below };
+  const said = Object.entries(bounds).flatMap(([word, bound]) => (bound === undefined ? [] : [`${word} ${bound}`]));
+  const schema = z.custom<number>(fits, `must be a ${integer ? "whole " : ""}number ${said.join(" and ")}`.trimEnd());
   return { group, value: "N", default: initial, schema, help, ...extra } satisfies OptionSpec<number>;
 };
 
@@ -59,27 +89,54 @@ const toggle = (group: OptionGroup, help: string) =>
 const toggleOn = (group: OptionGroup, help: string, helpWhenOff: string) =>
   ({ group, default: true, schema: z.boolean(), help, helpWhenOff }) as OptionSpec<boolean>;
 
+/** A flag that may be given several times. */
+const list = (group: OptionGroup, value: string, help: string) =>
+  ({
+    group,
+    value,
+    default: [],
+    defaultText: "none",
+    schema: z.array(z.string().min(1, "is empty")).readonly(),
+    help,
+  }) satisfies OptionSpec<readonly string[]>;
+
+/** An option that a run keeps for good. */
+const fixed = <T extends OptionSpec>(why: string, spec: T): T => ({ ...spec, fixed: why });
+
+const shape = "the weights have this shape";
+const maths = "the weights were learned with it";
+const moments = "the optimizer's moments were averaged with it";
+
 const integer = { integer: true } as const;
 
-const isWebSocketAddress = (url: string) => URL.canParse(url) && /^wss?:$/.test(new URL(url).protocol);
+/** Where a coordinator is, ws:// or http://: its port speaks both. */
+const address = z.string().refine((url) => URL.canParse(url) && /^(ws|http)s?:$/.test(new URL(url).protocol), {
+  error: "must be an address such as ws://127.0.0.1:7070 or http://127.0.0.1:7070",
+});
 
 const abouts = familyNames.map((name) => families[name].about);
 const familyHelp = `${abouts.slice(0, -1).join(", ")}, or ${abouts.at(-1)}`;
 
 /** The table. A flag is the key in kebab case: `--learning-rate`; a switch also has its `--no-` form. */
 export const optionTable = {
-  family: choice("model", familyNames, "gpt2", familyHelp),
-  blockSize: number("model", 1024, { min: 1, ...integer }, "longest sequence the model sees", { unit: "tokens" }),
-  nLayer: number("model", 12, { min: 0, ...integer }, "transformer blocks"),
-  nHead: number("model", 12, { min: 0, ...integer }, "attention heads; divides nEmbd"),
-  nEmbd: number("model", 768, { min: 0, ...integer }, "width"),
-  bias: toggleOn("model", "biases in linear layers and norms", "no biases in linear layers and norms"),
+  family: fixed(shape, choice("model", familyNames, "gpt2", familyHelp)),
+  blockSize: fixed(
+    shape,
+    number("model", 1024, { min: 1, ...integer }, "longest sequence the model sees", { unit: "tokens" }),
+  ),
+  nLayer: fixed(shape, number("model", 12, { min: 0, ...integer }, "transformer blocks")),
+  nHead: fixed(shape, number("model", 12, { min: 0, ...integer }, "attention heads; divides nEmbd")),
+  nEmbd: fixed(shape, number("model", 768, { min: 0, ...integer }, "width")),
+  bias: fixed(shape, toggleOn("model", "biases in linear layers and norms", "no biases in linear layers and norms")),
   dropout: number("model", 0, { min: 0, below: 1 }, "probability that an activation is dropped in training"),
-  activation: choice("model", ["gelu_tanh", "gelu"], "gelu_tanh", "GPT-2's approximation, or exact GELU"),
-  tiedHead: toggleOn(
-    "model",
-    "the output head shares the token embedding",
-    "the output head has weights of its own, not the token embedding's",
+  activation: fixed(maths, choice("model", ["gelu_tanh", "gelu"], "gelu_tanh", "GPT-2's approximation, or exact GELU")),
+  tiedHead: fixed(
+    shape,
+    toggleOn(
+      "model",
+      "the output head shares the token embedding",
+      "the output head has weights of its own, not the token embedding's",
+    ),
   ),
 
   data: text(
@@ -96,15 +153,24 @@ export const optionTable = {
     "what a list of characters or words lacks: refuse it, or leave it out",
   ),
   extendVocabulary: toggle("data", "with --init-from: new characters of the text get new rows, drawn as at the start"),
-  tokenizer: text("data", "NAME|DIR", "char", "char, gpt2, word:FILE, or a folder with a tokenizer"),
+  tokenizer: fixed(
+    "its ids are rows of the embedding",
+    text("data", "NAME|DIR", "char", "char, gpt2, word:FILE, or a folder with a tokenizer"),
+  ),
 
-  valFraction: number("training", 0.1, { min: 0, below: 1 }, "last part of the tokens, kept for validation; 0: none"),
+  valFraction: fixed(
+    "the windows of every step are those of the rest",
+    number("training", 0.1, { min: 0, below: 1 }, "last part of the tokens, kept for validation; 0: none"),
+  ),
   steps: number("training", 2000, { min: 1, ...integer }, "updates of the weights"),
   batchSize: number("training", 12, { min: 1, ...integer }, "sequences in one step, over all workers", {
     unit: "sequences",
   }),
   shards: number("training", 4, { min: 1, max: 65_536, ...integer }, "equal parts of a batch, a power of two"),
-  seed: number("training", 1337, { min: 0, max: Number.MAX_SAFE_INTEGER, ...integer }, "of weights, batches, dropout"),
+  seed: fixed(
+    "weights, batches and dropout follow from it",
+    number("training", 1337, { min: 0, max: Number.MAX_SAFE_INTEGER, ...integer }, "of weights, batches, dropout"),
+  ),
   learningRate: number("training", 6e-4, { above: 0 }, "peak learning rate"),
   minLearningRate: number("training", 6e-5, { min: 0 }, "learning rate at the end of the decay"),
   warmupSteps: number("training", 100, { min: 0, ...integer }, "linear rise to the peak", { unit: "steps" }),
@@ -113,8 +179,8 @@ export const optionTable = {
     unit: "steps",
     defaultText: "steps",
   }),
-  beta1: number("training", 0.9, { min: 0, below: 1 }, "AdamW: decay of the first moment"),
-  beta2: number("training", 0.95, { min: 0, below: 1 }, "AdamW: decay of the second moment"),
+  beta1: fixed(moments, number("training", 0.9, { min: 0, below: 1 }, "AdamW: decay of the first moment")),
+  beta2: fixed(moments, number("training", 0.95, { min: 0, below: 1 }, "AdamW: decay of the second moment")),
   eps: number("training", 1e-8, { above: 0 }, "AdamW: added to the denominator"),
   weightDecay: number("training", 0.1, { min: 0 }, "AdamW: decay of matrices"),
   gradientClip: number("training", 1, { min: 0 }, "largest global gradient norm; 0 never clips"),
@@ -126,14 +192,18 @@ export const optionTable = {
   }),
 
   out: text("run", "DIR", "", "folder of the run: checkpoints, ledger, options", "runs/<preset or model>"),
-  resume: toggle("run", "go on from the newest whole checkpoint in --out"),
+  resume: toggle("run", "go on with the run in --out, from its newest whole checkpoint and with its options"),
+  resumeOrStart: toggle("run", "go on with the run in --out where there is one, else start it: for services"),
   initFrom: text("run", "DIR", "", "start from these weights: a checkpoint or Hugging Face folder", "none"),
-  windowsFile: text(
-    "run",
-    "FILE",
-    "",
-    "window starts to train on instead of drawn ones: uint32 little-endian, steps x batchSize",
-    "none",
+  windowsFile: fixed(
+    "the windows of every step stand in it",
+    text(
+      "run",
+      "FILE",
+      "",
+      "window starts to train on instead of drawn ones: uint32 little-endian, steps x batchSize",
+      "none",
+    ),
   ),
   checkpointInterval: number("run", 500, { min: 0, ...integer }, "checkpoint every so many steps; 0: at the end only", {
     unit: "steps",
@@ -163,7 +233,10 @@ export const optionTable = {
     "auto",
     "instruction set of the native engine",
   ),
-  precision: choice("training", ["float32", "bf16"], "float32", "inputs of matrix products; sums stay float32"),
+  precision: fixed(
+    "it decides the last bits of every step",
+    choice("training", ["float32", "bf16"], "float32", "inputs of matrix products; sums stay float32"),
+  ),
   threads: number("engine", 0, { min: 0, max: 1024, ...integer }, "threads of one worker", {
     defaultText: "this machine's cores over its workers",
   }),
@@ -200,8 +273,8 @@ export const optionTable = {
   prompt: text("local", "TEXT", "\n", "what the sample begins with", "a line break"),
 
   coordinator: {
-    ...text("worker", "URL", "ws://127.0.0.1:7070", "coordinator to work for, ws:// or wss://"),
-    schema: z.string().refine(isWebSocketAddress, "must be an address such as ws://127.0.0.1:7070"),
+    ...text("worker", "URL", "ws://127.0.0.1:7070", "coordinator to work for, ws:// or http://"),
+    schema: address,
   },
   name: {
     ...text("worker", "NAME", "", "name of this worker in status and ledger", "host name and process id"),
@@ -210,129 +283,52 @@ export const optionTable = {
   patience: number("worker", 60, { min: 0 }, "give up when the coordinator cannot be reached for so long", {
     unit: "seconds",
   }),
+  gpus: text(
+    "worker",
+    "LIST",
+    "",
+    "all, none, or numbers such as 0,2: one process for all (xla), or for each (tfjs, --processes)",
+    "none",
+  ),
+  processes: number("worker", 1, { min: 1, max: 1024, ...integer }, "processes on the CPU, which share its cores"),
+
+  checkpoint: text(
+    "source",
+    "PATH",
+    "",
+    "a checkpoint, or a run's folder: its best, else final or newest one; s3:// too",
+    "none",
+  ),
+  model: text("source", "DIR", "", "a Hugging Face GPT-2 or OpenAI-GPT folder, or OpenAI's GPT-2 release", "none"),
+  from: {
+    ...text("source", "URL", "", "coordinator, http:// or ws://, or an object store, s3://bucket/prefix", "none"),
+    schema: z.string().refine((url) => url === "" || isStoreAddress(url) || address.safeParse(url).success, {
+      error: "must be an address such as http://127.0.0.1:7070 or s3://bucket/run",
+    }),
+  },
+  step: {
+    ...text("source", "WHICH", "latest", "with --from: latest, best, final or the number of a step"),
+    schema: z.string().regex(/^(latest|best|final|\d{1,15})$/, "must be latest, best, final or the number of a step"),
+  },
+  modelOnly: toggle("source", "leave out the optimizer's state, which only training needs"),
+  split: choice("source", ["val", "train", "all"], "val", "val (the last part), train, or all"),
+  json: toggle("source", "as JSON, for programs"),
+
+  promptFile: text("sampling", "FILE", "", "file with what the text begins with", "none"),
+  tokens: number("sampling", 500, { min: 1, ...integer }, "longest continuation, in tokens"),
+  temperature: number("sampling", 0.8, { min: 0 }, "logits are divided by it; 0 takes the likeliest token"),
+  topK: number("sampling", 200, { min: 0, ...integer }, "draw from the N likeliest tokens; 0: from all"),
+  topP: number("sampling", 1, { above: 0, max: 1 }, "draw from the fewest likeliest tokens of this probability"),
+  repetitionPenalty: number("sampling", 1, { above: 0 }, "above 1 makes tokens that the text has already less likely"),
+  beams: number("sampling", 1, { min: 1, max: 1024, ...integer }, "search for the likeliest text; 1 draws"),
+  lengthPenalty: number("sampling", 1, {}, "with --beams: a text's score is its log-probability / length^N"),
+  samples: number("sampling", 1, { min: 1, max: 1024, ...integer }, "texts side by side; with --beams the N best"),
+  raw: toggle("sampling", "every character as the model wrote it, also those that a terminal obeys"),
+  stop: list("sampling", "TEXT", "end before this text; may be given several times"),
 } as const satisfies Record<string, OptionSpec>;
 
 export type OptionName = keyof typeof optionTable;
 export type Options = { -readonly [K in OptionName]: z.infer<(typeof optionTable)[K]["schema"]> };
-
-const defaults = Object.fromEntries(Object.entries(optionTable).map(([name, spec]) => [name, spec.default])) as Options;
-
-/** Ready settings: nanoGPT's two for Shakespeare, GPT-2's four sizes (Radford et al. 2019, table 2), GPT-1, a bigram. */
-export const presets: Readonly<Record<string, { about: string; options: Partial<Options> }>> = {
-  "shakespeare-cpu": {
-    about: "nanoGPT's CPU setting: 0.8M parameters, minutes on a laptop",
-    options: {
-      blockSize: 64,
-      nLayer: 4,
-      nHead: 4,
-      nEmbd: 128,
-      bias: false,
-      dropout: 0,
-      activation: "gelu",
-      batchSize: 12,
-      shards: 4,
-      steps: 2000,
-      evalInterval: 500,
-      checkpointInterval: 500,
-      learningRate: 1e-3,
-      minLearningRate: 1e-4,
-      warmupSteps: 100,
-      beta2: 0.99,
-    },
-  },
-  "shakespeare-char": {
-    about: "nanoGPT's GPU setting: 10.7M parameters",
-    options: {
-      blockSize: 256,
-      nLayer: 6,
-      nHead: 6,
-      nEmbd: 384,
-      bias: false,
-      dropout: 0.2,
-      activation: "gelu",
-      batchSize: 64,
-      shards: 8,
-      steps: 5000,
-      evalInterval: 250,
-      checkpointInterval: 250,
-      learningRate: 1e-3,
-      minLearningRate: 1e-4,
-      warmupSteps: 100,
-      beta2: 0.99,
-    },
-  },
-  ...Object.fromEntries(
-    (
-      [
-        ["gpt2-124m", 12, 12, 768],
-        ["gpt2-355m", 24, 16, 1024],
-        ["gpt2-774m", 36, 20, 1280],
-        ["gpt2-1558m", 48, 25, 1600],
-      ] as const
-    ).map(([name, nLayer, nHead, nEmbd]) => [
-      name,
-      {
-        about: `GPT-2, ${nLayer} layers, ${nEmbd} wide`,
-        options: {
-          tokenizer: "gpt2",
-          blockSize: 1024,
-          nLayer,
-          nHead,
-          nEmbd,
-          batchSize: 480,
-          shards: 32,
-          steps: 600_000,
-          warmupSteps: 2000,
-          evalInterval: 1000,
-          evalWindows: 512,
-          checkpointInterval: 1000,
-        } satisfies Partial<Options>,
-      },
-    ]),
-  ),
-  "gpt1-117m": {
-    about: "GPT-1 (Radford et al. 2018): post-norm, exact GELU",
-    options: {
-      family: "gpt1",
-      blockSize: 512,
-      nLayer: 12,
-      nHead: 12,
-      nEmbd: 768,
-      dropout: 0.1,
-      activation: "gelu",
-      tokenizer: "gpt2",
-      batchSize: 64,
-      shards: 16,
-      steps: 100_000,
-      beta2: 0.999,
-      weightDecay: 0.01,
-      learningRate: 2.5e-4,
-      minLearningRate: 0,
-      warmupSteps: 2000,
-      evalInterval: 1000,
-      evalWindows: 512,
-    },
-  },
-  bigram: {
-    about: "a table of token pairs",
-    options: {
-      family: "bigram",
-      blockSize: 8,
-      nLayer: 0,
-      nHead: 0,
-      nEmbd: 0,
-      batchSize: 32,
-      shards: 4,
-      steps: 3000,
-      schedule: "constant",
-      learningRate: 1e-2,
-      warmupSteps: 0,
-      beta2: 0.999,
-      weightDecay: 0.01,
-      gradientClip: 0,
-    },
-  },
-};
 
 /** `--learning-rate` for learningRate. */
 export function flagOf(name: string): string {
@@ -346,78 +342,17 @@ export function didYouMean(word: string, known: readonly string[]): string {
   return distance(word, near) <= Math.max(2, word.length / 3) ? `; did you mean "${near}"?` : "";
 }
 
-/** A value from a flag's text: numbers and switches are read, text stays. @throws ConfigError with what came */
-export function parseFlag(name: OptionName, raw: string): string | number | boolean {
-  const spec: OptionSpec = optionTable[name];
-  if (typeof spec.default !== "number") return raw;
+/** A value from a flag's text: numbers are read, text stays; what is no number stays text, which the check refuses. */
+export function parseFlag(name: OptionName, raw: string, before?: unknown): OptionValue {
+  const { default: initial }: OptionSpec = optionTable[name];
+  if (Array.isArray(initial)) return [...((before as readonly string[]) ?? []), raw];
+  if (typeof initial !== "number") return raw;
   const value = raw.trim() === "" ? Number.NaN : Number(raw);
-  if (Number.isNaN(value)) throw new ConfigError(`config: ${flagOf(name)} must be a number, got "${raw}"`);
-  return value;
+  return Number.isNaN(value) ? raw : value;
 }
 
-/**
- * Defaults, then the preset, then the config file, then the flags; the later wins.
- * @throws ConfigError that names the place, the key, what came and what was expected
- */
-export function resolveOptions(sources: {
-  preset?: string | undefined;
-  file?: { path: string; values: Record<string, unknown> } | undefined;
-  flags?: Partial<Record<OptionName, unknown>>;
-}): Options {
-  const { file, flags = {} } = sources;
-  const { preset: filePreset, ...fileValues } = file?.values ?? {};
-  const preset = sources.preset ?? (filePreset as string | undefined);
-  if (preset !== undefined && !Object.hasOwn(presets, preset))
-    throw new ConfigError(
-      `config: unknown preset "${preset}"${didYouMean(preset, Object.keys(presets)) || `; there are ${Object.keys(presets).join(", ")}`}`,
-    );
-  const names = Object.keys(optionTable);
-  for (const key of Object.keys(fileValues))
-    if (!Object.hasOwn(optionTable, key))
-      throw new ConfigError(`config: unknown key "${key}" in ${file?.path}${didYouMean(key, names)}`);
-
-  const resolved: Record<string, unknown> = { ...defaults, ...(preset ? presets[preset]!.options : {}) };
-  for (const [origin, values] of [
-    [file?.path, fileValues],
-    [undefined, flags],
-  ] as const)
-    for (const [name, value] of Object.entries(values)) {
-      if (value === undefined) continue;
-      const spec: OptionSpec = optionTable[name as OptionName];
-      const parsed = spec.schema.safeParse(value);
-      if (!parsed.success)
-        throw new ConfigError(
-          `config: ${origin ? `"${name}" in ${origin}` : flagOf(name)}: ${expectation(parsed.error)}, got ${JSON.stringify(value)}`,
-        );
-      resolved[name] = parsed.data;
-    }
-  const options = resolved as Options;
-  options.decaySteps ||= options.steps;
-  options.out ||= `runs/${preset ?? options.family}`;
-  checkTogether(options);
-  return options;
-}
-
-/** The options that are not at their defaults. */
-export function changedOptions(options: Options): Partial<Options> {
-  return Object.fromEntries(Object.entries(options).filter(([name, value]) => value !== defaults[name as OptionName]));
-}
-
-/** The rules that need two options at once. */
-function checkTogether(options: Options): void {
-  const { shards, batchSize } = options;
-  if ((shards & (shards - 1)) !== 0) throw new ConfigError(`config: --shards must be a power of two, got ${shards}`);
-  if (batchSize % shards !== 0)
-    throw new ConfigError(
-      `config: --batch-size ${batchSize} does not divide into ${shards} shards; take a multiple of ${shards}, or --shards ${largestPowerOfTwoIn(batchSize)}`,
-    );
-}
-
-function largestPowerOfTwoIn(n: number): number {
-  return n & -n;
-}
-
-function expectation(error: z.ZodError): string {
+/** What a value must be, from the error of its check. */
+export function expectation(error: z.ZodError): string {
   return error.issues.map((issue) => issue.message.replace(/^Invalid (input|option): /, "")).join("; ");
 }
 

@@ -7,7 +7,7 @@ import { parse, parseAllDocuments } from "yaml";
 import { coordinatorCommand } from "../cli/coordinator.ts";
 import { workerCommand } from "../cli/worker.ts";
 import { Metrics } from "../coordinator/metrics.ts";
-import { presets } from "../shared/config.ts";
+import { presets } from "../shared/presets.ts";
 import { fakeStatus } from "./coordinator/fake-run.ts";
 
 const read = (path: string): string => readFileSync(join(import.meta.dirname, "../deploy", path), "utf8");

@@ -8,12 +8,13 @@ import type { Options } from "../../shared/config.ts";
  */
 export function learningRateAt(
   step: number,
-  o: Pick<Options, "schedule" | "learningRate" | "minLearningRate" | "warmupSteps" | "decaySteps">,
+  o: Pick<Options, "schedule" | "learningRate" | "minLearningRate" | "warmupSteps" | "decaySteps" | "steps">,
 ): number {
   if (step < o.warmupSteps) return (o.learningRate * (step + 1)) / (o.warmupSteps + 1);
   if (o.schedule === "constant") return o.learningRate;
-  if (step >= o.decaySteps) return o.minLearningRate;
-  const progress = (step - o.warmupSteps) / (o.decaySteps - o.warmupSteps);
+  const end = o.decaySteps || o.steps;
+  if (step >= end) return o.minLearningRate;
+  const progress = (step - o.warmupSteps) / (end - o.warmupSteps);
   const share = o.schedule === "cosine" ? 0.5 * (1 + cosTurns(progress / 2)) : 1 - progress;
   return o.minLearningRate + share * (o.learningRate - o.minLearningRate);
 }

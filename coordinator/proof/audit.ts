@@ -52,7 +52,7 @@ export async function auditRun(directory: string): Promise<Audit> {
   const chain = lines ?? [];
   const heads = headsOf(proofs);
   for (const [index, why] of damageOf(chain, heads)) findings.push({ where: lineName(chain[index]!), what: why });
-  checkSteps(chain, shardsOf(proofs), findings);
+  checkSteps(chain, shardsOf(chain, proofs), findings);
   checkProofs(chain, proofs, findings);
   await checkMarkers(directory, proofs, findings);
   return { ...countedIn(chain), ...reached(chain, heads), checkpoints: proofs.map(describe), findings };
@@ -152,6 +152,8 @@ function checkSteps(chain: readonly ChainLine[], shards: number | undefined, fin
   /** Undefined behind a damaged line, which may have been several. */
   let last: number | undefined = 0;
   for (const line of chain) {
+    const changed = line.kind === "change" ? line.change.changes.shards?.to : undefined;
+    if (typeof changed === "number") shards = changed;
     if (line.kind === "begin") last = line.begins.step;
     if (line.kind === "lost") last = line.lost.last;
     if (line.kind === "damaged") last = undefined;
@@ -186,9 +188,11 @@ export function spanOf(text: string): [number, number] | undefined {
   return first === undefined || Number(last) < Number(first) ? undefined : [Number(first), Number(last)];
 }
 
-function shardsOf(proofs: readonly Proof[]): number | undefined {
-  const found = proofs.map(({ state }) => state?.options.shards).find((shards) => typeof shards === "number");
-  return found as number | undefined;
+/** Shards of the first step that the ledger has: those of a checkpoint, unless they were others before. */
+function shardsOf(chain: readonly ChainLine[], proofs: readonly Proof[]): number | undefined {
+  const found = proofs.map(({ state }) => state?.options.shards);
+  const changes = chain.flatMap((line) => (line.kind === "change" ? [line.change.changes.shards?.from] : []));
+  return [...changes, ...found].find((shards) => typeof shards === "number") as number | undefined;
 }
 
 /** What a checkpoint and the ledger say of the same step. */

@@ -22,6 +22,13 @@ export const stepLine = z.object({
 /** A ledger that does not begin with step 1: where the weights came from that its first step changed. */
 const beginLine = z.object({ begins: z.object({ step: z.int().min(0), weights: z.string() }), previous: digest });
 
+/** Options that are other than before for the steps after `after`. */
+const changeLine = z.object({
+  after: z.int().min(0),
+  changes: z.record(z.string(), z.object({ from: z.unknown(), to: z.unknown() })),
+  previous: digest,
+});
+
 /** Lines that were damaged beyond reading. `hash` is what the next line says of the last of them. */
 const lostLine = z.object({ lost: z.object({ first: z.int(), last: z.int() }), hash: digest, previous: digest });
 
@@ -38,6 +45,7 @@ export type ChainLine = {
   | { readonly kind: "step"; readonly entry: z.infer<typeof stepLine> }
   | { readonly kind: "begin"; readonly begins: { step: number; weights: string } }
   | { readonly kind: "lost"; readonly lost: { first: number; last: number } }
+  | { readonly kind: "change"; readonly change: z.infer<typeof changeLine> }
   | { readonly kind: "other" }
   | { readonly kind: "damaged"; readonly why: string }
 );
@@ -86,7 +94,7 @@ function lineOf(bytes: Buffer): Unnumbered {
   if (!any.success) return damaged("it does not name the line before it");
   const { previous } = any.data;
   const common = { bytes, hash, previous };
-  const { step, begins, lost } = any.data;
+  const { step, begins, lost, changes } = any.data;
   if (step !== undefined) {
     const parsed = stepLine.safeParse(value);
     return parsed.success ? { ...common, kind: "step", entry: parsed.data } : damaged("it is no step", previous);
@@ -102,6 +110,10 @@ function lineOf(bytes: Buffer): Unnumbered {
     if (!parsed.success || parsed.data.lost.last < parsed.data.lost.first)
       return damaged("it says wrongly what was lost", previous);
     return { ...common, kind: "lost", hash: parsed.data.hash, lost: parsed.data.lost };
+  }
+  if (changes !== undefined) {
+    const parsed = changeLine.safeParse(value);
+    return parsed.success ? { ...common, kind: "change", change: parsed.data } : damaged("it is no change", previous);
   }
   return { ...common, kind: "other" };
 }

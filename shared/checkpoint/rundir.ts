@@ -101,10 +101,10 @@ async function markersOf(runDirectory: string): Promise<Markers> {
   return markers;
 }
 
-/** Add or move markers; the others stay. */
+/** Add or move markers, or take away those that are undefined; the others stay. */
 export async function mark(
   runDirectory: string,
-  markers: Markers,
+  markers: { [K in keyof Markers]: Markers[K] | undefined },
   onSkip: (why: string) => void = () => {},
 ): Promise<void> {
   const all = { ...(await readMarkers(runDirectory, onSkip)), ...markers };

@@ -105,7 +105,7 @@ test("the two best of four beams", async () => {
 
 test.each([
   [["--model", "x"], /name one of --checkpoint, --model and --from; got 2/],
-  [["--top-p", "0"], /--top-p must be a number above 0 and at most 1, got "0"/],
+  [["--top-p", "0"], /--top-p must be a number above 0 and at most 1, got 0/],
   [["--tokens", "many"], /--tokens must be a whole number at least 1, got "many"/],
   [["--temperature", ""], /--temperature must be a number at least 0, got ""/],
   [["--beams", "4", "--top-k", "3"], /--beams searches for the likeliest text and draws nothing; leave out --top-k/],

@@ -7,9 +7,10 @@ import { setUpRun } from "../../coordinator/setup.ts";
 import { configOf, tensorsOf } from "../../shared/checkpoint/huggingface.ts";
 import { loadModel } from "../../shared/checkpoint/rundir.ts";
 import { encode } from "../../shared/checkpoint/safetensors.ts";
-import { modelOf, resolveOptions } from "../../shared/config.ts";
+import { modelOf } from "../../shared/config.ts";
 import { initialWeights } from "../../shared/family/init.ts";
 import { layoutOf } from "../../shared/family/layout.ts";
+import { mergeOptions } from "../../shared/resolve.ts";
 import { CharTokenizer } from "../../shared/tokenizers/char.ts";
 
 let folder: string;
@@ -27,7 +28,7 @@ async function pretrained(
   vocabSize?: number,
 ): Promise<string> {
   const tokenizer = CharTokenizer.of(characters);
-  const model = modelOf(options(flags), vocabSize ?? tokenizer.vocabSize);
+  const model = modelOf(mergeOptions(sources(flags)).options, vocabSize ?? tokenizer.vocabSize);
   const directory = join(folder, "model");
   await mkdir(directory);
   await writeFile(join(directory, "config.json"), JSON.stringify(configOf(model)));
@@ -37,14 +38,14 @@ async function pretrained(
   return directory;
 }
 
-function options(flags: Record<string, unknown> = {}) {
+function sources(flags: Record<string, unknown> = {}) {
   const small = { nLayer: 1, nHead: 1, nEmbd: 4, blockSize: 4, batchSize: 2, shards: 2 };
   const files = { data: join(folder, "text.txt"), out: join(folder, "run") };
-  return resolveOptions({ flags: { ...small, ...files, ...flags } });
+  return { flags: { ...small, ...files, ...flags } };
 }
 
 async function setUp(flags: Record<string, unknown>) {
-  const run = await setUpRun(options(flags), pino({ level: "silent" }), false);
+  const run = await setUpRun(sources(flags), pino({ level: "silent" }), false);
   await run.ledger.close();
   return run;
 }
@@ -60,7 +61,7 @@ test("--init-from brings its tokenizer along: the text's own characters would me
 /** Options of a run that says nothing about its model. */
 async function setUpPlain(flags: Record<string, unknown>) {
   const files = { data: join(folder, "text.txt"), out: join(folder, "run"), batchSize: 2, shards: 2 };
-  const run = await setUpRun(resolveOptions({ flags: { ...files, ...flags } }), pino({ level: "silent" }), false);
+  const run = await setUpRun({ flags: { ...files, ...flags } }, pino({ level: "silent" }), false);
   await run.ledger.close();
   return run;
 }
@@ -90,6 +91,14 @@ test("a flag that contradicts --init-from is refused", async () => {
   const initFrom = await pretrained("abc");
   await expect(setUpPlain({ initFrom, nLayer: 2 })).rejects.toThrow("its model has nLayer 1, this run 2");
   await expect(setUpPlain({ initFrom, blockSize: 8 })).rejects.toThrow("its model has blockSize 4, this run 8");
+});
+
+test("a flag that contradicts --init-from is refused even where its value is the default, every one by name", async () => {
+  const initFrom = await pretrained("abc");
+  await expect(setUpPlain({ initFrom, nLayer: 12, nEmbd: 768, nHead: 1 })).rejects.toThrow(
+    "its model has nLayer 1, this run 12; nEmbd 4, this run 768",
+  );
+  await expect(setUpPlain({ initFrom, blockSize: 1024 })).rejects.toThrow("its model has blockSize 4, this run 1024");
 });
 
 test("a text with a character that --init-from does not know is refused", async () => {

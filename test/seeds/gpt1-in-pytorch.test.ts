@@ -1,9 +1,10 @@
 // The GPT-1 of the tutorial "GPT-1 in PyTorch": post-norm blocks, learned positions, the head tied to the embedding.
 import { expect, test } from "vitest";
 import { nativeStatus } from "../../shared/arithmetic/native.ts";
-import { presets, resolveOptions } from "../../shared/config.ts";
 import { layoutOf } from "../../shared/family/layout.ts";
 import type { ModelConfig } from "../../shared/model.ts";
+import { presets } from "../../shared/presets.ts";
+import { resolveOptions } from "../../shared/resolve.ts";
 import { type EngineName, openEngine } from "../../worker/engine/choose.ts";
 
 const document: ModelConfig = {
@@ -27,7 +28,7 @@ test("has 124,438,272 parameters; GPT-2's final norm makes it 124,439,808", () =
 
 test("the preset trains as the paper says", () => {
   expect(Object.keys(presets)).toContain("gpt1-117m");
-  expect(resolveOptions({ preset: "gpt1-117m" })).toMatchObject({
+  expect(resolveOptions({ preset: "gpt1-117m" }).options).toMatchObject({
     family: "gpt1",
     nLayer: 12,
     nHead: 12,

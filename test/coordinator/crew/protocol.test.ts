@@ -8,7 +8,7 @@ import { TrainingRun } from "../../../coordinator/loop.ts";
 import { accessWith } from "../../../coordinator/serve/access.ts";
 import { type RunServer, serve } from "../../../coordinator/serve/server.ts";
 import { setUpRun } from "../../../coordinator/setup.ts";
-import { type OptionName, resolveOptions } from "../../../shared/config.ts";
+import type { OptionName } from "../../../shared/config.ts";
 import { bytesOf, framesOf } from "../../../shared/wire/frame.ts";
 import {
   decodeFromCoordinator,
@@ -32,15 +32,16 @@ let trained: Promise<unknown>;
 let peers: Peer[] = [];
 
 async function start(flags: Partial<Record<OptionName, unknown>> = {}): Promise<void> {
-  const options = resolveOptions({
+  const sources = {
     flags: {
       ...{ data: text, blockSize: 8, nLayer: 1, nHead: 1, nEmbd: 8, batchSize: 4, shards: 4, steps: 2 },
       ...{ evalWindows: 4, out: join(temporary(), "run"), port: 0, timeout: 2, maxWorkers: 3, ...flags },
     },
-  });
+  };
   const log = pino({ level: "silent" });
-  run = new TrainingRun(await setUpRun(options, log, false));
-  server = await serve(run, { ...options, access: accessWith(token), log });
+  const setup = await setUpRun(sources, log, false);
+  run = new TrainingRun(setup);
+  server = await serve(run, { ...setup.options, access: accessWith(token), log });
   trained = run.train().catch((error: Error) => error);
 }
 

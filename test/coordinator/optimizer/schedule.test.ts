@@ -2,7 +2,7 @@ import { expect, test } from "vitest";
 import { learningRateAt } from "../../../coordinator/optimizer/schedule.ts";
 import { openOracle, oraclesPresent } from "../../oracle.ts";
 
-const options = { learningRate: 1e-3, minLearningRate: 1e-4, warmupSteps: 10, decaySteps: 110 } as const;
+const options = { learningRate: 1e-3, minLearningRate: 1e-4, warmupSteps: 10, decaySteps: 110, steps: 200 } as const;
 
 test("warm-up, cosine, linear and constant have their formulas' values", () => {
   const at = (step: number, schedule: "cosine" | "linear" | "constant") =>
