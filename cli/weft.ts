@@ -13,9 +13,12 @@ import { coordinatorCommand } from "./coordinator.ts";
 import { dataCommand } from "./data.ts";
 import { doctorCommand } from "./doctor.ts";
 import { evalCommand } from "./eval.ts";
+import { exportCommand } from "./export.ts";
 import { installCommand } from "./install.ts";
 import { pullCommand } from "./pull.ts";
+import { runsCommand } from "./runs.ts";
 import { sampleCommand } from "./sample.ts";
+import { statusCommand } from "./status.ts";
 import { onOneLine, say } from "./terminal.ts";
 import { trainCommand } from "./train.ts";
 import { workerCommand } from "./worker.ts";
@@ -33,6 +36,9 @@ for (const command of [
   sampleCommand(),
   pullCommand(),
   evalCommand(),
+  runsCommand(),
+  statusCommand(),
+  exportCommand(),
   dataCommand(),
   convertCommand(),
   auditCommand(),

@@ -313,6 +313,7 @@ export const optionTable = {
   modelOnly: toggle("source", "leave out the optimizer's state, which only training needs"),
   split: choice("source", ["val", "train", "all"], "val", "val (the last part), train, or all"),
   json: toggle("source", "as JSON, for programs"),
+  format: choice("source", ["csv", "jsonl", "tensorboard"], "csv", "form of the exported curves"),
 
   promptFile: text("sampling", "FILE", "", "file with what the text begins with", "none"),
   tokens: number("sampling", 500, { min: 1, ...integer }, "longest continuation, in tokens"),
