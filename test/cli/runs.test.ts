@@ -68,7 +68,10 @@ test("CSV and JSON lines hold every step, and the evaluations beside them", asyn
   ]);
   const file = join(temporary(), "a.jsonl");
   await run(exportCommand(), join(folder, "run-0"), "--format", "jsonl", "--out", file);
-  const rows = readFileSync(file, "utf8").trimEnd().split("\n").map((line) => JSON.parse(line));
+  const rows = readFileSync(file, "utf8")
+    .trimEnd()
+    .split("\n")
+    .map((line) => JSON.parse(line));
   expect(rows[39]).toEqual({ step: 40, lossNats: 3.96, gradientNorm: 1, learningRate: 0.001, valLossNats: 4.46 });
 });
 

@@ -16,10 +16,11 @@ import { AdamW } from "../../coordinator/optimizer/adamw.ts";
 import { learningRateAt } from "../../coordinator/optimizer/schedule.ts";
 import { TreeSum, VectorPool } from "../../shared/arithmetic/tree.ts";
 import { scalarOps } from "../../shared/arithmetic/vector.ts";
-import { type Options, resolveOptions } from "../../shared/config.ts";
+import type { Options } from "../../shared/config.ts";
 import { messageOf } from "../../shared/errors.ts";
 import { initialWeights } from "../../shared/family/init.ts";
 import { layoutOf } from "../../shared/family/layout.ts";
+import { resolveOptions } from "../../shared/resolve.ts";
 import { timesOf } from "../../shared/wire/protocol.ts";
 import { work } from "../../worker/worker.ts";
 import { Disk } from "./disk.ts";
@@ -82,7 +83,7 @@ function optionsOf(own: Partial<Options>): Options {
       shards: 1,
       batchSize: 1,
     },
-  });
+  }).options;
   return {
     ...base,
     minLearningRate: 0.001,
@@ -283,6 +284,7 @@ class World {
       optimizer:
         from && Object.fromEntries(Object.entries(from.optimizer).map(([name, vector]) => [name, vector.slice()])),
       step: from?.state.step ?? 0,
+      tokensSeen: from?.state.tokensSeen ?? 0,
       arithmetic: from?.state.arithmetic,
       valLossNats: from?.state.valLossNats,
       history: new History(),
