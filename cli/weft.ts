@@ -18,6 +18,7 @@ import { installCommand } from "./install.ts";
 import { pullCommand } from "./pull.ts";
 import { runsCommand } from "./runs.ts";
 import { sampleCommand } from "./sample.ts";
+import { serveCommand } from "./serve.ts";
 import { statusCommand } from "./status.ts";
 import { onOneLine, say } from "./terminal.ts";
 import { trainCommand } from "./train.ts";
@@ -36,6 +37,7 @@ for (const command of [
   sampleCommand(),
   pullCommand(),
   evalCommand(),
+  serveCommand(),
   runsCommand(),
   statusCommand(),
   exportCommand(),
