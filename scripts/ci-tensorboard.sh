@@ -10,7 +10,7 @@ python3 -m venv "$work/venv" 2>/dev/null || {
   DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends python3-venv >/dev/null
   python3 -m venv "$work/venv"
 }
-"$work/venv/bin/pip" install -q "tensorboard==2.20.0" "setuptools<81"
+"$work/venv/bin/pip" install -q "tensorboard==2.21.0" "setuptools<81"
 weft() { node dist/cli/weft.js "$@"; }
 npm run --silent build
 weft train --data README.md --block-size 16 --n-layer 1 --n-head 1 --n-embd 16 --batch-size 4 --steps 30 --warmup-steps 5 \
