@@ -7,6 +7,7 @@ import { join, resolve } from "node:path";
 import { createInterface } from "node:readline";
 import type { Finding } from "../coordinator/proof/audit.ts";
 import { readLines } from "../coordinator/proof/audit.ts";
+import type { ChainLine } from "../coordinator/proof/chain.ts";
 import { checkpointName, readCheckpoint } from "../shared/checkpoint/checkpoint.ts";
 import { checkpointSteps } from "../shared/checkpoint/rundir.ts";
 import { type OptionName, optionTable } from "../shared/config.ts";
@@ -44,13 +45,14 @@ export async function replay(directory: string, { first, last, data, threads }: 
   const { state } = await readCheckpoint(join(directory, checkpointName(source)), { optimizer: false });
   if (state.arithmetic === "any")
     throw new ConfigError(`audit: ${directory} was computed with --any-arithmetic; its bits depend on who came`);
+  const options = optionsAfter(lines, { options: state.options, step: source }, start ?? 0, last);
   const folder = await temporaryFolder("weft-replay-");
   try {
     const out = join(folder, "run");
     await mkdir(out);
     if (start !== undefined) await symlink(resolve(directory, checkpointName(start)), join(out, checkpointName(start)));
     const config = join(folder, "options.json");
-    await writeFile(config, JSON.stringify({ ...decisive(state.options), ...(data !== undefined && { data }) }));
+    await writeFile(config, JSON.stringify({ ...decisive(options), ...(data !== undefined && { data }) }));
     const flags = [
       "--config",
       config,
@@ -137,4 +139,29 @@ async function runUntil(step: number, args: readonly string[]): Promise<void> {
   const [status] = await once(child, "close");
   if (!reached && status !== 0)
     throw new ConfigError(`audit: the replay ended early: ${said.at(-1) ?? `status ${status}`}`);
+}
+
+/**
+ * The options of the steps `start` + 1 to `last`: a run that was lengthened has had others before.
+ * @param known options at one step of the run
+ * @throws ConfigError where they change on the way: those steps are two runs of the program
+ */
+export function optionsAfter(
+  lines: readonly ChainLine[],
+  known: { readonly options: Readonly<Record<string, unknown>>; readonly step: number },
+  start: number,
+  last: number,
+): Record<string, unknown> {
+  const options = { ...known.options };
+  const changes = lines.flatMap((line) => (line.kind === "change" ? [line.change] : []));
+  const crossed = changes.find(({ after }) => after > start && after < last);
+  if (crossed)
+    throw new ConfigError(
+      `audit: the options change after step ${crossed.after}: replay up to it, and from ${crossed.after + 1} on where the checkpoint of step ${crossed.after} is kept`,
+    );
+  for (const { after, changes: each } of changes.toReversed())
+    if (after >= start && after < known.step) for (const [name, { from }] of Object.entries(each)) options[name] = from;
+  for (const { after, changes: each } of changes)
+    if (after === start) for (const [name, { to }] of Object.entries(each)) options[name] = to;
+  return options;
 }

@@ -10,7 +10,18 @@ afterEach(killAll);
 const begin = [
   ...["--data", text, "--block-size", "16", "--n-layer", "1", "--n-head", "2", "--n-embd", "16", "--dropout", "0.1"],
   ...["--batch-size", "8", "--shards", "4", "--warmup-steps", "5", "--steps", "60", "--eval-windows", "8"],
-  ...["--checkpoint-interval", "20", "--eval-interval", "0", "--port", "0", "--sample-tokens", "0"],
+  ...[
+    "--checkpoint-interval",
+    "20",
+    "--keep-checkpoints",
+    "20",
+    "--eval-interval",
+    "0",
+    "--port",
+    "0",
+    "--sample-tokens",
+    "0",
+  ],
 ];
 const second = ["--resume", "--steps", "120", "--learning-rate", "1e-3", "--weight-decay", "0.05"];
 const third = ["--resume", "--steps", "180", "--batch-size", "16", "--shards", "8", "--schedule", "constant"];
@@ -70,10 +81,16 @@ test("a run lengthened twice, killed in between, has the bits of the same change
       },
     ]);
     expect((await auditRun(out)).findings).toEqual([]);
+    // The proof holds on both sides of a change: steps are computed again by the options that they had.
+    const replayed = weft(["audit", out, "--replay", "121-123"]);
+    expect(await replayed.ended, replayed.stdout() + replayed.stderr()).toBe(0);
+    const crossing = weft(["audit", out, "--replay", "58-62"]);
+    expect(await crossing.ended).toBe(1);
+    expect(crossing.stderr() + crossing.stdout()).toMatch(/options change after step (60|120)/);
     const { state } = await readCheckpoint(`${out}/step-000180`, { optimizer: false });
     expect(state.tokensSeen).toBe(16 * (8 * 120 + 16 * 60));
   }
-}, 120_000);
+}, 300_000);
 
 test("--resume with --out alone takes the run's own options; a finished run says that it is finished", async () => {
   const out = temporary();
