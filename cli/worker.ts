@@ -63,7 +63,12 @@ async function workInProcesses(place: Place | undefined, options: Options): Prom
   onStopSignal(() => stop.abort());
   await launch({
     // More than one process was asked for: one GPU each, whatever the engine.
-    slots: planSlots(chosen, options.processes, await thisMachine(), options.processes === 1 && (await drivesGpus(options))),
+    slots: planSlots(
+      chosen,
+      options.processes,
+      await thisMachine(),
+      options.processes === 1 && (await drivesGpus(options)),
+    ),
     command: ({ label, threads, device }) => [
       process.execPath,
       process.argv[1]!,
