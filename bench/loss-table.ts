@@ -13,7 +13,8 @@ import { dirname } from "node:path";
 import { parseArgs } from "node:util";
 import { openDataset } from "../coordinator/data/dataset.ts";
 import { type WireFormat, wireFormats } from "../shared/arithmetic/codec.ts";
-import { modelOf, resolveOptions } from "../shared/config.ts";
+import { modelOf } from "../shared/config.ts";
+import { resolveOptions } from "../shared/resolve.ts";
 import { openEngine } from "../worker/engine/choose.ts";
 import { type InnerState, trainLocally, trainSynchronously } from "./local.ts";
 
@@ -63,7 +64,7 @@ async function open(rows: number, seed: number) {
   const options = resolveOptions({
     preset: values.preset,
     flags: { data: values.data, steps, decaySteps: steps, batchSize, shards: 4, seed },
-  });
+  }).options;
   const dataset = await openDataset({ source: options.data, blockSize: options.blockSize });
   const model = modelOf(options, dataset.tokenizer.vocabSize);
   const { engine } = await openEngine("auto", {

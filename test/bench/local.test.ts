@@ -6,7 +6,8 @@ import { afterAll, beforeAll, expect, test } from "vitest";
 import { type LocalPlan, trainLocally, trainSynchronously } from "../../bench/local.ts";
 import { type Dataset, openDataset } from "../../coordinator/data/dataset.ts";
 import { wireFormats } from "../../shared/arithmetic/codec.ts";
-import { modelOf, resolveOptions } from "../../shared/config.ts";
+import { modelOf } from "../../shared/config.ts";
+import { resolveOptions } from "../../shared/resolve.ts";
 import { openEngine } from "../../worker/engine/choose.ts";
 import type { Engine } from "../../worker/engine/contract.ts";
 
@@ -23,7 +24,7 @@ const options = resolveOptions({
     warmupSteps: 2,
     seed: 5,
   },
-});
+}).options;
 let folder: string;
 let dataset: Dataset;
 const engines: Engine[] = [];

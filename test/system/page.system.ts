@@ -18,7 +18,7 @@ import { accessWith } from "../../coordinator/serve/access.ts";
 import { createHttpServer } from "../../coordinator/serve/http.ts";
 import { CheckpointShelf } from "../../coordinator/shelf.ts";
 import type { RunStatus } from "../../coordinator/status.ts";
-import { resolveOptions } from "../../shared/config.ts";
+import { resolveOptions } from "../../shared/resolve.ts";
 import { fakeStatus, fakeWorker } from "../coordinator/fake-run.ts";
 import { writeStep } from "../coordinator/served-run.ts";
 import { openBrowser, picture } from "./browser.ts";
@@ -50,7 +50,7 @@ let server: Server;
 let browser: Browser;
 const asked: string[] = [];
 const shelf = new CheckpointShelf(out);
-const options = resolveOptions({ preset: "shakespeare-cpu", flags: { steps, out } });
+const options = resolveOptions({ preset: "shakespeare-cpu", flags: { steps, out } }).options;
 const about = {
   options,
   changed: ["blockSize", "nLayer", "nHead", "nEmbd", "bias", "activation", "steps", "learningRate"],
