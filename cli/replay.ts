@@ -52,7 +52,11 @@ export async function replay(directory: string, { first, last, data, threads }: 
     await mkdir(out);
     if (start !== undefined) await symlink(resolve(directory, checkpointName(start)), join(out, checkpointName(start)));
     const config = join(folder, "options.json");
-    await writeFile(config, JSON.stringify({ ...decisive(options), ...(data !== undefined && { data }) }));
+    const given = decisive(options);
+    // A run may leave the default warm-up longer than itself; asking for that by name would be refused.
+    const { default: usual } = optionTable.warmupSteps;
+    if (given.warmupSteps === usual && state.options.warmupSteps === usual) delete given.warmupSteps;
+    await writeFile(config, JSON.stringify({ ...given, ...(data !== undefined && { data }) }));
     const flags = [
       "--config",
       config,
