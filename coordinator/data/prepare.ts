@@ -46,11 +46,13 @@ export async function prepareData(options: PrepareOptions): Promise<Description>
   if (await stat(join(out, descriptionFile)).catch(() => undefined))
     throw new ConfigError(`${out}: holds prepared data already; remove it or choose another --out`);
   const documents = await openDocuments(options);
+  // Before anything takes time: a folder that cannot be written is said at once.
+  await makeFolder(out);
+  const scratch = join(out, ".parts");
+  await makeFolder(join(scratch, "tokenizer"));
   const progress = options.progress ?? (() => {});
   const tokenizer =
     options.tokenizer ?? (await vocabularyOf(withProgress(documents, (...at) => progress("vocabulary", ...at))));
-  const scratch = join(out, ".parts");
-  await makeFolder(join(scratch, "tokenizer"));
   const writeText = (path: string, text: string) =>
     onDisk(path, "written", () => writeFile(path, text, { flush: true }));
   for (const [name, content] of tokenizer.toFiles()) await writeText(join(scratch, "tokenizer", name), content);
