@@ -171,10 +171,11 @@ export class AddedTokens {
       for (const matches of finds) {
         // From the end: what begins behind this place cannot stand across an earlier one.
         while (matches.length > 0 && matches.at(-1)!.start > place) matches.pop();
-        const last = matches.at(-1);
-        if (!last) continue;
-        if (last.start < place && place <= last.stop) clear = Math.min(clear, last.start);
-        else if (last.start === place && last.token.singleWord) clear = Math.min(clear, place - 1);
+        // One may begin at this place and the one before it end there.
+        for (const { start, stop, token } of matches.slice(-2)) {
+          if (start < place && place <= stop) clear = Math.min(clear, start);
+          else if (start === place && token.singleWord) clear = Math.min(clear, place - 1);
+        }
       }
       if (clear === place) return place;
       at = clear;

@@ -27,7 +27,12 @@ export class Gpt1Tokenizer extends MergingTokenizer {
   }
 
   cut(text: string, from = 0): number {
-    return this.added.cut(text, from, (low, high) => lastWordBoundary(text, low, high, true));
+    return this.added.cut(text, from, (low, high) => {
+      let at = lastWordBoundary(text, low, high, true);
+      // Some white space is dropped, and the words around it are one.
+      while (at > low && clean(text[at]!) !== " ") at = lastWordBoundary(text, low, at - 1, true);
+      return at;
+    });
   }
 
   /** The space after a word is held back until another token follows. */

@@ -78,8 +78,12 @@ function withTokens(file: File, choose: (i: number) => object): File {
   let next =
     Object.keys(file.model.vocab).length +
     file.added_tokens.filter((t) => !((t as { content: string }).content in file.model.vocab)).length;
-  for (const [i, content] of contents.entries())
-    file.added_tokens.push(added(file.model.vocab[content] ?? next++, content, choose(i)));
+  for (const [i, content] of contents.entries()) {
+    const flags = choose(i) as ReturnType<typeof flagsOf>;
+    // White space with lstrip alone, all of it taken by a token before: the library ends the process there.
+    const rstrip = flags.rstrip || (flags.lstrip && content.trim() === "");
+    file.added_tokens.push(added(file.model.vocab[content] ?? next++, content, { ...flags, rstrip }));
+  }
   file.added_tokens.sort((a, b) => (a as { id: number }).id - (b as { id: number }).id);
   return file;
 }
