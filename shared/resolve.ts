@@ -94,7 +94,8 @@ export function mergeOptions(sources: Sources): Omit<Resolved, "notes"> {
   };
   for (const [name, spec] of entries) resolved[name] = spec.default;
   for (const name of names) came[name] = "default";
-  take("default", sources.defaults ?? {}, flagOf);
+  // A command's own defaults are ours, and may be what nobody could ask for, such as no coordinator.
+  Object.assign(resolved, sources.defaults);
   take("preset", preset === undefined ? {} : presets[preset]!.options, (name) => `"${name}" of preset ${preset}`);
   // Options that only another version has are none of ours.
   const known = Object.entries(run?.values ?? {}).filter(([name]) => Object.hasOwn(optionTable, name));

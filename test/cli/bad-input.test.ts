@@ -94,7 +94,7 @@ test.each([
   [["sample", "--checkpoint", join(directory, "short.txt")], /short.txt: a file; name the folder of a checkpoint/],
   [["help", "smaple"], 'unknown command "smaple"; did you mean "sample"?'],
   [["data", "help", "nothing-like-it"], 'unknown command "nothing-like-it"; there are prepare, info'],
-  [["worker", "--processes", "x"], '--processes must be a whole number from 1 to 1024, got "x"'],
+  [["worker", "--processes", "x"], '--processes must be a whole number at least 1 and at most 1024, got "x"'],
   [["train", "--config", join(directory, "list.yaml")], /list.yaml must hold options by name.*it holds a list$/],
   [["train", "--config", join(directory, "short.txt")], /short.txt must hold options by name.*holds a single string$/],
   [["train", "--config", join(directory, "broken.yaml")], /broken.yaml is neither JSON nor YAML: \S/],
