@@ -20,23 +20,29 @@ export function coordinatorCommand(): Command {
   return command.action(async () => {
     const sources = { ...(await sourcesOf(command)), impliedPreset: defaultPreset };
     const { log, say, close } = createLog("coordinator");
+    // From the first moment: who is asked to stop while it starts ends cleanly too, and can be started again.
+    let run: TrainingRun | undefined;
+    let asked: string | undefined;
+    const stopped = new Promise<void>((resolve) => {
+      onStopSignal((signal) => {
+        if (!run && signal === "SIGINT") process.exit(130);
+        asked = signal;
+        run?.stop(signal);
+        resolve();
+      });
+    });
     const setup = await setUpRun(sources, log, false);
     const { options } = setup;
     const token = await resolveToken(options.host, options.tokenFile, process.env);
     introduce(setup, log);
-    const run = new TrainingRun(setup);
+    run = new TrainingRun(setup);
+    if (asked) run.stop(asked);
     const access = accessWith(token?.text, viewTokenOf(process.env, token));
     const server = await serve(run, { ...options, access, certificate: await certificateOf(options), log });
     const listening = isEverywhere(options.host) ? `${options.host}:${server.port}` : server.address;
     log.info(`listening on ${listening}: dashboard ${pageAddresses(options.host, server, token)}`);
     // Not through the log: the line may hold a token, which is shown this once.
     say(`to compute: ${workerLine(options.host, server, token)}`);
-    const stopped = new Promise<void>((resolve) => {
-      onStopSignal((signal) => {
-        run.stop(signal);
-        resolve();
-      });
-    });
     try {
       const result = await run.train();
       close();

@@ -243,7 +243,8 @@ class World {
     for (const fault of plan.faults) time.after(fault.at, () => this.#befall(fault));
     const recovery = this.#recoveryMs;
     for (const fault of plan.faults)
-      if (excuses(fault)) this.#excused.push({ from: fault.at, to: fault.at + fault.forMs + recovery });
+      if (excuses(fault))
+        this.#excused.push({ from: fault.at, to: fault.at + fault.forMs + recovery + this.#unheard(fault) });
     const faultMs = plan.faults.reduce((sum, { forMs }) => sum + forMs + recovery, 0);
     const limit = 2 * (plan.options.steps + 2) * this.#boundMs + faultMs + 60_000;
     const done = await time.run(() => this.#result !== undefined || this.#failures.length > 0, limit);
@@ -271,6 +272,11 @@ class World {
   /** From the end of a fault of the wire to a worker that computes again: both ends give up, the longest wait, a handshake. */
   get #recoveryMs(): number {
     return 3 * timesOf(this.plan.options.timeout * 1000).silenceMs + 12_000;
+  }
+
+  /** A welcome that is lost while the connection lives, as no real wire loses one, is missed when nobody got ready. */
+  #unheard({ kind }: Fault): number {
+    return kind === "lose" || kind === "swap" ? timesOf(this.plan.options.timeout * 1000).openMs : 0;
   }
 
   #begin(): void {
