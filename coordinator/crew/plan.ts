@@ -86,14 +86,15 @@ export function planRound(round: RoundView, workers: readonly WorkerView[], now:
   const speeds = speedsOf(workers);
   const outlooks = outlooksOf(round, workers, speeds, now);
   const overdue = outlooks.filter(({ overdueAt }) => overdueAt <= now).map(({ lease }) => lease);
-  const state = new PlanState(round, outlooks, now);
   const lazy = new Set(overdue.map(({ worker }) => worker));
   const sharing = workers.filter(({ name, owesSince }) => !lazy.has(name) && owesSince === undefined);
   const shares = sharesOf(sharing);
   const turn = sharing
     .filter(({ able }) => able)
     .sort((a, b) => (b.unitsPerSecond ?? 0) - (a.unitsPerSecond ?? 0) || (a.name < b.name ? -1 : 1));
+  const doubted = new Set(workers.filter(({ onProbation }) => onProbation).map(({ name }) => name));
   const deal = (proven: boolean): Grant[] => {
+    const state = new PlanState(round, outlooks, now, proven ? doubted : new Set());
     const grants: Grant[] = [];
     for (let pass = 0; pass < leasesEach; pass++)
       for (const worker of turn) {
@@ -179,6 +180,8 @@ class PlanState {
   readonly #round: RoundView;
   readonly #now: number;
   readonly #outlooks: readonly Outlook[];
+  /** Who is on probation while others are there: nothing depends on what they hold. */
+  readonly #doubted: ReadonlySet<string>;
   /** Units that nobody holds, and units that only late leases hold. */
   readonly #open: Openings;
   readonly #late: Openings;
@@ -189,8 +192,9 @@ class PlanState {
   readonly #lastAt: number;
   readonly #held = new Map<string, number>();
 
-  constructor(round: RoundView, outlooks: readonly Outlook[], now: number) {
+  constructor(round: RoundView, outlooks: readonly Outlook[], now: number, doubted: ReadonlySet<string>) {
     this.#round = round;
+    this.#doubted = doubted;
     this.#now = now;
     this.#outlooks = outlooks;
     this.#expectedAt = new Float64Array(round.units).fill(Number.POSITIVE_INFINITY);
@@ -199,6 +203,7 @@ class PlanState {
     let lastAt = Number.NEGATIVE_INFINITY;
     for (const { lease, lateAt, expectedAt } of outlooks) {
       this.#held.set(lease.worker, (this.#held.get(lease.worker) ?? 0) + 1);
+      if (doubted.has(lease.worker)) continue;
       const end = lease.first + lease.count;
       this.#isHeld.fill(1, lease.first, end);
       if (lateAt <= now) continue;
@@ -250,9 +255,12 @@ class PlanState {
   /** One unit that somebody else holds, the latest to be done; nothing depends on this answer. */
   #copyFor(worker: WorkerView): Grant | undefined {
     let found: Outlook | undefined;
-    for (const outlook of this.#outlooks)
-      if (outlook.lease.worker !== worker.name && outlook.expectedAt > (found?.expectedAt ?? this.#now))
-        found = outlook;
+    for (const outlook of this.#outlooks) {
+      const { first, worker: holder } = outlook.lease;
+      // Two on probation must not copy each other: nobody else would ever be asked.
+      if (this.#doubted.has(holder) || this.#round.refusals.get(first)?.has(worker.name)) continue;
+      if (outlook.expectedAt > (found?.expectedAt ?? this.#now)) found = outlook;
+    }
     if (!found) return undefined;
     const node = { first: found.lease.first, count: 1 };
     return this.#grant(worker, node, true, `${nodeName(node)}, which ${found.lease.worker} has too: on probation`);

@@ -26,6 +26,7 @@ test.each([
   ],
   [8342, [0, 2], "the same, after a connection that was dead on one side"],
   [7045, [1, 2, 3, 4, 7, 8], "the same, after delays and messages out of order"],
+  [132164, [2, 4, 5, 6, 7], "two on probation copied each other's leases, the honest one was never asked"],
   [6474, [0], "windows that never came blocked the leases after them until the coordinator's last patience"],
 ] as [number, number[], string][])("world %i with faults %j: %s", async (seed, faults) => {
   expect(await live(withFaults(planOf(seed), faults))).toMatchObject({ failures: [] });

@@ -152,6 +152,13 @@ test("on probation only copies are given, unless nobody else is there", () => {
   expect(granted(round(4), [bad], 0)).toBe("bad 0-3");
 });
 
+test("what only those on probation hold is open to the others, and they copy nothing of each other", () => {
+  const bad = ["x", "y"].map((name) => worker(name, 100, { onProbation: true }));
+  const view = round(1, [lease(1, 0, 1, "x")]);
+  expect(granted(view, [...bad, worker("good", 1)], 1)).toBe("good 0");
+  expect(granted(round(1, [lease(1, 0, 1, "x"), lease(2, 0, 1, "good")]), [...bad, worker("good", 1)], 1)).toBe("y 0");
+});
+
 test("who owes an answer of an earlier round gets nothing", () => {
   const mute = worker("mute", 100, { owesSince: 0 });
   expect(granted(round(4), [mute, worker("good", 1)], 50)).toBe("good 0-3");
