@@ -235,7 +235,7 @@ export class TrainingRun {
     const { shards } = options;
     const rows = options.batchSize / shards;
     const step = this.#step;
-    const round = new GradientRound({ step, shards, rows, windows, sum: this.#sum, pool: this.#pool, ops });
+    const round = new GradientRound({ step, shards, rows, windows, sum: this.#sum, ops });
     const { parts, unitsByWorker, computeSeconds, sumSeconds } = await this.dispatch.gather(round);
     this.#watch.mark("wire", { sum: sumSeconds, compute: computeSeconds });
 

@@ -1,5 +1,5 @@
 // One training step's work: the shards of a batch, whose gradients meet on the tree.
-import type { TreeNode, TreeSum, VectorPool } from "../../shared/arithmetic/tree.ts";
+import type { TreeNode, TreeSum } from "../../shared/arithmetic/tree.ts";
 import type { VectorOps } from "../../shared/arithmetic/vector.ts";
 import { Losses, type Round, type Windows } from "./round.ts";
 
@@ -16,7 +16,6 @@ export interface GradientWork {
   /** (S * rows, T + 1) ids of the whole step. */
   readonly windows: Windows;
   readonly sum: TreeSum;
-  readonly pool: VectorPool;
   readonly ops: VectorOps;
 }
 
