@@ -1,5 +1,6 @@
 // Checkpoints beside training: a copy of the run's state is written while the next steps go on, one at a time, the
 // newest and the marked ones are kept.
+import { statfs } from "node:fs/promises";
 import { type Snapshot, writeCheckpoint } from "../shared/checkpoint/checkpoint.ts";
 import { mark, prune } from "../shared/checkpoint/rundir.ts";
 import { ConfigError, messageOf } from "../shared/errors.ts";
@@ -24,6 +25,8 @@ export class Archive {
   readonly #mirror: Mirror | undefined;
   #writing: Promise<void> = Promise.resolve();
   #newest = -1;
+  #freeBytes: number | null = null;
+  #looking: Promise<void> | undefined;
   /** Why the last write failed, and when it may be tried again. */
   #failed: { readonly why: ConfigError; readonly retryAt: number } | undefined;
 
@@ -40,6 +43,18 @@ export class Archive {
   /** Why the newest state is not on the disk; undefined where it is. */
   get trouble(): string | undefined {
     return this.#failed?.why.message;
+  }
+
+  /** Bytes free on the disk of the run's folder when this was last asked, and looks again; null at first. */
+  get freeBytes(): number | null {
+    this.#looking ??= statfs(this.#runDir)
+      .then(({ bavail, bsize }) => bavail * bsize)
+      .catch(() => null) // a folder that is gone has no number
+      .then((bytes) => {
+        this.#freeBytes = bytes;
+        this.#looking = undefined;
+      });
+    return this.#freeBytes;
   }
 
   /** Is a write that failed to be tried again, with the state as it is by then? @param now performance.now() */

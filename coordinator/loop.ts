@@ -442,6 +442,8 @@ export class TrainingRun {
       workers: this.dispatch.crew.status(this.#step, this.dispatch.leases, this.#tokensPerSecByWorker()),
       gone: this.dispatch.crew.gone(),
       checkpoints: this.shelf.list(Date.now()),
+      checkpointTrouble: this.#archive.trouble ?? null,
+      diskFreeBytes: this.#archive.freeBytes,
       weightsDigest: this.#digest,
     };
   }

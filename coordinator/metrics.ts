@@ -122,6 +122,11 @@ export class Metrics {
     this.#gauge("weft_checkpoint_step", "Step of the newest checkpoint.", (s) =>
       s.checkpoints.length === 0 ? null : Math.max(...s.checkpoints.map((c) => c.step)),
     );
+    this.#gauge("weft_checkpoint_bytes", "Size of the newest checkpoint.", (s) => s.checkpoints[0]?.bytes ?? null);
+    this.#gauge("weft_checkpoint_failing", "1 while the disk refuses the newest checkpoint.", (s) =>
+      s.checkpointTrouble === null ? 0 : 1,
+    );
+    this.#gauge("weft_disk_free_bytes", "Free on the disk of the run's folder.", (s) => s.diskFreeBytes);
     this.#total("weft_steps_total", "Steps done.", (s) => s.step);
     this.#total("weft_tokens_total", "Training tokens done.", (s) => s.tokens);
     this.#total("weft_leases_counted_total", "Leases whose answer entered the sum.", (s) => s.leases.counted);
@@ -136,6 +141,11 @@ export class Metrics {
     const inState = (s: RunStatus, state: string) => s.workers.filter((w) => w.state === state).length;
     this.#gauge("weft_workers_connected", "Workers with an open connection.", (s) => s.workers.length);
     this.#gauge("weft_workers_contributing", "Workers that compute.", (s) => inState(s, "contributing"));
+    this.#gauge(
+      "weft_workers_on_probation",
+      "Workers that compute only what others compute too.",
+      (s) => s.workers.filter(({ probation }) => probation !== null).length,
+    );
 
     const registers = [this.#registry];
     const bytes = new Counter({

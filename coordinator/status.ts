@@ -107,6 +107,10 @@ export const statusSchema = z.object({
   /** Workers that left and have not come back, the last first. */
   gone: z.array(goneSchema),
   checkpoints: z.array(checkpointSchema),
+  /** Why the newest state is not on the disk, as a sentence; null where it is. */
+  checkpointTrouble: z.string().nullable(),
+  /** Of the disk of the run's folder, when it was last looked at. */
+  diskFreeBytes: bytes.nullable(),
   /** sha256 of the weights after `step`, when the loop has taken it. */
   weightsDigest: z.string().nullable(),
 });

@@ -76,6 +76,7 @@ export class Disk {
       get trouble() {
         return failed ? "the disk is full" : undefined;
       },
+      freeBytes: null,
       owes: () => failed && !this.isFull,
       refresh: async () => {},
       saveCurves: async () => {},

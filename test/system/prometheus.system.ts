@@ -6,6 +6,7 @@ import { createServer } from "node:net";
 import { join } from "node:path";
 import { setTimeout as sleep } from "node:timers/promises";
 import { afterAll, beforeAll, expect, test } from "vitest";
+import { parse } from "yaml";
 import type { RunStatus } from "../../coordinator/status.ts";
 import { type RealRun, startRun, token } from "./real-run.ts";
 
@@ -119,6 +120,9 @@ test("what Prometheus stored is what /status says, number for number", async () 
     weft_received_bytes_total: end.bytesIn,
     weft_checkpoint_step: run.steps,
     weft_checkpoints: end.checkpoints.length,
+    weft_checkpoint_bytes: end.checkpoints[0]!.bytes,
+    weft_checkpoint_failing: 0,
+    weft_workers_on_probation: 0,
     weft_finished: 1,
     weft_waiting: 0,
     weft_step_duration_seconds_count: run.steps,
@@ -158,5 +162,16 @@ test("every alert is evaluated without an error, and a good run fires none", asy
   expect(rules.map(({ name, health, lastError, state }) => [name, health, lastError ?? "", state])).toEqual(
     rules.map(({ name }) => [name, "ok", "", "inactive"]),
   );
-  expect(rules.length).toBe(8);
+  const written = parse(readFileSync(join(deploy, "prometheus/rules.yml"), "utf8")).groups[0].rules;
+  expect(rules.map(({ name }) => name)).toEqual(written.map(({ alert }: { alert: string }) => alert));
+});
+
+test("Grafana's alerts ask Prometheus what it answers, and none has a series while all is well", async () => {
+  const { groups } = JSON.parse(readFileSync(join(deploy, "grafana/provisioning/alerting/weft.json"), "utf8")) as {
+    groups: Array<{ rules: Array<{ title: string; data: Array<{ model: { expr?: string } }> }> }>;
+  };
+  for (const { title, data } of groups.flatMap(({ rules }) => rules))
+    expect([title, await query(data[0]!.model.expr!, middle)]).toEqual([title, []]);
+  const metrics = ["weft_disk_free_bytes", "weft_checkpoint_bytes"];
+  for (const name of metrics) expect(Number((await query(name, middle))[0]?.value[1]), name).toBeGreaterThan(0);
 });
