@@ -4,8 +4,9 @@ set -euo pipefail
 cd "$(dirname "$0")/.."
 root="$PWD"
 folder="$(mktemp -d)"
-coordinator=
-trap '[ -z "$coordinator" ] || kill "$coordinator" 2>/dev/null; rm -rf "$folder"' EXIT
+# npx is not the program: what is started beside this script has a group of its own, which ends as one.
+set -m
+trap 'for job in $(jobs -p); do kill -- "-$job" 2>/dev/null || true; done; wait; rm -rf "$folder"' EXIT
 
 npm run --silent build
 tarball="$folder/$(npm pack --silent --ignore-scripts --pack-destination "$folder" | tail -n 1)"
@@ -52,7 +53,6 @@ npx weft sample --checkpoint checkpoints --tokens 20 >/dev/null
 npx weft doctor --coordinator "ws://$address" --preset bigram --port 0 | grep link
 ask -X POST "http://$address/actions/stop"
 wait "$coordinator"
-coordinator=
 wait "$worker" || true # it waited --patience for the coordinator to come back
 npx weft coordinator $small --steps 100000 $data --out runs/far --resume 2>resumed.log &
 coordinator=$!
@@ -60,5 +60,4 @@ until grep -qs 'listening on' resumed.log; do kill -0 "$coordinator"; sleep 0.2;
 grep -q 'resuming from runs/far/step-' resumed.log
 ask -X POST "http://$(sed -n 's/.*listening on \(127.0.0.1:[0-9]*\):.*/\1/p' resumed.log)/actions/stop"
 wait "$coordinator"
-coordinator=
 echo "the package works from an empty folder"
