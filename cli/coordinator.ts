@@ -8,8 +8,12 @@ import { accessWith, resolveToken, type Token, viewTokenOf } from "../coordinato
 import { type RunServer, serve } from "../coordinator/serve/server.ts";
 import { certificateOf } from "../coordinator/serve/tls.ts";
 import { setUpRun } from "../coordinator/setup.ts";
-import { summaryOf } from "../shared/model.ts";
+import type { Options } from "../shared/config.ts";
+import { type ModelConfig, summaryOf } from "../shared/model.ts";
 import { defaultPreset } from "../shared/presets.ts";
+import { mergeOptions } from "../shared/resolve.ts";
+import { dryRun } from "./dry-run.ts";
+import { announceSpeed, checkMemory } from "./estimate.ts";
 import { createLog } from "./log.ts";
 import { addOptions, sourcesOf } from "./options.ts";
 import { onStopSignal } from "./signals.ts";
@@ -20,6 +24,9 @@ export function coordinatorCommand(): Command {
   return command.action(async () => {
     const sources = { ...(await sourcesOf(command)), impliedPreset: defaultPreset };
     const { log, say, close } = createLog("coordinator");
+    const fits = (options: Options, model: ModelConfig) => checkMemory(options, model, 0);
+    const settings = { substitute: false, fits };
+    if (mergeOptions(sources).options.dryRun) return await dryRun(sources, log, settings, async () => 0);
     // From the first moment: who is asked to stop while it starts ends cleanly too, and can be started again.
     let run: TrainingRun | undefined;
     let asked: string | undefined;
@@ -31,10 +38,10 @@ export function coordinatorCommand(): Command {
         resolve();
       });
     });
-    const setup = await setUpRun(sources, log, false);
+    const setup = await setUpRun(sources, log, settings);
     const { options } = setup;
     const token = await resolveToken(options.host, options.tokenFile, process.env);
-    introduce(setup, log);
+    introduce(setup, log, await fits(options, setup.model));
     run = new TrainingRun(setup);
     if (asked) run.stop(asked);
     const access = accessWith(token?.text, viewTokenOf(process.env, token));
@@ -43,6 +50,7 @@ export function coordinatorCommand(): Command {
     log.info(`listening on ${listening}: dashboard ${pageAddresses(options.host, server, token)}`);
     // Not through the log: the line may hold a token, which is shown this once.
     say(`to compute: ${workerLine(options.host, server, token)}`);
+    const forget = announceSpeed(run, log);
     try {
       const result = await run.train();
       close();
@@ -55,6 +63,7 @@ export function coordinatorCommand(): Command {
         await stopped;
       }
     } finally {
+      forget();
       close();
       await server.close();
       await setup.dataset.close();
@@ -62,11 +71,12 @@ export function coordinatorCommand(): Command {
   });
 }
 
-/** What is trained, on what. */
-export function introduce({ dataset, model, layout }: RunSetup, log: Logger): void {
+/** What is trained, on what, and what it takes. */
+export function introduce({ dataset, model, layout }: RunSetup, log: Logger, memory: string): void {
   const tokens = dataset.train.length + dataset.val.length;
   log.info(`data: ${dataset.name}, ${tokens.toLocaleString("en")} tokens`);
   log.info(`model: ${summaryOf(model)}; ${layout.size.toLocaleString("en")} parameters`);
+  log.info(`memory: ${memory}`);
 }
 
 const isEverywhere = (host: string): boolean => host === "0.0.0.0" || host === "::";

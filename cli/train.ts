@@ -8,7 +8,9 @@ import { certificateOf } from "../coordinator/serve/tls.ts";
 import { setUpRun } from "../coordinator/setup.ts";
 import { flagOf, type OptionName, type Options, optionTable, threadsEach } from "../shared/config.ts";
 import { continueText } from "../shared/decoding/text.ts";
+import type { ModelConfig } from "../shared/model.ts";
 import { defaultPreset } from "../shared/presets.ts";
+import { mergeOptions } from "../shared/resolve.ts";
 import { openEngine } from "../worker/engine/choose.ts";
 import { engineOptionsOf } from "../worker/engine/options.ts";
 import { drivesGpus } from "../worker/engine/xla/kind.ts";
@@ -16,6 +18,8 @@ import { chooseGpus, findGpus } from "../worker/gpus.ts";
 import { launch, planSlots, type Slot } from "../worker/launcher.ts";
 import { thisMachine } from "../worker/machine.ts";
 import { addressOf, introduce, pageAddresses, workerLine } from "./coordinator.ts";
+import { dryRun } from "./dry-run.ts";
+import { announceSpeed, checkMemory } from "./estimate.ts";
 import { createLog, relay } from "./log.ts";
 import { addOptions, sourcesOf } from "./options.ts";
 import { onStopSignal } from "./signals.ts";
@@ -28,9 +32,14 @@ export function trainCommand(): Command {
   return command.action(async () => {
     const sources = { ...(await sourcesOf(command)), impliedPreset: defaultPreset };
     const { log, say, close } = createLog("weft");
-    const setup = await setUpRun(sources, log, true);
+    const workersOf = async (options: Options) => (await slotsOf(options)).length;
+    const fits = async (options: Options, model: ModelConfig) =>
+      await checkMemory(options, model, await workersOf(options));
+    const settings = { substitute: true, fits };
+    if (mergeOptions(sources).options.dryRun) return await dryRun(sources, log, settings, workersOf);
+    const setup = await setUpRun(sources, log, settings);
     const { dataset, options } = setup;
-    introduce(setup, log);
+    introduce(setup, log, await fits(options, setup.model));
     const run = new TrainingRun(setup);
     const token = await resolveToken(options.host, options.tokenFile, process.env);
     const slots = await slotsOf(options, token ? { WEFT_TOKEN: token.text } : {});
@@ -48,6 +57,7 @@ export function trainCommand(): Command {
       log: (line) => relay(log, line),
     }).catch((error: Error) => run.dispatch.fail(error));
     onStopSignal((signal) => run.stop(signal));
+    const forget = announceSpeed(run, log);
     try {
       const result = await run.train();
       close();
@@ -67,6 +77,7 @@ export function trainCommand(): Command {
         if (!result.finished) tell("to go on:   the same command with --resume");
       }
     } finally {
+      forget();
       close();
       stopWorkers.abort();
       await workers;
@@ -80,7 +91,7 @@ export function trainCommand(): Command {
 const longestGoodbyeMs = 20_000;
 
 /** One process for each GPU where GPUs were asked for, else --workers of them, each with its share of the cores. */
-async function slotsOf(options: Options, environment: Record<string, string>): Promise<Slot[]> {
+async function slotsOf(options: Options, environment: Record<string, string> = {}): Promise<Slot[]> {
   const gpus = options.device === "gpu" ? chooseGpus("all", await findGpus(), process.env.CUDA_VISIBLE_DEVICES) : [];
   const together = gpus.length > 1 && (await drivesGpus(options));
   const slots = planSlots(gpus, options.workers, await thisMachine(), together);

@@ -79,5 +79,5 @@ try {
   const error = diskError(raw);
   const isForUser = [ConfigError, EngineError, ProtocolError].some((kind) => error instanceof kind);
   say(isForUser ? (error as Error).message : String((error as Error).stack));
-  process.exitCode = 1;
+  process.exitCode ??= 1;
 }

@@ -7,7 +7,7 @@ import { ConfigError } from "../shared/errors.ts";
 import { resolveOptions } from "../shared/resolve.ts";
 import { drivesGpus } from "../worker/engine/xla/kind.ts";
 import { chooseGpus, findGpus } from "../worker/gpus.ts";
-import { endWithLauncher, launch, planSlots } from "../worker/launcher.ts";
+import { endBecauseOf, endWithLauncher, launch, planSlots } from "../worker/launcher.ts";
 import { thisMachine } from "../worker/machine.ts";
 import { coordinatorFrom, gpuOf, type Place, placeOf } from "../worker/place.ts";
 import { work } from "../worker/worker.ts";
@@ -38,13 +38,17 @@ async function workHere(place: Place | undefined, options: Options): Promise<voi
     if (gpu !== undefined) Object.assign(process.env, { CUDA_VISIBLE_DEVICES: gpu, CUDA_DEVICE_ORDER: "PCI_BUS_ID" });
     log.info(`${place.about}: for ${options.coordinator}${gpu === undefined ? "" : `, on GPU ${gpu}`}`);
   }
-  await work({
+  const working = work({
     options,
     threads: options.threads || threadsEach(place?.localSize ?? 1),
     name: options.name || `${hostname()}-${place?.rank ?? process.pid}`,
     token: (await resolveToken("localhost", options.tokenFile, process.env))?.text,
     log,
     leave: leave.signal,
+  });
+  await working.catch((error) => {
+    endBecauseOf(error);
+    throw error;
   });
 }
 

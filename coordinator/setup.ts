@@ -11,14 +11,14 @@ import { systemClock } from "../shared/clock.ts";
 import { modelOf, type Options, optionTable } from "../shared/config.ts";
 import { ConfigError } from "../shared/errors.ts";
 import { initialWeights } from "../shared/family/init.ts";
-import { layoutOf } from "../shared/family/layout.ts";
+import { type Layout, layoutOf } from "../shared/family/layout.ts";
 import type { ModelConfig } from "../shared/model.ts";
 import { mergeOptions, type Sources } from "../shared/resolve.ts";
 import { openModel } from "../shared/store/model.ts";
-import { NoTokenizerError, openTokenizerOf, tokenizerNamed } from "../shared/tokenizers/open.ts";
+import { leastIds, NoTokenizerError, openTokenizerOf, tokenizerNamed } from "../shared/tokenizers/open.ts";
 import type { Tokenizer } from "../shared/tokenizers/tokenizer.ts";
 import { Archive } from "./archive.ts";
-import { openDataset } from "./data/dataset.ts";
+import { type Dataset, openDataset } from "./data/dataset.ts";
 import { fileSampler, randomSampler } from "./data/sampler.ts";
 import { History } from "./history.ts";
 import { Ledger, ledgerStart } from "./ledger.ts";
@@ -30,29 +30,49 @@ import { readPast } from "./past.ts";
 import { type OpenedRun, openRun } from "./resume.ts";
 import { fitVocabulary } from "./vocabulary.ts";
 
-/**
- * @param substitute where `shakespeare` cannot be had and was not asked for, train on another book instead of refusing
- * @throws ConfigError on anything that the user can mend
- */
-export async function setUpRun(sources: Sources, log: Logger, substitute: boolean): Promise<RunSetup> {
+export interface SetupSettings {
+  /** Where `shakespeare` cannot be had and was not asked for, train on another book instead of refusing. */
+  readonly substitute: boolean;
+  /**
+   * Refuses what this machine cannot hold, before any data is read.
+   * @param model its vocabulary is 1 where that is not known yet
+   */
+  readonly fits?: (options: Options, model: ModelConfig) => Promise<unknown>;
+}
+
+/** @throws ConfigError on anything that the user can mend */
+export async function setUpRun(sources: Sources, log: Logger, settings: SetupSettings): Promise<RunSetup> {
   const lock = await lockRun(mergeOptions(sources).options.out);
   try {
-    return await setUpLocked(sources, log, substitute, lock);
+    return await setUpLocked(sources, log, settings, lock);
   } catch (error) {
     await lock.release();
     throw error;
   }
 }
 
-async function setUpLocked(sources: Sources, log: Logger, substitute: boolean, lock: RunLock): Promise<RunSetup> {
-  const mirror = await mirrorOf(mergeOptions(sources).options, log);
+/** What a run will be, found out without a trace on the disk. */
+export interface RunPlan {
+  readonly opened: OpenedRun;
+  /** Those of `opened`, with the model's of --init-from. */
+  readonly options: Options;
+  readonly dataset: Dataset;
+  readonly model: ModelConfig;
+  readonly layout: Layout;
+  /** Weights to begin with; none where they are drawn. */
+  readonly weights: Float32Array | undefined;
+}
+
+/** @throws ConfigError on anything that the user can mend */
+export async function planRun(sources: Sources, log: Logger, { substitute, fits }: SetupSettings): Promise<RunPlan> {
   const opened = await openRun(sources);
-  const { resumed, changes, origins, notes } = opened;
+  const { resumed, origins, notes } = opened;
   for (const note of notes) log.warn(note);
   if (resumed) log.info({ step: resumed.state.step }, `resuming from ${resumed.directory}`);
   const initial = resumed ? undefined : await initialModel(opened, log);
   const loaded = resumed ?? initial;
   const options = initial ? withModelOf(initial.model, opened) : opened.options;
+  await fits?.(options, loaded?.model ?? modelOf(options, leastIds(options.tokenizer)));
   const { tokenizer, start } = await fitVocabulary(options, loaded, await tokenizerOf(options, loaded));
   const dataset = await openDataset({
     source: options.data,
@@ -69,6 +89,13 @@ async function setUpLocked(sources: Sources, log: Logger, substitute: boolean, l
   const layout = layoutOf(model);
   if (resumed) checkSameData(resumed, options, dataset.fingerprint);
   if (start) checkSameModel(start.model, model, resumed ? "--resume" : "--init-from");
+  return { opened, options, dataset, model, layout, weights: start?.weights };
+}
+
+async function setUpLocked(sources: Sources, log: Logger, settings: SetupSettings, lock: RunLock): Promise<RunSetup> {
+  const mirror = await mirrorOf(mergeOptions(sources).options, log);
+  const { opened, options, dataset, model, layout, weights } = await planRun(sources, log, settings);
+  const { resumed, changes } = opened;
   const positions = dataset.train.length - options.blockSize;
   const mixed = resumed?.state.arithmetic === "any";
   const begins = resumed && { step: resumed.state.step, weights: resumed.state.weightsDigest };
@@ -82,7 +109,7 @@ async function setUpLocked(sources: Sources, log: Logger, substitute: boolean, l
     options: mixed ? { ...options, anyArithmetic: true } : options,
     model,
     layout,
-    weights: start?.weights ?? initialWeights(layout, options.seed),
+    weights: weights ?? initialWeights(layout, options.seed),
     optimizer: resumed?.optimizer,
     step: resumed?.state.step ?? 0,
     tokensSeen: resumed?.state.tokensSeen ?? 0,

@@ -194,6 +194,7 @@ export const optionTable = {
   out: text("run", "DIR", "", "folder of the run: checkpoints, ledger, options", "runs/<preset or model>"),
   resume: toggle("run", "go on with the run in --out, from its newest whole checkpoint and with its options"),
   resumeOrStart: toggle("run", "go on with the run in --out where there is one, else start it: for services"),
+  dryRun: toggle("run", "say what the run would be, what memory and time it takes, and write nothing"),
   initFrom: text("run", "DIR", "", "start from these weights: a checkpoint or Hugging Face folder", "none"),
   windowsFile: fixed(
     "the windows of every step stand in it",

@@ -16,6 +16,9 @@ export class EngineError extends Error {
   override readonly name = "EngineError";
 }
 
+/** Nor can it after a second try: its memory is too small, or nothing that was asked for works here. */
+export class UnfitError extends EngineError {}
+
 /** The connection broke, or the other side has no time: asking again may help. */
 export class Interrupted extends Error {}
 

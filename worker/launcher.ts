@@ -1,9 +1,10 @@
 // `weft worker --gpus all`: one worker process for all GPUs where the engine drives them together, else one for each (or
-// several for the CPU), each seeing its own device only, near its own memory, with its share of the cores. Crashed ones are started again, all end together.
+// several for the CPU), each seeing its own device only, near its own memory, with its share of the cores.
+// Crashed ones are started again, all end together.
 import { type ChildProcess, spawn } from "node:child_process";
 import { createInterface } from "node:readline";
 import { setTimeout as sleep } from "node:timers/promises";
-import { EngineError } from "../shared/errors.ts";
+import { ConfigError, EngineError, Interrupted, UnfitError } from "../shared/errors.ts";
 import type { Gpu } from "./gpus.ts";
 
 /** One process that is kept running. */
@@ -94,6 +95,8 @@ export function nextStart(failures: number, livedMs: number): { failures: number
 
 /** A process that lived so long had started well: its failure is a new one. */
 const settledMs = 60_000;
+/** What a process ends with that would end like this every time: EX_CONFIG of sysexits.h. */
+const hopeless = 78;
 /** Failures in a row at the start after which waiting is of no use. */
 const mostFailures = 5;
 
@@ -136,6 +139,7 @@ async function keepRunning(slot: Slot, options: LaunchOptions): Promise<void> {
     if (end.status === 0 || stop.aborted) return;
     const next = nextStart(failures, performance.now() - startedAt);
     const what = `${slot.label} ended with ${end.status}${end.lastLine === "" ? "" : `: ${end.lastLine}`}`;
+    if (end.status === hopeless) throw new UnfitError(what);
     if (next === "give up") throw new EngineError(`${what}; it failed ${failures + 1} times in a row at the start`);
     failures = next.failures;
     log(`[${slot.label}] ${what}; starting it again in ${next.waitMs / 1000} s`);
@@ -194,6 +198,13 @@ function ended(child: ChildProcess): Promise<number | string> {
     );
     child.once("close", (status, signal) => resolve(signal ?? status!));
   });
+}
+
+/** In a launched process: say by its exit status whether another one in its place could do better. */
+export function endBecauseOf(error: unknown): void {
+  const canMend = (error as Error).cause instanceof Interrupted;
+  if (process.channel && (error instanceof ConfigError || error instanceof UnfitError) && !canMend)
+    process.exitCode = hopeless;
 }
 
 /** In a launched process: end as on SIGTERM when the launcher is gone, however it went. */

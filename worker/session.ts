@@ -3,7 +3,7 @@
 import { hostname } from "node:os";
 import { VectorPool } from "../shared/arithmetic/tree.ts";
 import type { Clock } from "../shared/clock.ts";
-import { ConfigError, EngineError, messageOf, ProtocolError } from "../shared/errors.ts";
+import { ConfigError, EngineError, Interrupted, messageOf, ProtocolError } from "../shared/errors.ts";
 import { layoutOf } from "../shared/family/layout.ts";
 import { Channel } from "../shared/wire/channel.ts";
 import { Arrival, bytesOf, type Frame, framesOf } from "../shared/wire/frame.ts";
@@ -166,7 +166,12 @@ class Session {
         this.#end({ how: "finished", reason: message.reason, wasWelcome: true });
         return;
       case "refuse":
-        this.#fail(new ConfigError(`worker: refused by ${this.#options.url}: ${message.reason}`));
+        this.#fail(
+          new ConfigError(`worker: refused by ${this.#options.url}: ${message.reason}`, {
+            // Who has worked and failed since may do better as a new process.
+            cause: this.#lent && new Interrupted(message.reason),
+          }),
+        );
         return;
     }
   }

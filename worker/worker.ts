@@ -3,7 +3,7 @@
 import type { Logger } from "pino";
 import { type Clock, sleep, systemClock } from "../shared/clock.ts";
 import type { Options } from "../shared/config.ts";
-import { ConfigError } from "../shared/errors.ts";
+import { ConfigError, Interrupted } from "../shared/errors.ts";
 import type { Pipe } from "../shared/wire/pipe.ts";
 import { timesOf, type Welcome } from "../shared/wire/protocol.ts";
 import { type Dial, dial, UnreachableError } from "../shared/wire/web-socket.ts";
@@ -77,6 +77,7 @@ export async function work(settings: WorkerSettings, world = thisWorld): Promise
       if (aloneSeconds >= options.patience)
         throw new ConfigError(
           `worker: ${url} cannot be reached (${ending.reason}); gave up after ${Math.round(aloneSeconds)} s, see --patience`,
+          { cause: new Interrupted(ending.reason) },
         );
       if (waitMs === firstWaitMs) log.warn(`${url}: ${ending.reason}; trying again for ${options.patience} s`);
       await sleep(clock, waitMs * (0.5 + world.random() / 2), leave);

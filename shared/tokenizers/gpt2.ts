@@ -7,6 +7,9 @@ import { spellBytes } from "./bytes.ts";
 import { Merges } from "./merges.ts";
 import { endOfTextToken, plainPlan, type TokenizerPlan } from "./plan.ts";
 
+/** Its merges and bytes, and the end of a text. */
+export const gpt2Ids = ranks.length + 1;
+
 /** The tokenizer of every GPT-2 and of nanoGPT's OpenWebText data. Takes some tenths of a second. */
 export function gpt2Tokenizer(): BpeTokenizer {
   const tokens = ranks.map(spell);
@@ -29,7 +32,7 @@ export function isGpt2({
     kind === "bytes" &&
     !(addPrefixSpace || ignoreMerges || before.length > 0 || after.length > 0) &&
     cutWords &&
-    tokens.length === ranks.length + 1 &&
+    tokens.length === gpt2Ids &&
     added.length === 1 &&
     isDeepStrictEqual({ ...end, normalized: false }, specialToken(ranks.length, endOfTextToken)) &&
     ranks.every((token, id) => spell(token) === tokens[id])

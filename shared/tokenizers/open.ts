@@ -7,7 +7,7 @@ import { BpeTokenizer } from "./bpe.ts";
 import { CharTokenizer } from "./char.ts";
 import { fitted } from "./fitted.ts";
 import { Gpt1Tokenizer } from "./gpt1.ts";
-import { gpt2Tokenizer, isGpt2 } from "./gpt2.ts";
+import { gpt2Ids, gpt2Tokenizer, isGpt2 } from "./gpt2.ts";
 import { metaFile, parseMeta } from "./nanogpt-meta.ts";
 import { ownFile, parseOwnFile } from "./own-file.ts";
 import type { TokenizerPlan } from "./plan.ts";
@@ -95,4 +95,9 @@ export async function tokenizerNamed(name: string): Promise<Tokenizer | undefine
   const words = await textOf(path);
   if (words === undefined) throw new ConfigError(`--tokenizer ${name}: there is no file ${path} with a word a line`);
   return new WordTokenizer(words.split(/\r?\n/).filter((word) => word !== ""));
+}
+
+/** How many ids the tokenizer that a command line names has at least, told without opening it. */
+export function leastIds(name: string): number {
+  return name === "gpt2" ? gpt2Ids : 1;
 }

@@ -57,6 +57,11 @@ test.each([
     ["train", "--config", join(directory, "type.yaml")],
     /"nLayer" in .*type.yaml must be a whole number at least 0, got "many"/,
   ],
+  // Before the data is looked for.
+  [
+    ["train", "--n-layer", "200", "--n-head", "100", "--n-embd", "20000", "--data", join(directory, "absent"), ...out],
+    /this machine cannot hold gpt2: 200 layers.*GB are free; take a smaller model/,
+  ],
   [["train", "--config", join(directory, "absent.json")], "cannot be read (ENOENT)"],
   [["train", ...tiny, "--data", join(directory, "empty.txt"), ...out], "there is no text in it"],
   [["train", ...tiny, "--data", join(directory, "absent.txt"), ...out], "absent.txt"],

@@ -45,7 +45,7 @@ function sources(flags: Record<string, unknown> = {}) {
 }
 
 async function setUp(flags: Record<string, unknown>) {
-  const run = await setUpRun(sources(flags), pino({ level: "silent" }), false);
+  const run = await setUpRun(sources(flags), pino({ level: "silent" }), { substitute: false });
   await run.ledger.close();
   return run;
 }
@@ -61,7 +61,7 @@ test("--init-from brings its tokenizer along: the text's own characters would me
 /** Options of a run that says nothing about its model. */
 async function setUpPlain(flags: Record<string, unknown>) {
   const files = { data: join(folder, "text.txt"), out: join(folder, "run"), batchSize: 2, shards: 2 };
-  const run = await setUpRun({ flags: { ...files, ...flags } }, pino({ level: "silent" }), false);
+  const run = await setUpRun({ flags: { ...files, ...flags } }, pino({ level: "silent" }), { substitute: false });
   await run.ledger.close();
   return run;
 }

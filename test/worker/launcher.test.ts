@@ -234,6 +234,36 @@ test("one that never starts stops all with its last words", async () => {
   expect(waits.length).toBe(5);
 });
 
+test("what no second try can mend is not tried again", async () => {
+  const { done, waits } = supervise(`
+    if (process.argv[2] === "cpu0") { console.error("too large a model"); process.exit(78); }
+    process.on("SIGTERM", () => process.exit(0)); setInterval(() => {}, 1000);`);
+  await expect(done).rejects.toThrow(/^cpu0 ended with 78: too large a model$/);
+  expect(waits).toEqual([]);
+});
+
+test("a worker says whether another one in its place could do better", async () => {
+  const cases = [
+    ["new ConfigError('refused')", "ended with 78"],
+    ["new UnfitError('too large')", "ended with 78"],
+    ["new ConfigError('alone', { cause: new Interrupted('gone') })", "6 times in a row"],
+    ["new EngineError('the device is gone')", "6 times in a row"],
+  ] as const;
+  const [launcher, errors] = ["worker/launcher", "shared/errors"].map(
+    (name) => pathToFileURL(join(import.meta.dirname, `../../dist/${name}.js`)).href,
+  );
+  for (const [error, said] of cases) {
+    const { done } = supervise(
+      `import("${errors}").then(async ({ ConfigError, EngineError, Interrupted, UnfitError }) => {
+        process.exitCode = 1;
+        (await import("${launcher}")).endBecauseOf(${error});
+      });`,
+      planSlots([], 1, unbound),
+    );
+    await expect(done, error).rejects.toThrow(said);
+  }
+});
+
 test("stopping asks each process once and waits for it", async () => {
   const { done, lines } = supervise(`
     let asked = 0;

@@ -1,5 +1,5 @@
 // Which engine computes here: the one asked for by name, or the fastest that is usable, and why.
-import { EngineError } from "../../shared/errors.ts";
+import { UnfitError } from "../../shared/errors.ts";
 import type { Engine, EngineKind, EngineOptions } from "./contract.ts";
 import { native } from "./native/engine.ts";
 import { threadedTfjs } from "./threaded.ts";
@@ -16,26 +16,39 @@ const kinds: readonly EngineKind[] = [native, xla, threadedTfjs];
  * `auto` takes a usable GPU first and then the fastest CPU engine; a backend or instruction set asked for by name
  * restricts it to the engine that has it.
  * @returns the engine, and a sentence that says which it is and why
- * @throws EngineError with the cure where nothing that was asked for is usable
+ * @throws UnfitError with the cure where nothing that was asked for is usable or what it plans does not fit
+ * @throws EngineError when it cannot start
  */
 export async function openEngine(
   name: EngineName,
   options: EngineOptions,
   from: readonly EngineKind[] = kinds,
 ): Promise<{ engine: Engine; why: string }> {
+  const { kind, asked, why } = await chooseEngine(name, options, from);
+  return { engine: await kind.create(asked), why };
+}
+
+/**
+ * What openEngine would take, not opened yet.
+ * @throws UnfitError with the cure where nothing that was asked for is usable
+ */
+export async function chooseEngine(
+  name: EngineName,
+  options: EngineOptions,
+  from: readonly EngineKind[] = kinds,
+): Promise<{ kind: EngineKind; asked: EngineOptions; why: string }> {
   const reasons: { device: EngineOptions["device"]; why: string }[] = [];
   for (const { kind, device } of candidates(name, options, from)) {
     const asked = { ...options, device };
     const { usable, why } = await kind.probe(asked);
     if (usable) {
-      const engine = await kind.create(asked);
       // What else this device could have run is news; that a machine has no GPU when none was asked for is not.
       const passedOver = reasons.filter((reason) => reason.device === device).map((reason) => `not ${reason.why}`);
-      return { engine, why: [...passedOver, why].join("; ") };
+      return { kind, asked, why: [...passedOver, why].join("; ") };
     }
     reasons.push({ device, why });
   }
-  throw new EngineError(
+  throw new UnfitError(
     `no usable engine${name === "auto" ? "" : ` "${name}"`} for device ${options.device}: ` +
       ([...new Set(reasons.map(({ why }) => why))].join("; ") ||
         "--backend belongs to the tfjs engine, --isa to native: neither goes with the other, nor with the other engine"),

@@ -1,6 +1,6 @@
 // The thread's side of threaded.ts: a tfjs engine that answers calls one after another.
 import { parentPort, workerData } from "node:worker_threads";
-import { EngineError, messageOf } from "../../shared/errors.ts";
+import { EngineError, messageOf, UnfitError } from "../../shared/errors.ts";
 import type { Engine, EngineOptions, Generation } from "./contract.ts";
 import { tfjs } from "./tfjs/engine.ts";
 
@@ -15,7 +15,12 @@ export interface Call {
 export interface Answer {
   readonly id: number;
   readonly value?: unknown;
-  readonly error?: { readonly name: string; readonly message: string; readonly stack: string };
+  readonly error?: {
+    readonly name: string;
+    readonly message: string;
+    readonly stack: string;
+    readonly isUnfit: boolean;
+  };
 }
 
 /** What the other side knows of the engine; the answer to its creation. */
@@ -55,7 +60,10 @@ port.on("message", (call: Call) => {
       );
     } catch (error) {
       const { name, stack = "" } = error as Error;
-      port.postMessage({ id: call.id, error: { name, message: messageOf(error), stack } } satisfies Answer);
+      port.postMessage({
+        id: call.id,
+        error: { name, message: messageOf(error), stack, isUnfit: error instanceof UnfitError },
+      } satisfies Answer);
     }
   });
 });

@@ -2,7 +2,7 @@
 // the worker's event loop stays free: heartbeats go out and sockets are read in the middle of a step. Weights and
 // gradients pass through shared memory; whoever gives arrays on a SharedArrayBuffer saves the copy.
 import { SHARE_ENV, Worker } from "node:worker_threads";
-import { EngineError } from "../../shared/errors.ts";
+import { EngineError, UnfitError } from "../../shared/errors.ts";
 import { layoutOf } from "../../shared/family/layout.ts";
 import type { Engine, EngineKind, EngineOptions, Generation } from "./contract.ts";
 import { type ShardGradient, shardByShard } from "./shards.ts";
@@ -13,6 +13,7 @@ import type { Answer, Call, Facts } from "./thread.ts";
 export const threadedTfjs: EngineKind = {
   name: "tfjs",
   probe: (options) => tfjs.probe(options),
+  plannedBytes: (options) => tfjs.plannedBytes!(options),
   async create(options) {
     const thread = new Thread(options);
     try {
@@ -67,6 +68,7 @@ class Thread {
     this.#open.delete(id);
     if (this.#open.size === 0) this.#worker.unref();
     if (!error) waiting.resolve(value);
+    else if (error.isUnfit) waiting.reject(new UnfitError(error.message));
     else if (error.name === "EngineError") waiting.reject(new EngineError(error.message));
     else waiting.reject(new Error(error.message, { cause: error.stack }));
   }

@@ -40,7 +40,7 @@ async function start(flags: Partial<Record<OptionName, unknown>> = {}): Promise<
     },
   };
   const log = pino({ level: "silent" });
-  const setup = await setUpRun(sources, log, false);
+  const setup = await setUpRun(sources, log, { substitute: false });
   run = new TrainingRun(setup);
   parameters = run.status().model.parameters;
   server = await serve(run, { ...setup.options, access: accessWith(token), log });

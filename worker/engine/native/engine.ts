@@ -4,7 +4,7 @@ import { availableParallelism } from "node:os";
 import { type Addon, nativeAddon, nativeStatus } from "../../../shared/arithmetic/native.ts";
 import { keyOf, stream } from "../../../shared/arithmetic/philox.ts";
 import { adamwScalars } from "../../../shared/arithmetic/vector.ts";
-import { EngineError, messageOf } from "../../../shared/errors.ts";
+import { EngineError, messageOf, UnfitError } from "../../../shared/errors.ts";
 import { familyOf } from "../../../shared/family/families.ts";
 import type { Architecture } from "../../../shared/family/family.ts";
 import { decayStretches, type Layout, layoutOf } from "../../../shared/family/layout.ts";
@@ -71,18 +71,19 @@ async function inCore<T>(call: () => T | Promise<T>): Promise<T> {
   try {
     return await call();
   } catch (error) {
-    throw new EngineError(`engine native: ${messageOf(error)}`, { cause: error });
+    const Kind = error instanceof UnfitError ? UnfitError : EngineError;
+    throw new Kind(`engine native: ${messageOf(error)}`, { cause: error });
   }
 }
 
 const megabytes = (bytes: number) => `${Math.ceil(bytes / 2 ** 20).toLocaleString("en")} MB`;
 
-/** @throws EngineError with both numbers, when `bytes` are more than the limit or what is free */
+/** @throws UnfitError with both numbers, when `bytes` are more than the limit or what is free */
 function checkMemory(what: string, bytes: number, limit = process.availableMemory()): void {
   if (bytes > limit)
-    throw new EngineError(
+    throw new UnfitError(
       `${what} need about ${megabytes(bytes)}, the limit is ${megabytes(limit)}; use fewer rows a call (more shards), ` +
-        "checkpointActivations, or a smaller model",
+        "--checkpoint-activations, or a smaller model",
     );
 }
 
@@ -105,6 +106,11 @@ function coreConfig(options: EngineOptions): CoreConfig {
     threads: options.threads || availableParallelism(),
     isa: options.isa ?? "auto",
   };
+}
+
+/** Of the core, and the weights and the gradient that it is given. */
+function plannedBytes(addon: EngineAddon, config: CoreConfig): number {
+  return addon.plannedBytes(config) + 2 * 4 * layoutOf(config).size;
 }
 
 class NativeEngine implements Engine {
@@ -139,7 +145,7 @@ class NativeEngine implements Engine {
     );
     this.#maxRows = options.maxRows;
     this.#limit = options.memoryLimitBytes;
-    this.plannedBytes = addon.plannedBytes(config) + 2 * 4 * this.#layout.size;
+    this.plannedBytes = plannedBytes(addon, config);
     const what = `${options.maxRows} rows of ${options.model.blockSize} tokens`;
     checkMemory(what, this.plannedBytes, options.memoryLimitBytes);
     const pairs = this.#layout.parameters.flatMap(({ offset, size }) => [BigInt(offset), BigInt(size)]);
@@ -289,6 +295,7 @@ export const native: EngineKind = {
     const why = refusal(options);
     return why === undefined ? { usable: true, why: nativeStatus().why } : { usable: false, why };
   },
+  plannedBytes: (options) => inCore(() => plannedBytes(nativeAddon() as EngineAddon, coreConfig(options))),
   async create(options) {
     const why = refusal(options);
     if (why !== undefined) throw new EngineError(`engine ${why}`);

@@ -2,7 +2,7 @@
 // synchronous tf.tidy, so that an error leaves nothing behind on the device.
 
 import { dropoutMask } from "../../../shared/arithmetic/philox.ts";
-import { EngineError } from "../../../shared/errors.ts";
+import { EngineError, UnfitError } from "../../../shared/errors.ts";
 import { familyOf } from "../../../shared/family/families.ts";
 import type { ParameterKey } from "../../../shared/family/family.ts";
 import { type Layout, layoutOf } from "../../../shared/family/layout.ts";
@@ -24,6 +24,13 @@ export const tfjs: EngineKind = {
   async probe(options) {
     const { kind, why } = await chooseBackend(options);
     return { usable: kind !== undefined, why };
+  },
+  async plannedBytes(options) {
+    const { kind } = await chooseBackend(options);
+    // What a backend's products take on top is known when it is open.
+    return kind && !kind.gpu
+      ? plannedBytes(options.model, options.maxRows, options.checkpointActivations ?? false, () => 0)
+      : undefined;
   },
   create: async (options) => new TfjsEngine(options, await openBackend(options)),
 };
@@ -59,7 +66,7 @@ export class TfjsEngine implements Engine {
       backend.addressableBytes ?? Number.POSITIVE_INFINITY,
     );
     if (this.plannedBytes > limit)
-      throw new EngineError(
+      throw new UnfitError(
         `engine tfjs: ${maxRows} rows of ${model.blockSize} tokens need about ${megabytes(this.plannedBytes)} MB, ` +
           `${backend.arithmetic} has ${megabytes(limit)} MB; use fewer rows a call (more shards)` +
           `${this.#recompute ? "" : ", --checkpoint-activations"} or a smaller model`,

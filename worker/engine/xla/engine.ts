@@ -3,7 +3,7 @@
 // sum of two devices after one copy from the right to the left. So the bits are the same for any number of devices.
 import { cpus } from "node:os";
 import { keyOf, stream } from "../../../shared/arithmetic/philox.ts";
-import { EngineError, messageOf } from "../../../shared/errors.ts";
+import { EngineError, messageOf, UnfitError } from "../../../shared/errors.ts";
 import { layoutOf } from "../../../shared/family/layout.ts";
 import type { ModelConfig } from "../../../shared/model.ts";
 import { findPlugin, type XlaPlugin } from "../../install/xla-plugin.ts";
@@ -89,7 +89,7 @@ class XlaEngine implements Engine {
     this.device = plugin.gpu ? `${kind}, ${count} (XLA)` : `XLA on the CPU, ${count}`;
   }
 
-  /** Compile the largest step and refuse what does not fit. @throws EngineError with both numbers */
+  /** Compile the largest step and refuse what does not fit. @throws UnfitError with both numbers */
   async plan({ maxRows, memoryLimitBytes }: EngineOptions): Promise<void> {
     const { model } = this;
     const { bytesLimit } = this.#client.facts.devices[0]!;
@@ -100,7 +100,7 @@ class XlaEngine implements Engine {
     const check = (bytes: number, how: string) => {
       this.plannedBytes = bytes * this.#devices.length;
       if (bytes > limit)
-        throw new EngineError(
+        throw new UnfitError(
           `engine xla: ${maxRows} rows of ${model.blockSize} tokens need about ${megabytes(bytes)} MB on each device ` +
             `(${how}), the limit is ${megabytes(limit)} MB; use fewer rows a call (more shards)` +
             `${this.#traced.recompute ? "" : ", --checkpoint-activations"} or a smaller model`,

@@ -1,0 +1,141 @@
+// What a run takes, before it begins: memory of this machine, held against what is free, and time by a short measurement.
+import { performance } from "node:perf_hooks";
+import type { Logger } from "pino";
+import type { TrainingRun } from "../coordinator/loop.ts";
+import { coordinatorBytes, processBytes } from "../coordinator/memory.ts";
+import { flagOf, type Options, threadsEach } from "../shared/config.ts";
+import { ConfigError } from "../shared/errors.ts";
+import { layoutOf } from "../shared/family/layout.ts";
+import { type ModelConfig, summaryOf } from "../shared/model.ts";
+import { chooseEngine, openEngine } from "../worker/engine/choose.ts";
+import { engineOptionsOf } from "../worker/engine/options.ts";
+import { durationText } from "./duration.ts";
+
+interface Memory {
+  readonly coordinatorBytes: number;
+  /** Of each worker on this machine; undefined where there is none, or a GPU's memory is planned when it is opened. */
+  readonly workerBytes: number | undefined;
+  readonly workers: number;
+}
+
+/** @param workers on this machine */
+async function memoryOf(options: Options, model: ModelConfig, workers: number): Promise<Memory> {
+  const { size } = layoutOf(model);
+  const sharing = options.sharedMemory ? workers : 0;
+  const coordinator = coordinatorBytes(size, sharing);
+  if (workers === 0) return { coordinatorBytes: coordinator, workerBytes: undefined, workers };
+  const threads = options.threads || threadsEach(workers);
+  const rows = options.batchSize / options.shards;
+  const { kind, asked } = await chooseEngine(options.engine, engineOptionsOf({ ...options, threads }, model, rows));
+  const planned = await kind.plannedBytes?.(asked);
+  // Weights that are on their way while it still computes with the last ones.
+  const arriving = sharing > 0 ? 0 : 2 * 4 * size;
+  const workerBytes = planned === undefined ? undefined : processBytes + planned + arriving;
+  return { coordinatorBytes: coordinator, workerBytes, workers };
+}
+
+const gigabytes = (bytes: number): string => `${(bytes / 1e9).toFixed(bytes < 1e10 ? 2 : 0)} GB`;
+
+function sentence({ coordinatorBytes: own, workerBytes, workers }: Memory): string {
+  if (workers === 0) return `${gigabytes(own)} for the coordinator`;
+  const each = workers === 1 ? "its worker" : `each of ${workers} workers`;
+  const theirs =
+    workerBytes === undefined ? `${each} plans its GPU's as it starts` : `${gigabytes(workerBytes)} for ${each}`;
+  return `${gigabytes(own)} for the coordinator, ${theirs}`;
+}
+
+/**
+ * @param workers on this machine
+ * @returns what the run takes and what is free, as a sentence
+ * @throws ConfigError where it is more, with what to change
+ */
+export async function checkMemory(options: Options, model: ModelConfig, workers: number): Promise<string> {
+  // What this process holds already is part of the estimate.
+  const free = process.availableMemory() + process.memoryUsage.rss();
+  const limit = options.memoryLimit > 0 ? options.memoryLimit * 2 ** 30 : Number.POSITIVE_INFINITY;
+  const fits = ({ coordinatorBytes: own, workerBytes = 0, workers: count }: Memory): boolean =>
+    options.memoryLimit > 0 ? workerBytes <= limit : own + count * workerBytes <= free;
+  const memory = await memoryOf(options, model, workers);
+  const about = `about ${sentence(memory)}`;
+  if (fits(memory)) return `${about}; ${gigabytes(free)} are free`;
+
+  const { shards, batchSize } = options;
+  const ways: Partial<Options>[] = [
+    { checkpointActivations: true },
+    { shards: Math.min(batchSize & -batchSize, 65_536) },
+    { workers: 1 },
+    { workers: 1, checkpointActivations: true },
+    { batchSize: shards },
+    { batchSize: shards, checkpointActivations: true },
+    { batchSize: shards, checkpointActivations: true, workers: 1 },
+  ];
+  let cure = "take a smaller model or another machine";
+  for (const way of workers === 0 ? [] : ways) {
+    const changed = { ...options, ...way };
+    if (!fits(await memoryOf(changed, model, Math.min(workers, way.workers ?? workers)))) continue;
+    const flags = Object.entries(way).map(([name, value]) =>
+      value === true ? flagOf(name) : `${flagOf(name)} ${value}`,
+    );
+    cure = `it would fit with ${flags.join(" ")}`;
+    break;
+  }
+  const rows = batchSize / shards;
+  const least = model.vocabSize === 1 ? " at least" : "";
+  throw new ConfigError(
+    `config: this machine cannot hold ${summaryOf(model)}, ${rows} ${rows === 1 ? "sequence" : "sequences"} at once: ${about}${least}, ` +
+      `${options.memoryLimit > 0 ? `--memory-limit is ${gigabytes(limit)}` : `${gigabytes(free)} are free`}; ${cure}`,
+  );
+}
+
+/** How long the measurement goes on once its first call is done. */
+const measureMs = 1000;
+
+/** Seconds of the steps that are left, by the speed of all cores, or of the GPU, on a part of a shard. */
+export async function measureTime(options: Options, model: ModelConfig, stepsLeft: number): Promise<string> {
+  const most = options.batchSize / options.shards;
+  const threads = threadsEach(1);
+  const { engine } = await openEngine(options.engine, engineOptionsOf({ ...options, threads }, model, most));
+  try {
+    const { size } = layoutOf(model);
+    await engine.setWeights(new Float32Array(size).fill(0.02));
+    const sum = new Float32Array(size);
+    // XLA compiles every shape anew: it gets the one that it will compute.
+    const isCompiled = engine.name === "xla";
+    const T = isCompiled ? model.blockSize : Math.min(model.blockSize, 256);
+    const since = performance.now();
+    let tokensPerSec = 0;
+    for (
+      let [rows, calls] = [isCompiled ? most : 1, isCompiled ? -1 : 0];
+      calls < 1 || performance.now() - since < measureMs;
+      calls++
+    ) {
+      const tokens = Int32Array.from({ length: rows * T }, (_, i) => i % model.vocabSize);
+      const startedAt = performance.now();
+      await engine.gradient(tokens, tokens, rows, { seed: 0, step: 0, first: 0, count: 1 }, sum);
+      tokensPerSec = Math.max(tokensPerSec, (1000 * rows * T) / (performance.now() - startedAt));
+      rows = Math.min(2 * rows, most);
+    }
+    const seconds = (stepsLeft * options.batchSize * options.blockSize) / tokensPerSec;
+    return `about ${durationText(seconds)} for ${stepsLeft.toLocaleString("en")} steps at ${speedText(tokensPerSec)} (${engine.device}, measured on a part of a step; validation and the wire come on top)`;
+  } finally {
+    await engine.dispose();
+  }
+}
+
+const speedText = (tokensPerSec: number): string => `${Math.round(tokensPerSec).toLocaleString("en")} tokens/s`;
+
+/** Steps after which the speed of a run is known. */
+const settledSteps = 5;
+
+/** Say once how fast the run is and how long it will take. @returns ends the waiting for it */
+export function announceSpeed(run: TrainingRun, log: Logger): () => void {
+  const from = run.status().step;
+  const timer = setInterval(() => {
+    const { step, steps, tokensPerSec, etaSeconds } = run.status();
+    if (step < from + settledSteps || tokensPerSec === null || etaSeconds === null) return;
+    clearInterval(timer);
+    if (step < steps)
+      log.info(`${speedText(tokensPerSec)}: ${steps - step} steps more take about ${durationText(etaSeconds)}`);
+  }, 1000).unref();
+  return () => clearInterval(timer);
+}

@@ -1,0 +1,70 @@
+// What a run takes, told before it begins: refused where it cannot fit, with what would; and --dry-run, which leaves no trace.
+import { existsSync } from "node:fs";
+import { join } from "node:path";
+import { afterAll, afterEach, expect, test, vi } from "vitest";
+import { checkMemory } from "../../cli/estimate.ts";
+import { modelOf } from "../../shared/config.ts";
+import { resolveOptions } from "../../shared/resolve.ts";
+import { killAll, temporary, text, weft } from "../system/weft.ts";
+
+afterEach(() => vi.restoreAllMocks());
+afterAll(killAll);
+
+const GB = 1e9;
+
+async function checked(flags: Record<string, unknown>, freeBytes: number, workers = 2): Promise<string> {
+  vi.spyOn(process, "availableMemory").mockReturnValue(freeBytes - process.memoryUsage.rss());
+  const { options } = resolveOptions({ preset: "gpt2-124m", flags: { engine: "tfjs", backend: "wasm", ...flags } });
+  return await checkMemory(options, modelOf(options, 50_257), workers);
+}
+
+test("what fits is told, what does not is refused with what would", async () => {
+  // 124,439,808 parameters: 8 vectors, and shared weights and two gradients.
+  expect(await checked({}, 200 * GB)).toMatch(
+    /^about 5.6\d GB for the coordinator, \d+ GB for each of 2 workers; 200 GB are free$/,
+  );
+  await expect(checked({}, 20 * GB)).rejects.toThrow(
+    /cannot hold gpt2: 12 layers.*, 15 sequences at once: .*20 GB are free; it would fit with (--workers 1 )?--checkpoint-activations$/,
+  );
+  await expect(checked({ batchSize: 480, shards: 1 }, 80 * GB)).rejects.toThrow(
+    /480 sequences.*would fit with --shards 32$/,
+  );
+  await expect(checked({}, 2 * GB)).rejects.toThrow(/2.00 GB are free; take a smaller model or another machine$/);
+  await expect(checked({ memoryLimit: 1 }, 200 * GB)).rejects.toThrow("--memory-limit is 1.07 GB");
+});
+
+test("a coordinator alone answers for itself", async () => {
+  expect(await checked({}, 8 * GB, 0)).toBe("about 4.14 GB for the coordinator; 8.00 GB are free");
+  await expect(checked({}, 3 * GB, 0)).rejects.toThrow(/4.14 GB for the coordinator, 3.00 GB are free/);
+});
+
+test("--dry-run says it all, and writes nothing", async () => {
+  const out = join(temporary(), "run");
+  const model = ["--block-size", "8", "--n-layer", "1", "--n-head", "1", "--n-embd", "8", "--batch-size", "4"];
+  const run = weft([
+    "train",
+    ...model,
+    "--data",
+    text,
+    "--steps",
+    "30",
+    "--warmup-steps",
+    "3",
+    "--out",
+    out,
+    "--dry-run",
+  ]);
+  expect(await run.ended, run.stderr()).toBe(0);
+  const said = run.stdout();
+  for (const line of [
+    /^run: {4}.*run, a new one, to step 30$/m,
+    /^data: {3}.*: [\d,]+ tokens to train on, [\d,]+ to validate on; char, \d+ tokens in the vocabulary$/m,
+    /^model: {2}gpt2: 1 layers, .*; [\d,]+ parameters$/m,
+    /^memory: about .* GB for the coordinator, .* GB for each of 2 workers; .* GB are free$/m,
+    /^time: {3}about .* for 30 steps at [\d,]+ tokens\/s/m,
+    /^ {2}--warmup-steps +3 +flag$/m,
+    /^ {2}--beta1 +0.9 +default$/m,
+  ])
+    expect(said).toMatch(line);
+  expect(existsSync(out)).toBe(false);
+});
