@@ -1,13 +1,11 @@
-// The reference numbers from PyTorch: oracles/ beside this file, or WEFT_ORACLES_DIR.
-import { existsSync } from "node:fs";
+// The reference numbers from PyTorch, in oracles/ beside this file.
 import { join } from "node:path";
 import { readBytes, readFloats, readHeader } from "../shared/checkpoint/safetensors.ts";
 import { layoutOf } from "../shared/family/layout.ts";
 import type { ModelConfig } from "../shared/model.ts";
 import { modelSchema } from "../shared/model.ts";
 
-export const oraclesDir = process.env.WEFT_ORACLES_DIR ?? join(import.meta.dirname, "oracles");
-export const oraclesPresent = existsSync(oraclesDir);
+const folder = join(import.meta.dirname, "oracles");
 
 export interface Oracle {
   readonly model: ModelConfig;
@@ -20,7 +18,7 @@ export interface Oracle {
 }
 
 export async function openOracle(name: string): Promise<Oracle> {
-  const path = join(oraclesDir, `${name}.safetensors`);
+  const path = join(folder, `${name}.safetensors`);
   const { metadata, tensors } = await readHeader(path);
   const entry = (tensor: string) => {
     const found = tensors.get(tensor);

@@ -26,14 +26,16 @@ testWithShakespeare("tiny Shakespeare has 65 characters and 1,115,394 tokens", a
   expect(data.name).toBe(shakespearePath);
 });
 
-testWithShakespeare.each([
-  ["First Cit", [18, 47, 56, 57, 58, 1, 15, 47, 58]],
-  ["hi there!", [46, 47, 1, 58, 46, 43, 56, 43, 2]],
-  ["hii there", [46, 47, 47, 1, 58, 46, 43, 56, 43]],
-])("%j is %j", async (text, ids) => {
+testWithShakespeare("its characters are numbers, in their order, and back", async () => {
   const { tokenizer } = await open();
-  expect([...tokenizer.encode(text)]).toEqual(ids);
-  expect(tokenizer.decode(ids)).toBe(text);
+  for (const [text, ids] of [
+    ["First Cit", [18, 47, 56, 57, 58, 1, 15, 47, 58]],
+    ["hi there!", [46, 47, 1, 58, 46, 43, 56, 43, 2]],
+    ["hii there", [46, 47, 47, 1, 58, 46, 43, 56, 43]],
+  ] as const) {
+    expect([...tokenizer.encode(text)]).toEqual(ids);
+    expect(tokenizer.decode(ids)).toBe(text);
+  }
 });
 
 test("the same text is three tokens to GPT-2: 71 4178 612", () => {

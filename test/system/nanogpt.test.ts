@@ -2,20 +2,20 @@
 // start weights, the same windows, and so the same losses until rounding has grown.
 import { mkdir, writeFile } from "node:fs/promises";
 import { join } from "node:path";
-import { afterEach, expect, test } from "vitest";
+import { afterEach, expect } from "vitest";
 import { configOf, tensorsOf } from "../../shared/checkpoint/huggingface.ts";
 import { encode } from "../../shared/checkpoint/safetensors.ts";
 import { findAddon } from "../../worker/install/build.ts";
 import { addonFile } from "../../worker/install/xla-addon.ts";
 import { findPlugin } from "../../worker/install/xla-plugin.ts";
 import { nanogptStart } from "../nanogpt-start.ts";
-import { openOracle, oraclesPresent } from "../oracle.ts";
+import { openOracle } from "../oracle.ts";
+import { shakespearePath, testWithShakespeare } from "../text.ts";
 import { coordinator, killAll, ledgerOf, temporary, weft } from "./weft.ts";
 
 afterEach(killAll);
 
 const steps = 50;
-const present = oraclesPresent && process.env.WEFT_DATA_DIR !== undefined;
 
 const backends = [
   { by: "the engine that auto takes", flags: [] },
@@ -26,9 +26,8 @@ const backends = [
     : []),
 ];
 
-test.skipIf(!present && !process.env.CI).each(backends)(
-  "first 50 losses within 1e-3 on average by $by (needs the oracles and WEFT_DATA_DIR)",
-  async ({ flags }) => {
+for (const { by, flags } of backends)
+  testWithShakespeare(`first 50 losses within 1e-3 on average by ${by}`, async () => {
     const oracle = await openOracle("nanogpt-char-cpu");
     const directory = temporary();
     const [model, windows, out] = ["model", "windows.bin", "run"].map((name) => join(directory, name)) as [
@@ -44,7 +43,8 @@ test.skipIf(!present && !process.env.CI).each(backends)(
 
     const run = await coordinator([
       ...["--preset", "shakespeare-cpu", "--steps", String(steps), "--decay-steps", "2000", "--out", out],
-      ...["--init-from", model, "--windows-file", windows, "--eval-windows", "12", "--eval-interval", "0"],
+      ...["--init-from", model, "--data", shakespearePath, "--windows-file", windows],
+      ...["--eval-windows", "12", "--eval-interval", "0"],
     ]);
     for (const name of ["a", "b"]) weft(["worker", "--coordinator", run.url, "--name", name, ...flags]);
     expect(await run.ended, run.stderr()).toBe(0);
@@ -59,5 +59,4 @@ test.skipIf(!present && !process.env.CI).each(backends)(
       1e-3,
     );
     expect(new Set(ledgerOf(out).flatMap(({ parts }) => parts.map(({ worker }) => worker))).size).toBe(2);
-  },
-);
+  });

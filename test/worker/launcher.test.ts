@@ -8,6 +8,7 @@ import { beforeEach, expect, test } from "vitest";
 import { chooseGpus, findGpus, type Gpu } from "../../worker/gpus.ts";
 import { launch, type Machine, nextStart, planSlots, type Slot } from "../../worker/launcher.ts";
 import { coreNumbersOf, thisMachine } from "../../worker/machine.ts";
+import { testOn, testWhere } from "../where.ts";
 
 let folder: string;
 beforeEach(() => {
@@ -146,7 +147,7 @@ test("where nodes do not bind them, CPU processes have cores of their own", () =
 });
 
 const { coreNumbers, hasTaskset } = await thisMachine();
-test.skipIf(coreNumbers.length < 2 || !hasTaskset)("they really have (needs taskset and 2 cores)", async () => {
+testWhere(coreNumbers.length > 1 && hasTaskset, "taskset and 2 cores")("they really have", async () => {
   const { done, lines } = supervise(
     `console.log(/Cpus_allowed_list:\\s*(\\S+)/.exec(require("node:fs").readFileSync("/proc/self/status", "utf8"))[1])`,
     planSlots([], 2, { ...unbound, coreNumbers: coreNumbers.slice(0, 2) }),
@@ -203,7 +204,7 @@ test("output is prefixed, environment is the slot's, status 0 ends the work", as
     expect(lines).toEqual(expect.arrayContaining([`[${label}] sees -1`, `[${label}] err`]));
 });
 
-test.runIf(process.platform === "linux")(
+testOn(process.platform === "linux", "Linux")(
   "Ctrl-C on the terminal does not reach the processes: each leads a group",
   async () => {
     const stat = "require('fs').readFileSync('/proc/self/stat', 'latin1').split(' ')";

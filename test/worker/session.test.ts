@@ -20,6 +20,7 @@ import { dial } from "../../shared/wire/web-socket.ts";
 import { tfjs } from "../../worker/engine/tfjs/engine.ts";
 import { runSession } from "../../worker/session.ts";
 import { bigram } from "../seeds/bigram.ts";
+import { testWhere } from "../where.ts";
 
 const model = { ...bigram(5), blockSize: 4 };
 const P = layoutOf(model).size;
@@ -77,8 +78,8 @@ const welcome = {
   ...{ rowsPerShard: 1, precision: "float32" as const, timeoutMs: 5000 },
 };
 
-const canShare = SharedVector.create(1) !== undefined;
-test.skipIf(!canShare)("a shared gradient stays until it has been taken (needs the native addon)", async () => {
+const share = testWhere(SharedVector.create(1) !== undefined, "the native addon, to share memory");
+share("a shared gradient stays until it has been taken", async () => {
   const [weights, gradient] = [SharedVector.create(P)!, SharedVector.create(P)!];
   const peer = await meet();
   peer.say({ ...welcome, sharedMemory: { weights: weights.address, gradient: gradient.address } });

@@ -21,6 +21,7 @@ import {
 } from "../../../shared/wire/protocol.ts";
 import { openSharedVector, SharedVector } from "../../../shared/wire/shared-memory.ts";
 import { temporary, text } from "../../system/weft.ts";
+import { testWhere } from "../../where.ts";
 
 const token = "a token of sufficient length".replaceAll(" ", "-");
 /** Of the run: its vocabulary is that of the text. */
@@ -258,7 +259,7 @@ test("a gradient of another length, or cut short, costs its sender the connectio
   expect(await trained).toMatchObject({ step: 2, finished: true });
 });
 
-const share = SharedVector.create(1) ? test : (test.skip as typeof test);
+const share = testWhere(SharedVector.create(1) !== undefined, "the native addon, to share memory");
 share("a worker that shares memory beside one that does not: weights and gradients go both ways", async () => {
   await start();
   const near = new Peer();

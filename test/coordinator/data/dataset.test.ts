@@ -5,7 +5,7 @@ import { join } from "node:path";
 import { afterEach, beforeEach, describe, expect, test } from "vitest";
 import { openDataset } from "../../../coordinator/data/dataset.ts";
 import { CharTokenizer } from "../../../shared/tokenizers/char.ts";
-import { openOracle, oraclesPresent } from "../../oracle.ts";
+import { openOracle } from "../../oracle.ts";
 import { shakespearePath, testWithShakespeare } from "../../text.ts";
 
 let folder: string;
@@ -29,7 +29,6 @@ testWithShakespeare("tiny Shakespeare: 65 characters, 90/10, windows as nanoGPT 
   await data.read("train", 0, 9, first);
   expect([...first]).toEqual([18, 47, 56, 57, 58, 1, 15, 47, 58]);
 
-  if (!oraclesPresent) return;
   const oracle = await openOracle("nanogpt-char-cpu");
   const offsets = await oracle.ints("input.offsets");
   const starts = offsets.subarray(0, 12);

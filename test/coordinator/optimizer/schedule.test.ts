@@ -1,6 +1,6 @@
 import { expect, test } from "vitest";
 import { learningRateAt } from "../../../coordinator/optimizer/schedule.ts";
-import { openOracle, oraclesPresent } from "../../oracle.ts";
+import { openOracle } from "../../oracle.ts";
 
 const options = { learningRate: 1e-3, minLearningRate: 1e-4, warmupSteps: 10, decaySteps: 110, steps: 200 } as const;
 
@@ -18,10 +18,7 @@ test("warm-up, cosine, linear and constant have their formulas' values", () => {
   expect(at(1000, "constant")).toBe(1e-3);
 });
 
-test.skipIf(!oraclesPresent && !process.env.CI)(
-  "nanoGPT's rule is the one that the oracle records (needs the oracles)",
-  async () => {
-    const oracle = await openOracle("nanogpt-char-cpu");
-    expect(oracle.meta<{ lrAt: string }>("optimizer").lrAt).toBe("i<warmup: lr*(i+1)/(warmup+1)");
-  },
-);
+test("nanoGPT's rule is the one that the oracle records", async () => {
+  const oracle = await openOracle("nanogpt-char-cpu");
+  expect(oracle.meta<{ lrAt: string }>("optimizer").lrAt).toBe("i<warmup: lr*(i+1)/(warmup+1)");
+});

@@ -14,10 +14,11 @@ import {
 import { bestCodec, nativeAddon, nativeStatus } from "../../../shared/arithmetic/native.ts";
 import { PhiloxStream } from "../../../shared/arithmetic/philox.ts";
 import { scalarOps } from "../../../shared/arithmetic/vector.ts";
+import { testWhere } from "../../where.ts";
 
 const addon = nativeAddon();
 const sets = addon?.instructionSets() ?? [];
-if (!addon && process.env.CI) test("the native addon is there", () => expect.fail(nativeStatus().why));
+const testNative = testWhere(addon !== undefined, `the native engine: ${nativeStatus().why}`);
 
 const at: CodecPosition = { seed: 2 ** 40 + 7, step: 12, node: 5 };
 const scalar = (format: WireFormat): Codec => codecOver(format, scalarCodec, scalarOps);
@@ -127,7 +128,7 @@ describe.each(wireFormats)("%s", (format) => {
     expect(() => codec.encode(new Uint8Array(3), new Float32Array(300), at)).toThrow("3 bytes, expected");
   });
 
-  test.skipIf(!addon).each(sets.map((isa, i) => ({ isa, threads: 1 + (i % 3) })))(
+  test.each(sets.map((isa, i) => ({ isa, threads: 1 + (i % 3) })))(
     "$isa with $threads threads gives the definition's bits",
     async ({ isa, threads }) => {
       const twin = codecOver(format, new addon!.Vectors(threads, isa), scalarOps);
@@ -207,7 +208,7 @@ test("nodes of a tree are numbered as in a heap", () => {
   expect([0, 1, 7].map((first) => heapIndex({ first, count: 1 }, 8))).toEqual([8, 9, 15]);
 });
 
-test.skipIf(!addon)("wrong arguments are refused before memory is touched", () => {
+testNative("wrong arguments are refused before memory is touched", () => {
   const kernels: CodecKernels = new addon!.Vectors(1, "auto");
   const x = new Float32Array(10);
   expect(() => kernels.roundBf16(x, new Uint32Array(5))).toThrow("words: 5 values, expected 6");

@@ -2,13 +2,12 @@ import { spawnSync } from "node:child_process";
 import { closeSync, openSync } from "node:fs";
 import { join } from "node:path";
 import { pathToFileURL } from "node:url";
-import { expect, test } from "vitest";
+import { expect } from "vitest";
 import { nativeAddon } from "../../../shared/arithmetic/native.ts";
 import { openSharedVector, SharedVector } from "../../../shared/wire/shared-memory.ts";
+import { testWhere } from "../../where.ts";
 
-const runsHere = nativeAddon()?.createShared !== undefined;
-if (!runsHere && process.env.CI) throw new Error("memory cannot be shared: the native addon is not built");
-const there = test.skipIf(!runsHere);
+const there = testWhere(nativeAddon()?.createShared !== undefined, "the native addon, to share memory");
 
 there("what one writes the other reads, both ways", () => {
   const vector = SharedVector.create(1000)!;

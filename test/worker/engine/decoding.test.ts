@@ -4,14 +4,13 @@ import { nativeStatus } from "../../../shared/arithmetic/native.ts";
 import { beamSearch } from "../../../shared/decoding/beam.ts";
 import { sample } from "../../../shared/decoding/decode.ts";
 import { type EngineName, openEngine } from "../../../worker/engine/choose.ts";
-import { openOracle, oraclesPresent, startWeights } from "../../oracle.ts";
+import { openOracle, startWeights } from "../../oracle.ts";
 
 // Where native is not built, the contract suite says so, and fails in CI.
 const engines: EngineName[] = nativeStatus().built ? ["tfjs", "native"] : ["tfjs"];
 const finished = (): boolean => false;
 
-if (!oraclesPresent && process.env.CI) throw new Error("the oracles are missing: set WEFT_ORACLES_DIR");
-describe.skipIf(!oraclesPresent)("PyTorch oracles (skipped where test/oracles is missing)", () => {
+describe("PyTorch oracles", () => {
   for (const name of engines)
     test.each(["gpt2-tiny", "gpt2-nobias", "gpt2-odd"])(`%s on ${name}: greedy and beam4`, async (file) => {
       const oracle = await openOracle(file);

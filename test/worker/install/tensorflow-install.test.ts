@@ -19,6 +19,7 @@ import type { GpuFacts } from "../../../worker/install/gpu.ts";
 import { explainNoGpu } from "../../../worker/install/gpu.ts";
 import { installTensorflow, wheelArguments } from "../../../worker/install/install.ts";
 import { checkPlatform, checkSpace } from "../../../worker/install/tools.ts";
+import { testOn } from "../../where.ts";
 
 /** Stand-ins that do the least that passes: a wheel of two libraries, a package of one source, an empty addon. */
 const working: Record<string, string> = {
@@ -72,7 +73,7 @@ async function install(changed: Record<string, string> = {}, cuda = false): Prom
   return lines;
 }
 
-const onLinux = test.skipIf(process.platform !== "linux");
+const onLinux = testOn(process.platform === "linux", "Linux");
 const fails = (name: string, changed: Record<string, string>, message: RegExp, cuda = false) =>
   onLinux(name, async () => {
     await expect(install(changed, cuda)).rejects.toThrow(message);

@@ -7,6 +7,7 @@ import { afterEach, beforeEach, expect, test } from "vitest";
 import { installXla } from "../../../worker/install/xla-install.ts";
 import { findPlugin, type PluginKind, pluginDir, pluginPaths, recordName } from "../../../worker/install/xla-plugin.ts";
 import { wheels } from "../../../worker/install/xla-wheels.ts";
+import { testOn } from "../../where.ts";
 
 /** Stand-ins that do the least: a wheel of an empty plugin, an empty addon. */
 const working: Record<string, string> = {
@@ -48,7 +49,7 @@ async function install(changed: Record<string, string | undefined> = {}, kind: P
   await installXla({ kind, cache, note: () => {}, showProgress: false, ...(from !== undefined && { from }) });
 }
 
-const onLinux = test.skipIf(process.platform !== "linux" || process.arch !== "x64");
+const onLinux = testOn(process.platform === "linux" && process.arch === "x64", "Linux on x64");
 const fails = (name: string, changed: Record<string, string | undefined>, message: RegExp) =>
   onLinux(name, async () => {
     await expect(install(changed)).rejects.toThrow(message);
