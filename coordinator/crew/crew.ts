@@ -220,8 +220,10 @@ export class Crew {
   /** Send everyone home, and whoever still comes. Resolves when all have been told, or soon. */
   async finish(reason: string): Promise<void> {
     this.#finished = reason;
-    const told = Promise.all([...this.#members.keys()].map((worker) => worker.finish(reason)));
-    await Promise.race([told, sleep(this.#clock, goodbyeMs)]);
+    const told = new AbortController();
+    const waited = sleep(this.#clock, goodbyeMs, told.signal);
+    void Promise.all([...this.#members.keys()].map((worker) => worker.finish(reason))).then(() => told.abort());
+    await waited;
   }
 
   /** The coordinator goes and the run does not: workers wait for it to come back. */

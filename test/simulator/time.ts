@@ -92,7 +92,8 @@ const settled = (): Promise<void> => new Promise((resolve) => setImmediate(resol
 export class Process {
   readonly clock: Clock;
   readonly #time: Time;
-  readonly #timers = new Set<Timer>();
+  /** Timers that will still act, and whether each is one in the background. */
+  readonly #timers = new Map<Timer, boolean>();
   #waiting: (() => void)[] | undefined;
   #isAlive = true;
 
@@ -100,14 +101,15 @@ export class Process {
     this.#time = time;
     this.clock = {
       now: () => time.now,
-      after: (ms, act) => this.#timer((run) => time.after(ms, run), act),
+      after: (ms, act, background = false) => this.#timer((run) => time.after(ms, run), act, background),
       every: (ms, act) => {
         let timer: Timer;
         const again = () => {
-          timer = this.clock.after(ms, () => {
+          const next = () => {
             again();
             act();
-          });
+          };
+          timer = this.clock.after(ms, next, true);
         };
         again();
         return { cancel: () => timer.cancel() };
@@ -126,6 +128,11 @@ export class Process {
   /** Timers that will still act. */
   get timers(): number {
     return this.#timers.size;
+  }
+
+  /** Those of them that keep the process from ending. */
+  get holding(): number {
+    return [...this.#timers.values()].filter((background) => !background).length;
   }
 
   /** Something comes to the process from outside. */
@@ -148,11 +155,11 @@ export class Process {
   die(): void {
     this.#isAlive = false;
     this.#waiting = undefined;
-    for (const timer of this.#timers) timer.cancel();
+    for (const timer of this.#timers.keys()) timer.cancel();
     this.#timers.clear();
   }
 
-  #timer(plan: (run: () => void) => Timer, act: () => void): Timer {
+  #timer(plan: (run: () => void) => Timer, act: () => void, background: boolean): Timer {
     if (!this.#isAlive) return { cancel: () => {} };
     const planned = plan(() => {
       this.#timers.delete(timer);
@@ -168,7 +175,7 @@ export class Process {
         this.#timers.delete(timer);
       },
     };
-    this.#timers.add(timer);
+    this.#timers.set(timer, background);
     return timer;
   }
 }

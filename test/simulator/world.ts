@@ -471,6 +471,7 @@ class World {
       this.#failures.push(`the digest is ${result.weightsDigest}, expected ${expected}`);
     if (options.steps <= keptLines) this.#inspectLedger();
     if (this.#run.dispatch.crew.uploads.size > 0) this.#failures.push("a vector is still on its way in");
+    if (this.#coordinator.holding > 0) this.#failures.push("the run is over and its process would not end");
     // Goodbyes and closing handshakes take a moment; then nothing may be planned any more at the coordinator.
     await this.time.run(() => this.#coordinator.timers === 0, this.time.now + 4 * options.timeout * 1000 + 10_000);
     if (this.#coordinator.timers > 0)
