@@ -6,6 +6,7 @@
 // the numbers is a function of options, data and seed alone: never of workers, their number, order or speed.
 import { join } from "node:path";
 import type { Logger } from "pino";
+import { type Codec, nodeRounding } from "../shared/arithmetic/codec.ts";
 import { TreeSum, VectorPool } from "../shared/arithmetic/tree.ts";
 import type { VectorOps } from "../shared/arithmetic/vector.ts";
 import { checkpointName, type OptimizerState } from "../shared/checkpoint/checkpoint.ts";
@@ -29,6 +30,7 @@ import type { RunMetrics } from "./metrics.ts";
 import type { Mirror } from "./mirror.ts";
 import { AdamW } from "./optimizer/adamw.ts";
 import type { Optimizer } from "./optimizer/optimizer.ts";
+import { roundedUpdates } from "./optimizer/rounded.ts";
 import { learningRateAt } from "./optimizer/schedule.ts";
 import { EarlierRuns } from "./past.ts";
 import { EvaluationRound } from "./round/evaluation.ts";
@@ -65,6 +67,8 @@ export interface RunSetup {
   readonly mirror?: Mirror | undefined;
   readonly clock: Clock;
   readonly ops: VectorOps;
+  /** Of the run's --wire. */
+  readonly codec: Codec;
   readonly log: Logger;
 }
 
@@ -105,7 +109,8 @@ export class TrainingRun {
   #nextWindows: { readonly step: number; readonly ids: Promise<Uint16Array | Uint32Array> } | undefined;
 
   constructor(setup: RunSetup) {
-    const { layout, options, ops, log, clock } = setup;
+    const { layout, options, ops, codec, log, clock } = setup;
+    const { seed, shards } = options;
     this.#setup = setup;
     this.history = setup.history;
     this.#trainedSeconds = setup.history.seconds;
@@ -113,9 +118,12 @@ export class TrainingRun {
     this.#watch = new Stopwatch(clock);
     this.journal = new Journal(log);
     this.earlier = new EarlierRuns(options.out);
-    this.#optimizer = new AdamW(layout, options, ops, setup.optimizer);
+    const adamw = (state: OptimizerState | undefined) => new AdamW(layout, options, ops, state);
+    this.#optimizer = roundedUpdates(layout.size, { codec, seed, ops }, adamw, setup.optimizer);
     this.#pool = new VectorPool(layout.size);
-    this.#sum = new TreeSum({ first: 0, count: options.shards }, this.#pool, ops);
+    this.#sum = new TreeSum({ first: 0, count: shards }, this.#pool, ops, (node, sum) =>
+      nodeRounding(codec, { seed, step: this.#step, units: shards })?.(node, sum),
+    );
     this.#step = setup.step;
     this.#valLossNats = setup.valLossNats ?? null;
     this.#digest = ops.digest(setup.weights);
@@ -125,6 +133,7 @@ export class TrainingRun {
       clock,
       arithmetic: setup.arithmetic,
       pool: this.#pool,
+      codec,
       journal: this.journal,
     });
     this.metrics = setup.openMetrics(() => this.status());
@@ -219,6 +228,7 @@ export class TrainingRun {
       seed: options.seed,
       rowsPerShard: options.batchSize / options.shards,
       precision: options.precision,
+      wire: options.wire,
       timeoutMs: options.timeout * 1000,
     };
     this.dispatch.admit(pipe, welcome, isLocal && options.sharedMemory);
@@ -248,7 +258,7 @@ export class TrainingRun {
     this.#last = { lossNats, gradientNorm, learningRate };
     this.#watch.mark("apply");
 
-    this.dispatch.crew.broadcast(this.#step, weights);
+    this.dispatch.crew.broadcast(this.#step, weights, this.#optimizer.update);
     this.#watch.mark("broadcast");
     await ledger.append({ step: this.#step, parts, ...this.#last, weights: this.#digest });
     this.#watch.mark("ledger");

@@ -3,7 +3,7 @@ import { randomUUID } from "node:crypto";
 import { basename, resolve } from "node:path";
 import { isDeepStrictEqual } from "node:util";
 import type { Logger } from "pino";
-import { bestOps } from "../shared/arithmetic/native.ts";
+import { bestCodec, bestOps } from "../shared/arithmetic/native.ts";
 import type { Checkpoint } from "../shared/checkpoint/checkpoint.ts";
 import { cropPositions } from "../shared/checkpoint/crop.ts";
 import { readMarkers } from "../shared/checkpoint/rundir.ts";
@@ -126,6 +126,7 @@ async function setUpLocked(sources: Sources, log: Logger, settings: SetupSetting
     mirror,
     clock: systemClock,
     ops: bestOps(),
+    codec: bestCodec(options.wire),
     log,
   };
 }

@@ -1,6 +1,8 @@
 // Where the run's weights live on their way to the workers: a snapshot of each step, encoded once for all, with the
-// memory of the one before it used again; and shared memory for workers on this machine.
-import { bytesOf, framesOf } from "../shared/wire/frame.ts";
+// memory of the one before it used again; and shared memory for workers on this machine. Where the run's wire is small,
+// who has the weights of the step before is sent what changes them into this step's.
+import type { Codec } from "../shared/arithmetic/codec.ts";
+import { bytesOf, encodedFrames, framesOf } from "../shared/wire/frame.ts";
 import { SharedVector } from "../shared/wire/shared-memory.ts";
 
 /** Weights of one step, and their frames that any number of connections send from the same memory. */
@@ -10,20 +12,38 @@ export class WeightsSnapshot {
   readonly weights: Float32Array;
   /** Connections that still send from it. */
   users = 0;
-  readonly #spare: readonly Buffer[] | undefined;
-  #frames: readonly Buffer[] | undefined;
+  readonly #codec: Codec;
+  /** (P) As the weights. */
+  readonly #update: Float32Array | undefined;
+  readonly #spare: Partial<Record<"whole" | "update", readonly Buffer[]>>;
+  readonly #frames: Partial<Record<"whole" | "update", readonly Buffer[]>> = {};
 
   /** @param spare a snapshot without users, whose memory is taken over */
-  constructor(step: number, weights: Float32Array, spare?: WeightsSnapshot) {
+  constructor(
+    step: number,
+    weights: Float32Array,
+    codec: Codec,
+    update: Float32Array | undefined,
+    spare?: WeightsSnapshot,
+  ) {
     this.step = step;
     this.weights = weights;
-    this.#spare = spare && (spare.#frames ?? spare.#spare);
+    this.#codec = codec;
+    this.#update = update;
+    this.#spare = spare ? { ...spare.#spare, ...spare.#frames } : {};
   }
 
-  /** Encoded for the first worker that does not share memory. */
-  frames(): readonly Buffer[] {
-    this.#frames ??= [...framesOf("weights", this.step, bytesOf(this.weights), this.#spare)];
-    return this.#frames;
+  /**
+   * Encoded for the first worker that needs them.
+   * @param has the step whose weights the worker has; undefined where it has none for certain
+   */
+  frames(has: number | undefined): readonly Buffer[] {
+    if (this.#update && has === this.step - 1) {
+      this.#frames.update ??= [...encodedFrames("update", this.step, this.#update, this.#codec, this.#spare.update)];
+      return this.#frames.update;
+    }
+    this.#frames.whole ??= [...framesOf("weights", this.step, bytesOf(this.weights), this.#spare.whole)];
+    return this.#frames.whole;
   }
 }
 
@@ -35,26 +55,31 @@ export interface WorkerMemory {
 
 export class Weights {
   readonly #length: number;
+  readonly #codec: Codec;
   #newest: WeightsSnapshot | undefined;
   #spare: WeightsSnapshot | undefined;
   /** Where workers on this machine find the newest weights; made for the first of them. */
   #shared: SharedVector | undefined;
 
-  /** @param length P */
-  constructor(length: number) {
+  /** @param length P @param codec of updates */
+  constructor(length: number, codec: Codec) {
     this.#length = length;
+    this.#codec = codec;
   }
 
   get newest(): WeightsSnapshot | undefined {
     return this.#newest;
   }
 
-  /** @param weights (P) which may change once this has returned and every worker that shares no memory has been offered them */
-  publish(step: number, weights: Float32Array): WeightsSnapshot {
+  /**
+   * @param weights (P) which may change once this has returned and every worker that shares no memory has been offered them
+   * @param update  (P) likewise: what changed the weights of the step before into these, where that may travel instead
+   */
+  publish(step: number, weights: Float32Array, update?: Float32Array): WeightsSnapshot {
     const old = this.#newest;
     const spare = this.#spare?.users === 0 ? this.#spare : undefined;
     this.#shared?.values.set(weights);
-    this.#newest = new WeightsSnapshot(step, this.#shared?.values ?? weights, spare);
+    this.#newest = new WeightsSnapshot(step, this.#shared?.values ?? weights, this.#codec, update, spare);
     this.#spare = old;
     return this.#newest;
   }

@@ -3,6 +3,7 @@
 import { availableParallelism } from "node:os";
 import { closest, distance } from "fastest-levenshtein";
 import { z } from "zod";
+import { wireFormats } from "./arithmetic/codec.ts";
 import { ConfigError } from "./errors.ts";
 import { families, familyNames } from "./family/families.ts";
 import { type ModelConfig, modelSchema } from "./model.ts";
@@ -237,6 +238,15 @@ export const optionTable = {
   precision: fixed(
     "it decides the last bits of every step",
     choice("training", ["float32", "bf16"], "float32", "inputs of matrix products; sums stay float32"),
+  ),
+  wire: fixed(
+    "it decides the last bits of every step",
+    choice(
+      "training",
+      wireFormats,
+      "float32",
+      "how gradients and updates travel; each sum of the tree is rounded to it",
+    ),
   ),
   threads: number("engine", 0, { min: 0, max: 1024, ...integer }, "threads of one worker", {
     defaultText: "this machine's cores over its workers",

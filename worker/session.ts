@@ -1,12 +1,14 @@
 // One conversation with a coordinator, from hello to goodbye: weights and leases in, answers out. worker.ts opens a new
 // one when it breaks.
 import { hostname } from "node:os";
+import { type Codec, nodeRounding } from "../shared/arithmetic/codec.ts";
+import { bestCodec, bestOps } from "../shared/arithmetic/native.ts";
 import { VectorPool } from "../shared/arithmetic/tree.ts";
 import type { Clock } from "../shared/clock.ts";
 import { ConfigError, EngineError, Interrupted, messageOf, ProtocolError } from "../shared/errors.ts";
 import { layoutOf } from "../shared/family/layout.ts";
 import { Channel } from "../shared/wire/channel.ts";
-import { Arrival, bytesOf, type Frame, framesOf } from "../shared/wire/frame.ts";
+import { Arrival, bytesOf, encodedFrames, type Frame } from "../shared/wire/frame.ts";
 import type { Pipe } from "../shared/wire/pipe.ts";
 import {
   decodeFromCoordinator,
@@ -31,6 +33,8 @@ export interface SessionOptions {
   /** Where the pipe leads, for people. */
   readonly url: string;
   readonly name: string;
+  /** For sums and codecs. */
+  readonly threads: number;
   /** An engine for the run; the session does not dispose of it. */
   readonly openEngine: (welcome: Welcome) => Promise<Engine>;
   /** Hears what people should know. */
@@ -44,6 +48,14 @@ interface HeldLease {
   readonly order: LeaseMessage;
   cancelled: boolean;
   windows?: Uint16Array | Uint32Array;
+}
+
+/** Weights, or a lease's windows, on their way in. */
+interface Incoming {
+  readonly arrival: Arrival;
+  readonly vector?: Float32Array;
+  readonly lease?: HeldLease;
+  readonly windows?: Uint16Array | Uint32Array;
 }
 
 /** Leases that may wait here: a coordinator gives two at a time. */
@@ -73,15 +85,16 @@ class Session {
   #welcome: Welcome | undefined;
   #engine: Engine | undefined;
   #pool = new VectorPool(0);
+  #codec!: Codec;
   /** What the coordinator shares with us, where it can: its weights, and room for one gradient. */
   #shared: { readonly weights: Float32Array; readonly gradient: Float32Array } | undefined;
   /** Resolves when the last gradient has been taken out of shared memory, or nobody will. */
   #taken: Promise<void> = Promise.resolve();
   #onTaken: () => void = () => {};
-  /** Weights, or windows of a lease, on their way in. */
-  #arrival: { arrival: Arrival; vector?: Float32Array; lease?: HeldLease } | undefined;
-  /** Newest whole weights that the engine does not have yet. */
-  #fresh: { step: number; vector: Float32Array } | undefined;
+  #arrival: Incoming | undefined;
+  /** The newest whole weights, and whether the engine has not been given them yet. */
+  #newest: { readonly step: number; readonly vector: Float32Array } | undefined;
+  #isFresh = false;
   /** What the engine computes with: weights of #step. */
   #lent: Float32Array | undefined;
   #step = -1;
@@ -186,6 +199,7 @@ class Session {
     const { silenceMs, pingEveryMs } = timesOf(timeoutMs);
     this.#channel.watch(silenceMs, pingEveryMs, false);
     this.#pool = new VectorPool(parameters);
+    this.#codec = bestCodec(welcome.wire, this.#options.threads);
     const engine = await this.#options.openEngine(welcome);
     this.#engine = engine;
     this.#shared = shared(welcome);
@@ -210,24 +224,36 @@ class Session {
     if (this.#over) return;
     const current = this.#arrival;
     // Weights that were overtaken by newer ones stop in the middle.
-    if (current?.vector && frame.kind === "weights" && frame.offset === 0 && frame.id > current.arrival.id) {
+    if (current?.vector && frame.kind !== "windows" && frame.offset === 0 && frame.id > current.arrival.id) {
       this.#pool.give(current.vector);
       this.#arrival = undefined;
     }
     this.#arrival ??= this.#expect(frame);
-    const { arrival, vector, lease } = this.#arrival;
+    const { arrival, vector, lease, windows } = this.#arrival;
     arrival.take(frame);
     this.#channel.expect(!arrival.complete);
     if (!arrival.complete) return;
     this.#arrival = undefined;
-    if (vector) this.#refresh(frame.id, vector);
-    if (lease) lease.windows = typed(arrival.target, this.#engine!.model.vocabSize);
+    if (vector && frame.kind === "update") this.#update(frame.id, vector);
+    else if (vector) this.#refresh(frame.id, vector);
+    if (lease) lease.windows = windows!;
     this.#work();
   }
 
   #refresh(step: number, vector: Float32Array): void {
-    if (this.#fresh) this.#giveBack(this.#fresh.vector);
-    this.#fresh = { step, vector };
+    if (this.#isFresh) this.#giveBack(this.#newest!.vector);
+    this.#newest = { step, vector };
+    this.#isFresh = true;
+  }
+
+  /** @param vector (P) what changes the weights of the step before, taken over */
+  #update(step: number, vector: Float32Array): void {
+    if (this.#newest?.step !== step - 1)
+      throw new ProtocolError(
+        `an update to step ${step}, the weights here are of step ${this.#newest?.step ?? "none"}`,
+      );
+    bestOps(this.#options.threads).add(vector, this.#newest.vector);
+    this.#refresh(step, vector);
   }
 
   /** Weights that nobody computes with any more. */
@@ -236,20 +262,25 @@ class Session {
   }
 
   /** The first chunk of a tensor: what is it, and where does it go? */
-  #expect(frame: Frame): { arrival: Arrival; vector?: Float32Array; lease?: HeldLease } {
+  #expect(frame: Frame): Incoming {
     if (!this.#engine) throw new ProtocolError(`${frame.kind} before this worker was ready`);
-    if (frame.kind === "weights") {
+    if (frame.kind === "weights" || frame.kind === "update") {
       const vector = this.#pool.take();
-      return { arrival: new Arrival("weights", frame.id, bytesOf(vector)), vector };
+      const codec = frame.kind === "update" ? this.#codec : bestCodec("float32");
+      return { arrival: Arrival.ofVector(frame.kind, frame.id, vector, codec), vector };
     }
     const lease = this.#queue.find(({ order, windows }) => order.lease === frame.id && !windows);
     if (!lease || frame.kind !== "windows") throw new ProtocolError(`${frame.kind} ${frame.id} that was not announced`);
     const { vocabSize, blockSize } = this.#engine.model;
-    const bytes = lease.order.windows * (blockSize + 1) * widthOf(vocabSize);
+    const size = lease.order.windows * (blockSize + 1);
+    const isWide = vocabSize > 65_536;
     // Before memory is taken for them.
-    if (frame.total !== bytes)
-      throw new ProtocolError(`windows of lease ${frame.id}: ${frame.total} bytes, expected ${bytes}`);
-    return { arrival: new Arrival("windows", frame.id, new Uint8Array(bytes)), lease };
+    if (frame.total !== size * (isWide ? 4 : 2))
+      throw new ProtocolError(
+        `windows of lease ${frame.id}: ${frame.total} bytes, expected ${size * (isWide ? 4 : 2)}`,
+      );
+    const windows = isWide ? new Uint32Array(size) : new Uint16Array(size);
+    return { arrival: Arrival.ofBytes("windows", frame.id, bytesOf(windows)), lease, windows };
   }
 
   /** Resolves when nothing of this session uses the engine any more. */
@@ -269,9 +300,9 @@ class Session {
   /** Take fresh weights and compute leases, one thing at a time, until there is nothing to do. */
   async #workOff(): Promise<void> {
     while (!this.#over) {
-      if (this.#fresh) {
-        const { step, vector } = this.#fresh;
-        this.#fresh = undefined;
+      if (this.#isFresh) {
+        const { step, vector } = this.#newest!;
+        this.#isFresh = false;
         await this.#engine!.setWeights(vector);
         if (this.#lent) this.#giveBack(this.#lent);
         this.#lent = vector;
@@ -296,11 +327,13 @@ class Session {
       return handBack(`it is of step ${order.step + 1}, the weights here are of step ${this.#step + 1}`);
     const startedAt = this.#options.clock.now();
     try {
+      const { seed } = this.#welcome!;
       const outcome = await tasks[order.round](this.#engine!, {
         order,
         windows: lease.windows!,
-        seed: this.#welcome!.seed,
+        seed,
         pool: this.#pool,
+        round: nodeRounding(this.#codec, { seed, ...order }),
         cancelled,
       });
       if (!outcome) return handBack("it was cancelled");
@@ -331,7 +364,7 @@ class Session {
         this.#taken = new Promise((resolve) => {
           this.#onTaken = resolve;
         });
-      } else for (const frame of framesOf("gradient", lease, bytesOf(vector))) await this.#channel.send(frame);
+      } else for (const frame of encodedFrames("gradient", lease, vector, this.#codec)) await this.#channel.send(frame);
       this.#pool.give(vector);
       await this.#channel.tell(answer);
     });
@@ -358,12 +391,4 @@ function shared({ sharedMemory, parameters }: Welcome) {
   const weights = sharedMemory && openSharedVector(sharedMemory.weights, parameters, false);
   const gradient = sharedMemory && openSharedVector(sharedMemory.gradient, parameters, true);
   return weights && gradient && { weights, gradient };
-}
-
-function widthOf(vocabSize: number): 2 | 4 {
-  return vocabSize > 65_536 ? 4 : 2;
-}
-
-function typed(bytes: Uint8Array, vocabSize: number): Uint16Array | Uint32Array {
-  return widthOf(vocabSize) === 4 ? new Uint32Array(bytes.buffer) : new Uint16Array(bytes.buffer);
 }

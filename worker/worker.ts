@@ -44,7 +44,7 @@ const longestWaitMs = 10_000;
  * @throws EngineError when the engine cannot start
  */
 export async function work(settings: WorkerSettings, world = thisWorld): Promise<void> {
-  const { options, name, token, log, leave } = settings;
+  const { options, threads, name, token, log, leave } = settings;
   const { clock } = world;
   const engines = new EngineKeeper(settings, world);
   const url = options.coordinator;
@@ -56,7 +56,7 @@ export async function work(settings: WorkerSettings, world = thisWorld): Promise
       const pipe = await world.connect({ url, token, timeoutMs: handshakeMs });
       const openEngine = (welcome: Welcome) => engines.for(welcome);
       const onEvent = (text: string) => log.warn(text);
-      return await runSession({ pipe, clock, url, name, handshakeMs, openEngine, onEvent, leave });
+      return await runSession({ pipe, clock, url, name, threads, handshakeMs, openEngine, onEvent, leave });
     } catch (error) {
       if (!(error instanceof UnreachableError)) throw error;
       return { how: "lost", reason: error.message, wasWelcome: false };

@@ -1,5 +1,6 @@
 // One worker at the other end of a pipe: what it may say when, and what is sent to it. Decisions are the dispatcher's;
 // this file only speaks.
+import type { Codec } from "../../shared/arithmetic/codec.ts";
 import type { Clock } from "../../shared/clock.ts";
 import { ProtocolError } from "../../shared/errors.ts";
 import { Channel } from "../../shared/wire/channel.ts";
@@ -48,6 +49,8 @@ export interface ConnectionOptions {
   /** Offered to the worker; the gradient is this connection's from now on. */
   readonly memory: WorkerMemory | undefined;
   readonly uploads: Uploads;
+  /** Of the run's wire. */
+  readonly codec: Codec;
   readonly events: ConnectionEvents;
   readonly uniqueName: (wanted: string) => string;
   /** Vectors of the pool, for those that come by shared memory. */
@@ -123,8 +126,9 @@ export class Connection {
   /** Send weights; newer ones offered meanwhile replace what has not left yet. */
   offer(snapshot: WeightsSnapshot): void {
     if (this.state !== "ready") return;
-    if (!this.sharesMemory) snapshot.frames(); // now: it may leave later than the weights change
     const isQueued = this.#wanted !== undefined;
+    // Now: they may leave later than the weights change. Who has not got those before this step needs the whole.
+    if (!this.sharesMemory) snapshot.frames(isQueued ? undefined : this.step);
     this.#wanted = snapshot;
     if (!isQueued) this.#channel.add(() => this.#sendWanted());
   }
@@ -135,7 +139,7 @@ export class Connection {
       try {
         if (this.sharesMemory) await this.#channel.tell({ type: "weights", step: current.step });
         else
-          for (const frame of current.frames()) {
+          for (const frame of current.frames(this.step)) {
             if (this.#wanted !== current) break;
             await this.#channel.send(frame);
           }
@@ -253,7 +257,7 @@ export class Connection {
       );
       if (!upload) return "hold";
       lease.upload = upload;
-      this.#arrival = new Arrival("gradient", frame.id, bytesOf(upload.vector));
+      this.#arrival = Arrival.ofVector("gradient", frame.id, upload.vector, this.#options.codec);
     }
     if (!this.#arrival) throw new ProtocolError(`gradient of lease ${frame.id} after its end`);
     this.#arrival.take(frame);

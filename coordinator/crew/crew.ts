@@ -1,5 +1,6 @@
 // The workers of a run: who is here, how fast each is, and what it still owes. Joining and leaving at any moment is
 // normal.
+import type { Codec } from "../../shared/arithmetic/codec.ts";
 import type { VectorPool } from "../../shared/arithmetic/tree.ts";
 import { type Clock, sleep } from "../../shared/clock.ts";
 import type { Pipe } from "../../shared/wire/pipe.ts";
@@ -35,6 +36,7 @@ export class Crew {
   readonly uploads: Uploads;
   readonly #clock: Clock;
   readonly #pool: VectorPool;
+  readonly #codec: Codec;
   readonly #weights: Weights;
   readonly #members = new Map<Connection, Experience>();
   readonly #byName = new Map<string, Connection>();
@@ -43,11 +45,12 @@ export class Crew {
   #bytesIn = 0;
   #bytesOut = 0;
 
-  /** @param pool of gradients (P) */
-  constructor(pool: VectorPool, clock: Clock) {
+  /** @param pool of gradients (P) @param codec of the run's wire */
+  constructor(pool: VectorPool, codec: Codec, clock: Clock) {
     this.#clock = clock;
     this.#pool = pool;
-    this.#weights = new Weights(pool.length);
+    this.#codec = codec;
+    this.#weights = new Weights(pool.length, codec);
     this.uploads = new Uploads(pool, () => clock.now());
   }
 
@@ -75,6 +78,7 @@ export class Crew {
       clock: this.#clock,
       memory: mayShareMemory ? this.#weights.share() : undefined,
       uploads: this.uploads,
+      codec: this.#codec,
       takeVector: () => this.#pool.take(),
       uniqueName: (wanted) => this.#uniqueName(connection, wanted),
       events: {
@@ -131,9 +135,9 @@ export class Crew {
     return this.#byName.get(name);
   }
 
-  /** New weights for everyone, encoded once. */
-  broadcast(step: number, weights: Float32Array): void {
-    const snapshot = this.#weights.publish(step, weights);
+  /** New weights for everyone, encoded once. @param update what changed them, where that may travel instead */
+  broadcast(step: number, weights: Float32Array, update?: Float32Array): void {
+    const snapshot = this.#weights.publish(step, weights, update);
     for (const worker of this.#members.keys()) worker.offer(snapshot);
   }
 

@@ -1,6 +1,7 @@
 // Has every part of a round computed once, by whoever is here: gives out leases as plan.ts decides, takes answers, gives
 // lost and late parts to others, and sends away workers that cannot help. Nothing here reaches the numbers but through the
 // round, whose bits do not depend on the order of what happens here.
+import type { Codec } from "../../shared/arithmetic/codec.ts";
 import { nodeName, type VectorPool } from "../../shared/arithmetic/tree.ts";
 import { type Clock, sleep } from "../../shared/clock.ts";
 import type { Options } from "../../shared/config.ts";
@@ -20,6 +21,8 @@ export interface DispatchOptions {
   /** The arithmetic that a resumed run began with. */
   readonly arithmetic?: string | undefined;
   readonly pool: VectorPool;
+  /** Of the run's wire. */
+  readonly codec: Codec;
   /** Hears of every worker that comes, goes, is late or refused. */
   readonly journal: Journal;
 }
@@ -73,13 +76,13 @@ export class Dispatch {
   #wakeUp: () => void = () => {};
 
   constructor(settings: DispatchOptions) {
-    const { options, clock, pool } = settings;
+    const { options, clock, pool, codec } = settings;
     this.#settings = settings;
     this.#clock = clock;
     this.#times = timesOf(options.timeout * 1000);
     this.arithmetic = options.anyArithmetic ? "any" : settings.arithmetic;
     this.progressAt = clock.now();
-    this.crew = new Crew(pool, clock);
+    this.crew = new Crew(pool, codec, clock);
   }
 
   /** The leases that are out. */
@@ -184,7 +187,7 @@ export class Dispatch {
       if (ids instanceof Promise) ids.catch((error) => this.fail(error));
       const { rows } = round;
       worker.lease(
-        { type: "lease", lease: id, round: kind, step, first, count, rows, windows },
+        { type: "lease", lease: id, round: kind, step, units, first, count, rows, windows },
         round.expects(grant),
         ids,
       );

@@ -14,6 +14,8 @@ export interface Update {
 export interface Optimizer {
   /** (P) vectors by name, the optimizer's own: copy them to keep them. */
   readonly state: OptimizerState;
+  /** (P) What the last update added to the weights, where that is what travels; until the next one. */
+  readonly update?: Float32Array;
   /**
    * One update in place.
    * @param weights (P)

@@ -18,6 +18,7 @@
 // This is the definition; the native core has vectorised twins (codec.cpp) with the same bits on every instruction set.
 import { ProtocolError } from "../errors.ts";
 import { keyOf, philox, stream } from "./philox.ts";
+import type { NodeRounding } from "./tree.ts";
 import type { VectorOps } from "./vector.ts";
 
 export const wireFormats = ["float32", "bf16", "int8", "int4"] as const;
@@ -40,6 +41,15 @@ export interface CodecPosition {
 /** The number of a node in a tree over `units` units, as CodecPosition wants it. */
 export const heapIndex = ({ first, count }: { first: number; count: number }, units: number): number =>
   units / count + first / count;
+
+/** What the nodes of a step's tree over `units` units become; undefined where the format keeps every bit. */
+export function nodeRounding(
+  codec: Codec,
+  { seed, step, units }: { seed: number; step: number; units: number },
+): NodeRounding | undefined {
+  if (codec.format === "float32") return undefined;
+  return (node, sum) => codec.round(sum, { seed, step, node: heapIndex(node, units) });
+}
 
 export interface Codec {
   readonly format: WireFormat;

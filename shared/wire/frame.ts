@@ -6,6 +6,7 @@
 //   4  uint32 CRC-32 of all that follows              24 float64 offset in bytes
 //   8  uint32 kind      12 uint32 bytes of data       32 float64 total bytes of the tensor
 import * as zlib from "node:zlib";
+import { blockSize, type Codec } from "../arithmetic/codec.ts";
 import { nativeAddon } from "../arithmetic/native.ts";
 import { ProtocolError } from "../errors.ts";
 
@@ -14,13 +15,13 @@ export const chunkBytes = 2 ** 20;
 const magic = 0x33544657;
 const crc32: (bytes: Uint8Array) => number = nativeAddon()?.crc32 ?? zlib.crc32;
 
-/** What a tensor is: weights of a step, gradient of a lease, token windows of a lease. */
-export type TensorKind = "weights" | "gradient" | "windows";
-const kinds: readonly TensorKind[] = ["weights", "gradient", "windows"];
+/** What a tensor is: weights of a step, gradient of a lease, token windows of a lease, what changes the weights into a step's. */
+const kinds = ["weights", "gradient", "windows", "update"] as const;
+export type TensorKind = (typeof kinds)[number];
 
 export interface Frame {
   readonly kind: TensorKind;
-  /** Step for weights, lease id for the others. */
+  /** Step for weights and updates, lease id for the others. */
   readonly id: number;
   readonly offset: number;
   readonly total: number;
@@ -38,16 +39,46 @@ export function* framesOf(
   bytes: Uint8Array,
   memory: readonly Buffer[] = [],
 ): Generator<Buffer> {
-  for (let offset = 0; offset < bytes.length; offset += chunkBytes) {
-    const data = bytes.subarray(offset, offset + chunkBytes);
-    const frame = memory[offset / chunkBytes] ?? Buffer.allocUnsafe(headerBytes + data.length);
-    frame.set(data, headerBytes);
+  yield* cut(kind, id, bytes.length, chunkBytes, memory, (data, offset) =>
+    data.set(bytes.subarray(offset, offset + data.length)),
+  );
+}
+
+/** The same of a vector that has been rounded by this codec: whole blocks in each, so that it is decoded by itself. */
+export function* encodedFrames(
+  kind: TensorKind,
+  id: number,
+  vector: Float32Array,
+  codec: Codec,
+  memory: readonly Buffer[] = [],
+): Generator<Buffer> {
+  const block = codec.bytes(blockSize);
+  const chunk = Math.floor(chunkBytes / block) * block;
+  const at = { seed: 0, step: 0, node: 0 }; // of no matter: rounding twice is rounding once
+  yield* cut(kind, id, codec.bytes(vector.length), chunk, memory, (data, offset) => {
+    const first = (offset / block) * blockSize;
+    codec.encode(data, vector.subarray(first, first + (chunk / block) * blockSize), { ...at, first });
+  });
+}
+
+function* cut(
+  kind: TensorKind,
+  id: number,
+  total: number,
+  chunk: number,
+  memory: readonly Buffer[],
+  fill: (data: Uint8Array, offset: number) => void,
+): Generator<Buffer> {
+  for (let offset = 0; offset < total; offset += chunk) {
+    const bytes = Math.min(chunk, total - offset);
+    const frame = memory[offset / chunk] ?? Buffer.allocUnsafe(headerBytes + bytes);
+    fill(frame.subarray(headerBytes), offset);
     frame.writeUInt32LE(magic, 0);
     frame.writeUInt32LE(kinds.indexOf(kind), 8);
-    frame.writeUInt32LE(data.length, 12);
+    frame.writeUInt32LE(bytes, 12);
     frame.writeDoubleLE(id, 16);
     frame.writeDoubleLE(offset, 24);
-    frame.writeDoubleLE(bytes.length, 32);
+    frame.writeDoubleLE(total, 32);
     frame.writeUInt32LE(crc32(frame.subarray(8)), 4);
     yield frame;
   }
@@ -78,18 +109,35 @@ export function parseFrame(message: Buffer): Frame {
 export class Arrival {
   readonly kind: TensorKind;
   readonly id: number;
-  readonly target: Uint8Array;
+  readonly #total: number;
+  readonly #put: (data: Uint8Array, offset: number) => void;
   #received = 0;
 
-  /** @param target owned by the arrival until it is complete */
-  constructor(kind: TensorKind, id: number, target: Uint8Array) {
+  /** @param put takes the data of a chunk into the target, which is the arrival's until it is complete */
+  private constructor(kind: TensorKind, id: number, total: number, put: (data: Uint8Array, offset: number) => void) {
     this.kind = kind;
     this.id = id;
-    this.target = target;
+    this.#total = total;
+    this.#put = put;
+  }
+
+  static ofBytes(kind: TensorKind, id: number, target: Uint8Array): Arrival {
+    return new Arrival(kind, id, target.length, (data, offset) => target.set(data, offset));
+  }
+
+  /** Decoded chunk by chunk: each but the last holds whole blocks. */
+  static ofVector(kind: TensorKind, id: number, target: Float32Array, codec: Codec): Arrival {
+    const block = codec.bytes(blockSize);
+    const total = codec.bytes(target.length);
+    return new Arrival(kind, id, total, (data, offset) => {
+      const first = (offset / block) * blockSize;
+      const end = offset + data.length === total ? target.length : first + Math.ceil(data.length / block) * blockSize;
+      codec.decode(target.subarray(first, end), data);
+    });
   }
 
   get complete(): boolean {
-    return this.#received === this.target.length;
+    return this.#received === this.#total;
   }
 
   /** @throws ProtocolError on a chunk of another tensor, length or position */
@@ -97,13 +145,13 @@ export class Arrival {
     const what = `${this.kind} ${this.id}`;
     if (frame.kind !== this.kind || frame.id !== this.id)
       throw new ProtocolError(`expected a chunk of ${what}, got one of ${frame.kind} ${frame.id}`);
-    if (frame.total !== this.target.length)
+    if (frame.total !== this.#total)
       throw new ProtocolError(
-        `${what}: ${frame.total.toLocaleString("en")} bytes, expected ${this.target.length.toLocaleString("en")}; the model differs`,
+        `${what}: ${frame.total.toLocaleString("en")} bytes, expected ${this.#total.toLocaleString("en")}; the model differs`,
       );
-    if (frame.offset !== this.#received || frame.offset + frame.data.length > this.target.length)
+    if (frame.offset !== this.#received || frame.offset + frame.data.length > this.#total)
       throw new ProtocolError(`${what}: chunk at byte ${frame.offset}, expected ${this.#received}`);
-    this.target.set(frame.data, frame.offset);
+    this.#put(frame.data, frame.offset);
     this.#received += frame.data.length;
   }
 }

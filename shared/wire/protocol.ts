@@ -7,13 +7,14 @@
 import * as zlib from "node:zlib";
 import { Packr } from "msgpackr";
 import { z } from "zod";
+import { wireFormats } from "../arithmetic/codec.ts";
 import { nativeAddon } from "../arithmetic/native.ts";
 import { explain } from "../check.ts";
 import { ProtocolError } from "../errors.ts";
 import { modelSchema } from "../model.ts";
 import { titleSchema } from "./names.ts";
 
-export const protocolVersion = 3;
+export const protocolVersion = 4;
 export const subprotocol = "weft.v1";
 
 /** Largest control message in bytes: the losses of a lease are the longest. */
@@ -71,6 +72,8 @@ const fromCoordinator = z.discriminatedUnion("type", [
     /** Sequences of one shard. */
     rowsPerShard: z.int().min(1),
     precision: z.enum(["float32", "bf16"]),
+    /** What every node's sum is rounded to, and how gradients and updates of the weights travel. */
+    wire: z.enum(wireFormats),
     timeoutMs: z.number().min(1),
     /** To a worker that may be on the coordinator's machine: vectors (P) of its weights and this worker's gradient. */
     sharedMemory: z.strictObject({ weights: sharedVector, gradient: sharedVector }).optional(),
@@ -80,8 +83,8 @@ const fromCoordinator = z.discriminatedUnion("type", [
   /** The vector that came with this answer has been taken out of shared memory. */
   z.strictObject({ type: z.literal("taken"), lease: id }),
   /**
-   * Units [first, first + count), an aligned node of the tree, of a round on the weights of `step`, followed by `windows`
-   * windows: (windows, T + 1) ids of uint16, or uint32 above 65,536 tokens. `gradient`: units are shards of `rows`
+   * Units [first, first + count), an aligned node of the tree over `units`, of a round on the weights of `step`, followed
+   * by `windows` windows: (windows, T + 1) ids of uint16, or uint32 above 65,536 tokens. `gradient`: units are shards of `rows`
    * windows, the answer is the tree sum of their gradients. `evaluation`: units are groups of `rows` windows, the last
    * one perhaps of fewer, the answer is the loss of each window.
    */
@@ -91,6 +94,7 @@ const fromCoordinator = z.discriminatedUnion("type", [
       lease: id,
       round: z.enum(roundKinds),
       step: id,
+      units: z.int().min(1),
       first: id,
       count: z.int().min(1).max(largestLease),
       rows: z.int().min(1),

@@ -72,16 +72,13 @@ export function toyEngine(process: Process, health: Health, maxRows: number, ari
     setWeights: async (given: Float32Array) => {
       weights = given;
     },
-    gradient: shardByShard(
-      { model: toyModel, maxRows, precision: "float32", threads: 1, device: "cpu" },
-      async (tokens, targets, _rows, { shard }, out) => {
-        await takes(1);
-        check();
-        const loss = toyGradient(weights, tokens, targets, shard, out);
-        if (health.value !== undefined) out.fill(health.value);
-        return health.loss ?? loss;
-      },
-    ),
+    gradient: shardByShard({ model: toyModel, maxRows, threads: 1 }, async (tokens, targets, _rows, { shard }, out) => {
+      await takes(1);
+      check();
+      const loss = toyGradient(weights, tokens, targets, shard, out);
+      if (health.value !== undefined) out.fill(health.value);
+      return health.loss ?? loss;
+    }),
     losses: async (tokens: Int32Array, targets: Int32Array, rows: number) => {
       await takes(1);
       check();

@@ -13,7 +13,9 @@ import { randomSampler } from "../../coordinator/data/sampler.ts";
 import { History } from "../../coordinator/history.ts";
 import { type RunResult, type RunSetup, TrainingRun } from "../../coordinator/loop.ts";
 import { AdamW } from "../../coordinator/optimizer/adamw.ts";
+import { roundedUpdates } from "../../coordinator/optimizer/rounded.ts";
 import { learningRateAt } from "../../coordinator/optimizer/schedule.ts";
+import { codecOver, nodeRounding, scalarCodec, wireFormats } from "../../shared/arithmetic/codec.ts";
 import { TreeSum, VectorPool } from "../../shared/arithmetic/tree.ts";
 import { scalarOps } from "../../shared/arithmetic/vector.ts";
 import type { Options } from "../../shared/config.ts";
@@ -60,6 +62,7 @@ export function planOf(seed: number): Plan {
     timeout: oneOf(random, [1, 2, 5]),
     evalInterval: oneOf(random, [0, 2]),
     checkpointInterval: oneOf(random, [0, 1, 2]),
+    wire: wireFormats[seed % wireFormats.length]!,
   });
   const workers = Array.from({ length: count }, () => ({
     unitMs: unitMs * oneOf(random, [1, 1, 1, 0.3, 4]),
@@ -109,6 +112,7 @@ const dataset = {
     out.set((split === "train" ? trainTokens : valTokens).subarray(start, start + length)),
 } as unknown as Dataset;
 
+const codecOf = ({ wire }: Options) => codecOver(wire, scalarCodec, scalarOps);
 const samplerOf = ({ seed, batchSize }: Options) => randomSampler(seed, batchSize, trainTokens.length - blockSize);
 
 /** The digest that one undisturbed worker gives, by the shortest way. */
@@ -116,18 +120,25 @@ export function referenceDigest({ options }: Plan): string {
   const { shards, batchSize, steps, seed } = options;
   const rows = batchSize / shards;
   const weights = initialWeights(layout, seed);
-  const optimizer = new AdamW(layout, options, scalarOps);
+  const codec = codecOf(options);
+  const optimizer = roundedUpdates(
+    layout.size,
+    { codec, seed, ops: scalarOps },
+    () => new AdamW(layout, options, scalarOps),
+  );
   const pool = new VectorPool(layout.size);
   const sampler = samplerOf(options);
   for (let step = 0; step < steps; step++) {
     const starts = sampler(step);
-    const sum = new TreeSum({ first: 0, count: shards }, pool, scalarOps);
+    const round = nodeRounding(codec, { seed, step, units: shards });
+    const sum = new TreeSum({ first: 0, count: shards }, pool, scalarOps, round);
     for (let shard = 0; shard < shards; shard++) {
       const windows = starts.slice(shard * rows, (shard + 1) * rows);
       const ids = (shift: number) =>
         Int32Array.from(windows.flatMap((at) => [...trainTokens.subarray(at + shift, at + shift + blockSize)]));
       const gradient = pool.take();
       toyGradient(weights, ids(0), ids(1), shard, gradient);
+      round?.({ first: shard, count: 1 }, gradient);
       sum.add({ first: shard, count: 1 }, gradient);
     }
     const whole = sum.take();
@@ -286,6 +297,7 @@ class World {
     this.#starts.push(this.time.now);
     const setup: RunSetup = {
       ...{ id: "world", name: "world", options, model: toyModel, layout, dataset, log, ops: scalarOps },
+      codec: codecOf(options),
       weights: from ? from.weights.slice() : initialWeights(layout, options.seed),
       optimizer:
         from && Object.fromEntries(Object.entries(from.optimizer).map(([name, vector]) => [name, vector.slice()])),

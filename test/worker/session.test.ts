@@ -43,6 +43,7 @@ async function meet() {
     clock: systemClock,
     url,
     name: "w",
+    threads: 1,
     openEngine: () =>
       tfjs.create({ model, maxRows: 1, precision: "float32", threads: 1, device: "cpu", backend: "wasm" }),
     onEvent: () => {},
@@ -61,7 +62,7 @@ async function meet() {
     heard,
     say: (message: FromCoordinator) => socket.send(encodeMessage(message, said++)),
     lease(lease: number, ids: number[]) {
-      this.say({ type: "lease", lease, round: "gradient", step: 0, first: 0, count: 1, rows: 1, windows: 1 });
+      this.say({ type: "lease", lease, round: "gradient", step: 0, units: 4, first: 0, count: 1, rows: 1, windows: 1 });
       for (const frame of framesOf("windows", lease, bytesOf(Uint16Array.from(ids)))) socket.send(frame);
     },
     async hear(type: FromWorker["type"], count = 1) {
@@ -75,7 +76,7 @@ async function meet() {
 
 const welcome = {
   ...{ type: "welcome" as const, version: protocolVersion, run: "r", model, parameters: P, seed: 1 },
-  ...{ rowsPerShard: 1, precision: "float32" as const, timeoutMs: 5000 },
+  ...{ rowsPerShard: 1, precision: "float32" as const, wire: "float32" as const, timeoutMs: 5000 },
 };
 
 const share = testWhere(SharedVector.create(1) !== undefined, "the native addon, to share memory");

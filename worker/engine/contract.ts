@@ -1,7 +1,7 @@
 // The contract of an engine: the whole forward and backward pass of one model on one device. Implementations live in
 // engine/; one suite of tests runs over all of them (test/worker/engine/engine.contract.test.ts).
 import type { AdamWOptions, AdamWState } from "../../shared/arithmetic/adamw.ts";
-import type { TreeNode } from "../../shared/arithmetic/tree.ts";
+import type { NodeRounding, TreeNode } from "../../shared/arithmetic/tree.ts";
 import type { ModelConfig } from "../../shared/model.ts";
 
 export interface EngineOptions {
@@ -31,6 +31,8 @@ export interface EngineOptions {
 export interface LeasePosition extends TreeNode {
   readonly seed: number;
   readonly step: number;
+  /** Where the run's wire is small: every node's sum is rounded as soon as it is whole, the shards' own and the lease's too. */
+  readonly round?: NodeRounding | undefined;
 }
 
 /** What H local steps are, but for their windows and the state that they start from. */

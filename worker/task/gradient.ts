@@ -2,13 +2,13 @@
 import type { Task } from "./task.ts";
 import { splitWindows } from "./windows.ts";
 
-export const gradientTask: Task = async (engine, { order, windows, seed, pool, cancelled }) => {
+export const gradientTask: Task = async (engine, { order, windows, seed, pool, round, cancelled }) => {
   const { first, count, rows, step } = order;
   const { tokens, targets } = splitWindows(windows, 0, count * rows, engine.model.blockSize);
   const vector = pool.take();
   let losses: number[] | undefined;
   try {
-    losses = await engine.gradient(tokens, targets, rows, { seed, step, first, count }, vector, cancelled);
+    losses = await engine.gradient(tokens, targets, rows, { seed, step, first, count, round }, vector, cancelled);
     return losses && { losses, vector };
   } finally {
     if (!losses) pool.give(vector);

@@ -1,6 +1,6 @@
 // What a worker does with a lease of each kind of round: the twin of coordinator/round/. A task computes on the engine,
 // which holds the weights of the lease's step, and stops soon after it is cancelled.
-import type { VectorPool } from "../../shared/arithmetic/tree.ts";
+import type { NodeRounding, VectorPool } from "../../shared/arithmetic/tree.ts";
 import type { LeaseMessage, RoundKind } from "../../shared/wire/protocol.ts";
 import type { Engine } from "../engine/contract.ts";
 import { evaluationTask } from "./evaluation.ts";
@@ -14,6 +14,8 @@ export interface Assignment {
   readonly seed: number;
   /** Of vectors (P). */
   readonly pool: VectorPool;
+  /** What the sum of every node of the round's tree becomes, where the run's wire is small. */
+  readonly round: NodeRounding | undefined;
   readonly cancelled: () => boolean;
 }
 

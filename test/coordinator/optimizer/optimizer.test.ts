@@ -1,6 +1,8 @@
 import { expect, test } from "vitest";
 import { AdamW } from "../../../coordinator/optimizer/adamw.ts";
 import { Nesterov } from "../../../coordinator/optimizer/nesterov.ts";
+import { roundedUpdates } from "../../../coordinator/optimizer/rounded.ts";
+import { codecOver, scalarCodec } from "../../../shared/arithmetic/codec.ts";
 import { bestOps } from "../../../shared/arithmetic/native.ts";
 import { scalarOps } from "../../../shared/arithmetic/vector.ts";
 import { layoutOf } from "../../../shared/family/layout.ts";
@@ -61,11 +63,34 @@ test.each([scalarOps, bestOps(2)])(
   },
 );
 
+const int4 = { codec: codecOver("int4", scalarCodec, scalarOps), seed: 1, ops: scalarOps };
+
+test("rounded updates are what the weights take, and what rounding loses comes later", () => {
+  const plain = new Nesterov(layout, { momentum: 0 }, scalarOps);
+  const rounded = roundedUpdates(layout.size, int4, (state) => new Nesterov(layout, { momentum: 0 }, scalarOps, state));
+  const [exact, weights] = [start(), start()];
+  for (let t = 0; t < 40; t++) {
+    const before = weights.slice();
+    const update = { units: 4, learningRate: 0.01, count: t + 1 };
+    plain.apply(exact, sumAt(t), update);
+    rounded.apply(weights, sumAt(t), update);
+    const sent = rounded.update!.slice();
+    int4.codec.round(sent, { seed: 9, step: 9, node: 0 });
+    expect(sent, "the update is one that travels as it is").toEqual(rounded.update);
+    scalarOps.add(sent, before);
+    expect(sent, "and all that changes the weights").toEqual(weights);
+  }
+  expect(weights).not.toEqual(exact);
+  scalarOps.add(weights, rounded.state.carried!);
+  for (const [i, x] of exact.entries()) expect(weights[i]).toBeCloseTo(x, 5);
+});
+
 test("an optimizer that goes on from a copy of its state gives the same bits", () => {
   const make = {
     nesterov: (state?: Record<string, Float32Array>) => new Nesterov(layout, { momentum: 0.9 }, scalarOps, state),
     adamw: (state?: Record<string, Float32Array>) =>
       new AdamW(layout, { beta1: 0.9, beta2: 0.95, eps: 1e-8, weightDecay: 0.1, gradientClip: 1 }, scalarOps, state),
+    rounded: (state?: Record<string, Float32Array>) => roundedUpdates(layout.size, int4, make.adamw, state),
   };
   for (const [name, optimizer] of Object.entries(make)) {
     const update = (t: number) => ({ units: 4, learningRate: 0.1, count: t + 1 });

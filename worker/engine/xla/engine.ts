@@ -1,6 +1,7 @@
 // The xla engine: the contract of worker/engine/contract.ts over programs that XLA compiled. Weights and gradients stay on
 // the devices: a lease's shards are spread over them, and their gradients are added along the tree where they are, a
 // sum of two devices after one copy from the right to the left. So the bits are the same for any number of devices.
+// Where every node is rounded to a small wire, the host adds and rounds: its codec is the one that all share.
 import { cpus } from "node:os";
 import { keyOf, stream } from "../../../shared/arithmetic/philox.ts";
 import { EngineError, messageOf, UnfitError } from "../../../shared/errors.ts";
@@ -9,6 +10,7 @@ import type { ModelConfig } from "../../../shared/model.ts";
 import { findPlugin, type XlaPlugin } from "../../install/xla-plugin.ts";
 import { checkLease, checkLength, checkTargets, checkTokens } from "../check.ts";
 import type { Engine, EngineOptions, Generation, LeasePosition } from "../contract.ts";
+import { type ShardGradient, type ShardPosition, shardByShard } from "../shards.ts";
 import type { XlaFlags } from "./compile-options.ts";
 import { executable } from "./executables.ts";
 import { XlaGeneration } from "./generation.ts";
@@ -65,6 +67,7 @@ class XlaEngine implements Engine {
   readonly #maxRows: number;
   readonly #size: number;
   readonly #devices: readonly number[];
+  readonly #onHost: Engine["gradient"];
   /** By the program's text. */
   readonly #executables = new Map<string, Promise<ExecutableHandle>>();
   readonly #generations = new Set<Generation>();
@@ -82,6 +85,7 @@ class XlaEngine implements Engine {
     this.#maxRows = maxRows;
     this.#size = layoutOf(model).size;
     this.#devices = [...devices.keys()];
+    this.#onHost = shardByShard(options, (...shard) => this.#shard(...shard), this.#devices);
     // LLVM compiles for the processor that it finds.
     const kind = plugin.gpu ? devices[0]!.kind : (cpus()[0]?.model.trim() ?? process.arch);
     this.arithmetic = `xla ${plugin.identity} ${precision} on ${kind}`;
@@ -130,10 +134,10 @@ class XlaEngine implements Engine {
     out: Float32Array,
     cancelled: () => boolean = () => false,
   ): Promise<number[] | undefined> {
+    if (at.round) return await this.#onHost(tokens, targets, rows, at, out, cancelled);
     const { first, count } = at;
     const T = checkLease(this.model, this.#maxRows, { tokens, targets, rows, first, count, out });
     this.#checkWeights();
-    const shard = await this.#executable(trace.gradientProgram(this.#traced, rows, T));
     const sum = count > 1 ? await this.#executable(trace.sumProgram(this.model)) : undefined;
     const { pjrt } = this.#client;
     const losses = new Array<number>(count).fill(0);
@@ -142,12 +146,9 @@ class XlaEngine implements Engine {
     const leaf = async (index: number, device: number): Promise<BufferHandle | undefined> => {
       if (cancelled()) return undefined;
       const [start, end] = [(index - first) * rows * T, (index - first + 1) * rows * T];
-      const position = Uint32Array.of(...keyOf(at.seed, stream.dropout), at.step, index);
-      const inputs = [tokens.subarray(start, end), targets.subarray(start, end), position];
-      const [perToken, gradient] = await this.#run(shard, device, inputs);
-      const values = new Float32Array(rows * T);
-      await pjrt.download(perToken!, values).finally(() => pjrt.release(perToken!));
-      losses[index - first] = mean(values);
+      const ids = [tokens.subarray(start, end), targets.subarray(start, end)] as const;
+      const { loss, gradient } = await this.#compute(...ids, rows, { ...at, shard: index }, device);
+      losses[index - first] = loss;
       return gradient;
     };
 
@@ -178,6 +179,32 @@ class XlaEngine implements Engine {
       if (!gradient) return undefined;
       await pjrt.download(gradient, out).finally(() => pjrt.release(gradient));
       return losses;
+    });
+  }
+
+  /** Of one shard, whose gradient stays on its device. */
+  async #compute(
+    tokens: Int32Array,
+    targets: Int32Array,
+    rows: number,
+    { seed, step, shard }: ShardPosition,
+    device: number,
+  ): Promise<{ loss: number; gradient: BufferHandle }> {
+    const { pjrt } = this.#client;
+    const program = await this.#executable(trace.gradientProgram(this.#traced, rows, tokens.length / rows));
+    const position = Uint32Array.of(...keyOf(seed, stream.dropout), step, shard);
+    const [perToken, gradient] = await this.#run(program, device, [tokens, targets, position]);
+    const values = new Float32Array(tokens.length);
+    await pjrt.download(perToken!, values).finally(() => pjrt.release(perToken!));
+    return { loss: mean(values), gradient: gradient! };
+  }
+
+  async #shard(...[tokens, targets, rows, at, out, device]: Parameters<ShardGradient>): Promise<number> {
+    this.#checkWeights();
+    return await this.#inXla(async ({ pjrt }) => {
+      const { loss, gradient } = await this.#compute(tokens, targets, rows, at, device);
+      await pjrt.download(gradient, out).finally(() => pjrt.release(gradient));
+      return loss;
     });
   }
 
