@@ -83,16 +83,20 @@ function* linesOf(
 ): Generator<string> {
   for (const line of more.repaired ?? []) yield `repaired: ${line}`;
   if (more.repaired?.length === 0) yield "repaired: nothing had to be";
-  const { firstStep, lastStep, provenUpTo, shards, workers, checkpoints } = audit;
+  const { firstStep, lastStep, provenUpTo, shards, confirmed, undone, workers, checkpoints } = audit;
   if (firstStep === null) yield "ledger: no step";
   else
     yield `ledger: steps ${firstStep} to ${lastStep} in ${count(audit.lines)} lines, ${count(shards)} shards of ${Object.keys(workers).length} workers; its head is known by a checkpoint up to step ${provenUpTo}`;
+  if (confirmed > 0) yield `confirmed: ${count(confirmed)} shards were given alike by two workers before they counted`;
+  for (const { from, to, workers: who, why } of undone)
+    yield `taken back: steps ${to + 1} to ${from}, for answers of ${who.join(", ")}: it ${why}`;
   const whole = checkpoints.filter((checkpoint) => checkpoint.whole);
   yield `checkpoints: ${whole.length} of ${checkpoints.length} whole: ${whole.map(({ step }) => step).join(", ") || "none"}`;
   if (more.given) {
     const { name, shards: own, steps } = more.given;
-    yield `worker ${name}: ${count(own)} of ${count(shards)} shards (${((100 * own) / shards).toFixed(1)} %) in ${count(steps.length)} steps`;
-    for (const { step, shards: which } of steps) yield `  step ${step}: shards ${which.join(", ")}`;
+    yield `worker ${name}: ${count(own)} of ${count(shards)} shards (${((100 * own) / Math.max(1, shards)).toFixed(1)} %) in ${count(steps.length)} steps`;
+    for (const { step, shards: which, undone } of steps)
+      yield `  step ${step}: shards ${which.join(", ")}${undone ? ", taken back" : ""}`;
   }
   if (more.again) {
     const { from, steps } = more.again;

@@ -11,6 +11,7 @@ import { setTimeout as sleep } from "node:timers/promises";
 import { Command } from "commander";
 import { z } from "zod";
 import { readLines } from "../coordinator/proof/audit.ts";
+import { standingSteps } from "../coordinator/proof/chain.ts";
 import { statusSchema } from "../coordinator/status.ts";
 import { PhiloxStream } from "../shared/arithmetic/philox.ts";
 import { temporaryFolder } from "../shared/disk.ts";
@@ -293,8 +294,8 @@ class LocalRun {
 /** The first step whose line says another digest, loss or norm; undefined where all are the same. */
 async function firstDifference(a: string, b: string, steps: number): Promise<number | undefined> {
   const bits = async (directory: string): Promise<string[]> =>
-    ((await readLines(directory)) ?? []).flatMap((line) =>
-      line.kind === "step" ? [`${line.entry.weights} ${line.entry.lossNats} ${line.entry.gradientNorm}`] : [],
+    standingSteps((await readLines(directory)) ?? []).map(
+      ({ weights, lossNats, gradientNorm }) => `${weights} ${lossNats} ${gradientNorm}`,
     );
   const [left, right] = [await bits(a), await bits(b)];
   for (let i = 0; i < steps; i++) if (left[i] === undefined || left[i] !== right[i]) return i + 1;

@@ -7,7 +7,7 @@ import { join, resolve } from "node:path";
 import { createInterface } from "node:readline";
 import type { Finding } from "../coordinator/proof/audit.ts";
 import { readLines } from "../coordinator/proof/audit.ts";
-import type { ChainLine } from "../coordinator/proof/chain.ts";
+import { type ChainLine, standingSteps } from "../coordinator/proof/chain.ts";
 import { checkpointName, readCheckpoint } from "../shared/checkpoint/checkpoint.ts";
 import { checkpointSteps } from "../shared/checkpoint/rundir.ts";
 import { type OptionName, optionTable } from "../shared/config.ts";
@@ -32,9 +32,7 @@ export interface ReplayOptions {
 /** @throws ConfigError where the steps cannot be computed here */
 export async function replay(directory: string, { first, last, data, threads }: ReplayOptions): Promise<Replay> {
   const lines = (await readLines(directory)) ?? [];
-  const expected = new Map(
-    lines.flatMap((line) => (line.kind === "step" ? [[line.entry.step, line.entry] as const] : [])),
-  );
+  const expected = new Map(standingSteps(lines).map((entry) => [entry.step, entry]));
   for (let step = first; step <= last; step++)
     if (!expected.has(step)) throw new ConfigError(`audit: the ledger of ${directory} has no step ${step} to replay`);
   const steps = await checkpointSteps(directory);

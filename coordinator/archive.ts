@@ -2,7 +2,7 @@
 // newest and the marked ones are kept.
 import { statfs } from "node:fs/promises";
 import { type Snapshot, writeCheckpoint } from "../shared/checkpoint/checkpoint.ts";
-import { mark, prune } from "../shared/checkpoint/rundir.ts";
+import { forgetAfter, mark, prune } from "../shared/checkpoint/rundir.ts";
 import { ConfigError, messageOf } from "../shared/errors.ts";
 import type { Journal } from "./journal.ts";
 import type { Mirror } from "./mirror.ts";
@@ -98,6 +98,15 @@ export class Archive {
 
   async whenWritten(): Promise<void> {
     await this.#writing;
+  }
+
+  /** The run goes back to this step: nothing that came after it may be gone on from. */
+  async forgetAfter(step: number): Promise<void> {
+    await this.#writing;
+    this.best = (await forgetAfter(this.#runDir, step)).best?.valLossNats;
+    this.#newest = step;
+    this.#failed = undefined;
+    await this.refresh();
   }
 
   /** The curves beside the checkpoint that they lead to; only what the page shows depends on them. */

@@ -7,13 +7,13 @@ import { diskError } from "../shared/disk.ts";
 import { ConfigError } from "../shared/errors.ts";
 import { isAbsent } from "../shared/json.ts";
 import type { RunLock } from "./lock.ts";
-import { chainStart, hashOf, ledgerName, linesOf } from "./proof/chain.ts";
+import { type ChainLine, chainStart, hashOf, ledgerName, linesOf, type Undone } from "./proof/chain.ts";
 
 export interface LedgerEntry {
   /** 1-based: the number of updates after this step. */
   readonly step: number;
   /** Every part of the batch once: its shards, who gave the answer that counted, and how many leases of it there were. */
-  readonly parts: readonly { shards: string; worker: string; leases: number }[];
+  readonly parts: readonly { shards: string; worker: string; leases: number; second?: string | undefined }[];
   readonly lossNats: number;
   readonly gradientNorm: number;
   readonly learningRate: number;
@@ -101,6 +101,25 @@ export class Ledger {
     this.#change = undefined;
     if (change) this.#add(change);
     this.#add(entry);
+    await this.#write();
+  }
+
+  /** Steps do not count any more; the same steps follow again. @throws ConfigError as append() does */
+  async undo(undone: Undone): Promise<void> {
+    this.#add({ undone });
+    await this.#write();
+  }
+
+  /** What is on the disk, without what a checkpoint that was resumed does not know. @throws ConfigError */
+  async *lines(): AsyncGenerator<ChainLine> {
+    await this.#flush();
+    for await (const line of linesOf(this.#path)) {
+      if (line.number > this.#position.lines) return;
+      yield line;
+    }
+  }
+
+  async #write(): Promise<void> {
     try {
       await this.#flush();
       if (this.#isRefused) this.#onTrouble(`${this.#path} is written again, nothing is lost`);

@@ -20,7 +20,8 @@ import { weftVersion } from "../shared/version.ts";
 import type { Pipe } from "../shared/wire/pipe.ts";
 import { protocolVersion } from "../shared/wire/protocol.ts";
 import type { RunArchive } from "./archive.ts";
-import { Dispatch, Diverged, Stopped } from "./crew/dispatch.ts";
+import { Dispatch, Distrust, Diverged, type Gathered, Spoiled, Stopped } from "./crew/dispatch.ts";
+import { isBy, type Quarantine, type Quarantined } from "./crew/quarantine.ts";
 import type { Dataset, Split } from "./data/dataset.ts";
 import type { Sampler } from "./data/sampler.ts";
 import type { History } from "./history.ts";
@@ -33,8 +34,10 @@ import type { Optimizer } from "./optimizer/optimizer.ts";
 import { roundedUpdates } from "./optimizer/rounded.ts";
 import { learningRateAt } from "./optimizer/schedule.ts";
 import { EarlierRuns } from "./past.ts";
+import { firstTainted } from "./proof/taint.ts";
 import { EvaluationRound } from "./round/evaluation.ts";
 import { GradientRound } from "./round/gradient.ts";
+import type { Round } from "./round/round.ts";
 import type { RunStatus } from "./status.ts";
 import { Stopwatch } from "./stopwatch.ts";
 
@@ -60,7 +63,13 @@ export interface RunSetup {
   readonly history: History;
   readonly dataset: Dataset;
   readonly sampler: Sampler;
-  readonly ledger: Pick<Ledger, "append" | "sync" | "close" | "position">;
+  readonly ledger: Pick<Ledger, "append" | "undo" | "lines" | "sync" | "close" | "position">;
+  /** Who is not let in. */
+  readonly quarantine: Quarantine;
+  /** What no worker can know. A safe integer. */
+  readonly secret: number;
+  /** The newest state that the run still has of a step before this one: a checkpoint's, or the beginning. */
+  readonly stateBefore: (step: number) => Promise<EarlierState>;
   readonly openArchive: (journal: Journal) => RunArchive;
   readonly openMetrics: (status: () => RunStatus) => RunMetrics;
   /** Sends the checkpoints to an object store as well. */
@@ -71,6 +80,12 @@ export interface RunSetup {
   readonly codec: Codec;
   readonly log: Logger;
 }
+
+/** What a run goes back to. */
+export type EarlierState = Pick<RunSetup, "weights" | "optimizer" | "step" | "tokensSeen" | "valLossNats">;
+
+/** The run went back: what follows begins at its step. */
+class WentBack extends Error {}
 
 export interface RunResult {
   readonly step: number;
@@ -89,7 +104,7 @@ export class TrainingRun {
   readonly earlier: EarlierRuns;
   readonly dispatch: Dispatch;
   readonly #setup: RunSetup;
-  readonly #optimizer: Optimizer;
+  #optimizer: Optimizer;
   readonly #pool: VectorPool;
   readonly #sum: TreeSum;
   readonly #archive: RunArchive;
@@ -98,6 +113,10 @@ export class TrainingRun {
   #state: RunStatus["state"] = "training";
   #step: number;
   #digest: string;
+  /** Tokens trained on by a step of this process, or before it. */
+  #seen: { readonly step: number; readonly tokens: number };
+  /** Workers that gave losses of an evaluation which nobody confirmed, with the first step of these. */
+  readonly #evaluatedBy = new Map<string, number>();
   /** Of the last step; none before the first of this process. */
   #last: { lossNats: number; gradientNorm: number; learningRate: number } | undefined;
   #valLossNats: number | null = null;
@@ -118,13 +137,13 @@ export class TrainingRun {
     this.#watch = new Stopwatch(clock);
     this.journal = new Journal(log);
     this.earlier = new EarlierRuns(options.out);
-    const adamw = (state: OptimizerState | undefined) => new AdamW(layout, options, ops, state);
-    this.#optimizer = roundedUpdates(layout.size, { codec, seed, ops }, adamw, setup.optimizer);
+    this.#optimizer = this.#newOptimizer(setup.optimizer);
     this.#pool = new VectorPool(layout.size);
     this.#sum = new TreeSum({ first: 0, count: shards }, this.#pool, ops, (node, sum) =>
       nodeRounding(codec, { seed, step: this.#step, units: shards })?.(node, sum),
     );
     this.#step = setup.step;
+    this.#seen = { step: setup.step, tokens: setup.tokensSeen };
     this.#valLossNats = setup.valLossNats ?? null;
     this.#digest = ops.digest(setup.weights);
     this.#archive = setup.openArchive(this.journal);
@@ -134,9 +153,18 @@ export class TrainingRun {
       arithmetic: setup.arithmetic,
       pool: this.#pool,
       codec,
+      ops,
+      secret: setup.secret,
+      quarantine: setup.quarantine,
       journal: this.journal,
     });
     this.metrics = setup.openMetrics(() => this.status());
+  }
+
+  #newOptimizer(given: OptimizerState | undefined): Optimizer {
+    const { layout, options, ops, codec } = this.#setup;
+    const adamw = (state: OptimizerState | undefined) => new AdamW(layout, options, ops, state);
+    return roundedUpdates(layout.size, { codec, seed: options.seed, ops }, adamw, given);
   }
 
   get shelf() {
@@ -158,22 +186,21 @@ export class TrainingRun {
     await this.#archive.refresh();
     this.dispatch.crew.broadcast(this.#step, weights);
     try {
-      // A run that was stopped in its last evaluation still owes it.
-      if (this.#step === options.steps && this.#valLossNats === null && this.#validates) await this.#validateAndSave();
-      while (this.#step < options.steps) {
-        await this.#trainStep();
-        await this.#validateAndSave();
-      }
+      await this.#trainSteps();
       this.#state = "finished";
       this.journal.keep("ended", `finished ${options.steps} steps`, { step: this.#step });
     } catch (error) {
-      if (!(error instanceof Stopped || error instanceof Diverged)) throw error;
+      if (!(error instanceof Stopped || error instanceof Diverged || error instanceof Distrust)) throw error;
       this.#state = "stopping";
       this.journal.tell("ended", `stopping after step ${this.#step}: ${error.message}`, { step: this.#step });
       const isNew = this.#step > Math.max(this.#setup.step, this.#archive.newest);
       if (isNew) await this.#checkpoint(null, false);
       await this.#archive.whenWritten();
       if (error instanceof Diverged) await this.#giveUp(error);
+      if (error instanceof Distrust) {
+        this.dispatch.crew.suspend("the coordinator stops");
+        throw new ConfigError(`the run stopped after step ${this.#step}: ${error.message}`);
+      }
     }
     await this.#archive.whenWritten();
     const finished = this.#state === "finished";
@@ -193,6 +220,91 @@ export class TrainingRun {
       weightsDigest: this.#digest,
       checkpoint: this.#step > 0 ? join(options.out, checkpointName(this.#step)) : null,
     };
+  }
+
+  /** All that are left, whatever has to be taken back meanwhile. */
+  async #trainSteps(): Promise<void> {
+    const { options, quarantine } = this.#setup;
+    // A coordinator that ended before it could has left it to this one.
+    let liars = options.onLiar === "rollback" ? quarantine.list : [];
+    for (;;)
+      try {
+        await this.#answerFor(liars);
+        // A run that was stopped in its last evaluation still owes it.
+        if (this.#step === options.steps && this.#valLossNats === null && this.#validates)
+          await this.#validateAndSave();
+        while (this.#step < options.steps) {
+          await this.#trainStep();
+          await this.#validateAndSave();
+        }
+        return;
+      } catch (error) {
+        if (!(error instanceof WentBack)) throw error;
+        liars = [];
+      }
+  }
+
+  /** Have a round computed, again where a liar's answers were in it. @throws WentBack */
+  async #gather<R extends Round>(begin: () => R): Promise<{ round: R; gathered: Gathered }> {
+    for (;;) {
+      const round = begin();
+      const gathered = await this.dispatch.gather(round).catch((error) => {
+        if (error instanceof Spoiled) return this.journal.log.warn(error.message);
+        throw error;
+      });
+      try {
+        await this.#answerFor(this.dispatch.takeLiars());
+      } catch (error) {
+        round.abandon();
+        throw error;
+      }
+      if (gathered) return { round, gathered };
+    }
+  }
+
+  /** Workers were found to lie: what becomes of the answers of theirs that nobody had confirmed. @throws WentBack, Distrust */
+  async #answerFor(liars: readonly Quarantined[]): Promise<void> {
+    if (liars.length === 0) return;
+    const { onLiar } = this.#setup.options;
+    const { ledger } = this.#setup;
+    const found = await firstTainted(ledger.lines(), (worker) => isBy(liars, worker));
+    const evaluated = [...this.#evaluatedBy].flatMap(([worker, step]) => (isBy(liars, worker) ? [step] : []));
+    const first = Math.min(found?.step ?? Number.POSITIVE_INFINITY, ...evaluated);
+    const who = liars.map(({ names, why }) => `${names[0]} ${why}`).join("; ");
+    const what = Number.isFinite(first)
+      ? `unconfirmed answers of ${liars.map(({ names }) => names[0]).join(", ")} count from step ${first} on`
+      : "nothing that it gave counts unconfirmed";
+    if (onLiar === "stop")
+      throw new Distrust(`${who}; ${what}; --resume goes on, with --on-liar rollback from before that step`);
+    if (!Number.isFinite(first)) return;
+    if (onLiar === "quarantine") return this.journal.warn("quarantined", `${what} and stay in the weights`);
+    await this.#goBack(first, found?.changedAfter ?? 0, liars, what);
+  }
+
+  /** To the newest state that is free of them; the ledger says so, and the checkpoints after it go. @throws WentBack */
+  async #goBack(first: number, changedAfter: number, liars: readonly Quarantined[], what: string): Promise<never> {
+    const { stateBefore, weights, ops, ledger } = this.#setup;
+    await this.#archive.whenWritten();
+    const state = await stateBefore(first);
+    if (state.step < changedAfter)
+      throw new Distrust(
+        `${what}; the newest state before that is of step ${state.step}, and the options changed after step ${changedAfter}: start again with --out, or go on with --on-liar quarantine`,
+      );
+    const from = this.#step;
+    await this.#archive.forgetAfter(state.step);
+    weights.set(state.weights);
+    this.#optimizer = this.#newOptimizer(state.optimizer);
+    this.#step = state.step;
+    this.#seen = { step: state.step, tokens: state.tokensSeen };
+    this.#valLossNats = state.valLossNats ?? null;
+    this.#digest = ops.digest(weights);
+    for (const [worker, step] of this.#evaluatedBy) if (step > state.step) this.#evaluatedBy.delete(worker);
+    const workers = [...new Set(liars.flatMap(({ names }) => names))];
+    const why = liars.map((liar) => liar.why).join("; ");
+    await ledger.undo({ from, to: state.step, weights: this.#digest, workers, why });
+    this.journal.warn("quarantined", `back from step ${from} to step ${state.step}: ${what}`, { step: state.step });
+    this.dispatch.crew.broadcast(this.#step, weights);
+    throw new WentBack();
   }
 
   /** @throws ConfigError that says where the last good step is */
@@ -216,8 +328,12 @@ export class TrainingRun {
     this.journal.tell("asked", "a checkpoint was asked for: it is written after this step", { step: this.#step });
   }
 
-  /** A worker has connected. @param isLocal from this machine, or by way of it */
-  admit(pipe: Pipe, isLocal: boolean): void {
+  /**
+   * A worker has connected.
+   * @param isLocal from this machine, or by way of it
+   * @param address where else it comes from
+   */
+  admit(pipe: Pipe, isLocal: boolean, address?: string): void {
     const { name, model, layout, options } = this.#setup;
     const welcome = {
       type: "welcome" as const,
@@ -231,7 +347,7 @@ export class TrainingRun {
       wire: options.wire,
       timeoutMs: options.timeout * 1000,
     };
-    this.dispatch.admit(pipe, welcome, isLocal && options.sharedMemory);
+    this.dispatch.admit(pipe, welcome, { mayShareMemory: isLocal && options.sharedMemory, address });
   }
 
   /** One update of the weights. */
@@ -245,8 +361,10 @@ export class TrainingRun {
     const { shards } = options;
     const rows = options.batchSize / shards;
     const step = this.#step;
-    const round = new GradientRound({ step, shards, rows, windows, sum: this.#sum, ops });
-    const { parts, unitsByWorker, computeSeconds, sumSeconds } = await this.dispatch.gather(round);
+    const { round, gathered } = await this.#gather(
+      () => new GradientRound({ step, shards, rows, windows, sum: this.#sum, ops }),
+    );
+    const { parts, unitsByWorker, computeSeconds, sumSeconds } = gathered;
     this.#watch.mark("wire", { sum: sumSeconds, compute: computeSeconds });
 
     const { lossNats, gradientSum } = round.result();
@@ -327,13 +445,15 @@ export class TrainingRun {
     const { options, dataset } = this.#setup;
     const all = dataset.consecutive("val");
     const wanted = Math.min(options.evalWindows || all.length, all.length);
-    const round = new EvaluationRound({
+    const work = {
       step: this.#step,
       starts: Array.from({ length: wanted }, (_, i) => all[Math.floor((i * all.length) / wanted)]!),
       rows: options.batchSize / options.shards,
-      read: (starts) => this.#windows("val", starts),
-    });
-    await this.dispatch.gather(round);
+      read: (starts: readonly number[]) => this.#windows("val", starts),
+    };
+    const { round, gathered } = await this.#gather(() => new EvaluationRound(work));
+    for (const { worker, second } of gathered.parts)
+      if (second === undefined && !this.#evaluatedBy.has(worker)) this.#evaluatedBy.set(worker, this.#step);
     return round.result();
   }
 
@@ -383,8 +503,8 @@ export class TrainingRun {
 
   /** Not steps times batch: a run that goes on may have another batch. */
   get #tokensSeen(): number {
-    const { step, tokensSeen, options } = this.#setup;
-    return tokensSeen + (this.#step - step) * options.batchSize * options.blockSize;
+    const { batchSize, blockSize } = this.#setup.options;
+    return this.#seen.tokens + (this.#step - this.#seen.step) * batchSize * blockSize;
   }
 
   /** (starts.length, T + 1) token ids in the narrowest type that holds them. */
@@ -451,6 +571,7 @@ export class TrainingRun {
       ...this.dispatch.crew.bytes(),
       workers: this.dispatch.crew.status(this.#step, this.dispatch.leases, this.#tokensPerSecByWorker()),
       gone: this.dispatch.crew.gone(),
+      quarantined: [...this.dispatch.crew.quarantine.list],
       checkpoints: this.shelf.list(Date.now()),
       checkpointTrouble: this.#archive.trouble ?? null,
       diskFreeBytes: this.#archive.freeBytes,

@@ -133,6 +133,7 @@ export class Metrics {
     this.#total("weft_leases_hedged_total", "Leases given to a second worker.", (s) => s.leases.hedged);
     this.#total("weft_leases_lost_total", "Leases whose worker went away or was late.", (s) => s.leases.lost);
     this.#total("weft_leases_refused_total", "Answers that were refused.", (s) => s.leases.refused);
+    this.#total("weft_leases_confirmed_total", "Answers that two workers gave alike.", (s) => s.leases.confirmed);
     this.#total("weft_received_bytes_total", "Bytes received from workers.", (s) => s.bytesIn);
     this.#total("weft_sent_bytes_total", "Bytes sent to workers.", (s) => s.bytesOut);
   }
@@ -146,6 +147,7 @@ export class Metrics {
       "Workers that compute only what others compute too.",
       (s) => s.workers.filter(({ probation }) => probation !== null).length,
     );
+    this.#gauge("weft_workers_quarantined", "Workers that are not let in.", (s) => s.quarantined.length);
 
     const registers = [this.#registry];
     const bytes = new Counter({

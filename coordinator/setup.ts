@@ -1,12 +1,12 @@
 // From options to a run that can begin: data, model, weights, ledger; or the same from the newest whole checkpoint.
-import { randomUUID } from "node:crypto";
+import { randomBytes, randomUUID } from "node:crypto";
 import { basename, resolve } from "node:path";
 import { isDeepStrictEqual } from "node:util";
 import type { Logger } from "pino";
 import { bestCodec, bestOps } from "../shared/arithmetic/native.ts";
 import type { Checkpoint } from "../shared/checkpoint/checkpoint.ts";
 import { cropPositions } from "../shared/checkpoint/crop.ts";
-import { readMarkers } from "../shared/checkpoint/rundir.ts";
+import { newestCheckpoint, readMarkers } from "../shared/checkpoint/rundir.ts";
 import { systemClock } from "../shared/clock.ts";
 import { modelOf, type Options, optionTable } from "../shared/config.ts";
 import { ConfigError } from "../shared/errors.ts";
@@ -18,12 +18,13 @@ import { openModel } from "../shared/store/model.ts";
 import { leastIds, NoTokenizerError, openTokenizerOf, tokenizerNamed } from "../shared/tokenizers/open.ts";
 import type { Tokenizer } from "../shared/tokenizers/tokenizer.ts";
 import { Archive } from "./archive.ts";
+import { Quarantine, quarantineWriter, readQuarantine } from "./crew/quarantine.ts";
 import { type Dataset, openDataset } from "./data/dataset.ts";
 import { fileSampler, randomSampler } from "./data/sampler.ts";
 import { History } from "./history.ts";
 import { Ledger, ledgerStart } from "./ledger.ts";
 import { lockRun, type RunLock } from "./lock.ts";
-import type { RunSetup } from "./loop.ts";
+import type { EarlierState, RunSetup } from "./loop.ts";
 import { Metrics } from "./metrics.ts";
 import { Mirror } from "./mirror.ts";
 import { readPast } from "./past.ts";
@@ -101,6 +102,9 @@ async function setUpLocked(sources: Sources, log: Logger, settings: SetupSetting
   const begins = resumed && { step: resumed.state.step, weights: resumed.state.weightsDigest };
   const change = { after: resumed?.state.step ?? 0, changes };
   const onTrouble = (why: string) => log.warn(why);
+  const kept = await readQuarantine(options.out, options.allow);
+  const keep = quarantineWriter(options.out, onTrouble);
+  if (options.allow.length > 0) keep(kept);
   const best = resumed && (await readMarkers(options.out, onTrouble)).best?.valLossNats;
   return {
     id: randomUUID(),
@@ -121,6 +125,9 @@ async function setUpLocked(sources: Sources, log: Logger, settings: SetupSetting
       : randomSampler(options.seed, options.batchSize, positions),
     history: await historyOf(options.out, resumed?.state.step, log),
     ledger: await Ledger.open(options.out, resumed?.state.ledger ?? ledgerStart, { begins, change, onTrouble, lock }),
+    quarantine: new Quarantine(kept, keep),
+    secret: randomBytes(6).readUIntBE(0, 6),
+    stateBefore: (step) => stateBefore(step, opened, layout, log),
     openArchive: (journal) => new Archive(options.out, options.keepCheckpoints, journal, best, mirror),
     openMetrics: (status) => new Metrics(status),
     mirror,
@@ -129,6 +136,22 @@ async function setUpLocked(sources: Sources, log: Logger, settings: SetupSetting
     codec: bestCodec(options.wire),
     log,
   };
+}
+
+/** Of the newest checkpoint before this step, or the beginning. @throws ConfigError where the run has neither any more */
+async function stateBefore(before: number, opened: OpenedRun, layout: Layout, log: Logger): Promise<EarlierState> {
+  const { options } = opened;
+  const onSkip = (why: string) => log.warn(why);
+  const found = await newestCheckpoint(options.out, { optimizer: true, before, onSkip });
+  if (found) {
+    const { weights, optimizer, state } = found;
+    return { weights, optimizer, step: state.step, tokensSeen: state.tokensSeen, valLossNats: state.valLossNats };
+  }
+  const begun = { optimizer: undefined, step: 0, tokensSeen: 0, valLossNats: undefined };
+  if (!options.initFrom) return { ...begun, weights: initialWeights(layout, options.seed) };
+  const initial = await initialModel(opened, log);
+  const { start } = await fitVocabulary(options, initial, await tokenizerOf(options, initial));
+  return { ...begun, weights: start!.weights };
 }
 
 /** The curves that a resumed run goes on with. */

@@ -3,6 +3,7 @@
 import { z } from "zod";
 import { checkpointName } from "../shared/checkpoint/checkpoint.ts";
 import { checkpointNameSchema, titleSchema } from "../shared/wire/names.ts";
+import { quarantinedSchema } from "./crew/quarantine.ts";
 
 /**
  * Where the seconds of a step go, in the order in which a step meets them; the first six add up to it. `compute`: what the
@@ -99,13 +100,16 @@ export const statusSchema = z.object({
   /** Mean seconds a step over the last steps. */
   phaseSeconds: z.record(z.enum(phases), seconds),
 
-  leases: z.object({ counted: count, hedged: count, lost: count, refused: count }),
+  /** `confirmed`: two workers gave the same answer before it counted. */
+  leases: z.object({ counted: count, hedged: count, lost: count, refused: count, confirmed: count }),
   /** All sockets together since the start, also those that are gone. */
   bytesIn: bytes,
   bytesOut: bytes,
   workers: z.array(workerSchema),
   /** Workers that left and have not come back, the last first. */
   gone: z.array(goneSchema),
+  /** Workers that are not let in, and why. */
+  quarantined: z.array(quarantinedSchema),
   checkpoints: z.array(checkpointSchema),
   /** Why the newest state is not on the disk, as a sentence; null where it is. */
   checkpointTrouble: z.string().nullable(),

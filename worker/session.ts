@@ -223,8 +223,8 @@ class Session {
   #onFrame(frame: Frame): undefined {
     if (this.#over) return;
     const current = this.#arrival;
-    // Weights that were overtaken by newer ones stop in the middle.
-    if (current?.vector && frame.kind !== "windows" && frame.offset === 0 && frame.id > current.arrival.id) {
+    // Weights that were overtaken by others stop in the middle: newer ones, or older ones of a run that went back.
+    if (current?.vector && frame.kind !== "windows" && frame.offset === 0 && frame.id !== current.arrival.id) {
       this.#pool.give(current.vector);
       this.#arrival = undefined;
     }

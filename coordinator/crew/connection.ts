@@ -52,7 +52,11 @@ export interface ConnectionOptions {
   /** Of the run's wire. */
   readonly codec: Codec;
   readonly events: ConnectionEvents;
+  /** Where it comes from; undefined for this machine's own. */
+  readonly address: string | undefined;
   readonly uniqueName: (wanted: string) => string;
+  /** Why nobody of this name, from where it comes, is let in. */
+  readonly whyKeptOut: (name: string) => string | undefined;
   /** Vectors of the pool, for those that come by shared memory. */
   readonly takeVector: () => Float32Array;
 }
@@ -79,6 +83,7 @@ export class Connection {
   /** Weights and gradients go through shared memory. */
   sharesMemory = false;
   readonly connectedAt: number;
+  readonly address: string | undefined;
 
   readonly #options: ConnectionOptions;
   readonly #channel: Channel<FromWorker, FromCoordinator>;
@@ -90,6 +95,7 @@ export class Connection {
     const { pipe, clock, welcome } = options;
     this.#options = options;
     this.connectedAt = clock.now();
+    this.address = options.address;
     this.#channel = new Channel({
       pipe,
       clock,
@@ -126,6 +132,8 @@ export class Connection {
   /** Send weights; newer ones offered meanwhile replace what has not left yet. */
   offer(snapshot: WeightsSnapshot): void {
     if (this.state !== "ready") return;
+    // Of a run that went back: what it has is of no use, though the number of its step comes again.
+    if (snapshot.step <= this.step) this.step = -1;
     const isQueued = this.#wanted !== undefined;
     // Now: they may leave later than the weights change. Who has not got those before this step needs the whole.
     if (!this.sharesMemory) snapshot.frames(isQueued ? undefined : this.step);
@@ -197,7 +205,7 @@ export class Connection {
   #onControl(message: FromWorker): void {
     const { welcome, memory, events } = this.#options;
     switch (message.type) {
-      case "hello":
+      case "hello": {
         if (this.state !== "greeting") throw new ProtocolError("a second hello");
         this.host = message.host;
         this.name = this.#options.uniqueName(message.name);
@@ -207,6 +215,11 @@ export class Connection {
           );
           return;
         }
+        const keptOut = this.#options.whyKeptOut(this.name);
+        if (keptOut !== undefined) {
+          this.refuse(keptOut);
+          return;
+        }
         this.state = "opening";
         this.#channel.say(
           memory
@@ -214,6 +227,7 @@ export class Connection {
             : welcome,
         );
         return;
+      }
       case "ready":
         if (this.state !== "opening") throw new ProtocolError(`"ready" while ${this.state}`);
         this.arithmetic = message.arithmetic;

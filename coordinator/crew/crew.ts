@@ -9,8 +9,17 @@ import type { GoneWorker, WorkerStatus } from "../status.ts";
 import { Weights } from "../weights.ts";
 import { Connection, type ConnectionEvents } from "./connection.ts";
 import type { Lease, WorkerView } from "./plan.ts";
+import { Quarantine, type Quarantined } from "./quarantine.ts";
 import { Standing } from "./standing.ts";
 import { Uploads } from "./uploads.ts";
+
+/** Where a connection comes from. */
+export interface Origin {
+  /** From this machine, or so it seems. */
+  readonly mayShareMemory: boolean;
+  /** Undefined for this machine's own. */
+  readonly address: string | undefined;
+}
 
 /** What the run has seen of one worker. */
 interface Experience {
@@ -20,6 +29,8 @@ interface Experience {
   readonly owes: Map<number, { readonly kind: RoundKind; readonly count: number; readonly grantedAt: number }>;
   lastAnswerAt: number;
   shardsDone: number;
+  /** Another has given the same answer as it. */
+  isConfirmed: boolean;
   /** Leases handed back since its last answer. */
   handbacks: number;
 }
@@ -28,11 +39,14 @@ interface Experience {
 const mostGone = 50;
 /** Weight of the newest answer in the smoothed speed. */
 const smoothing = 0.3;
+/** Names whose address is remembered: the longest forgotten goes first. */
+const mostNames = 4096;
 /** How long a goodbye may take. */
 const goodbyeMs = 2000;
 
 export class Crew {
   readonly standing = new Standing();
+  readonly quarantine: Quarantine;
   readonly uploads: Uploads;
   readonly #clock: Clock;
   readonly #pool: VectorPool;
@@ -40,14 +54,17 @@ export class Crew {
   readonly #weights: Weights;
   readonly #members = new Map<Connection, Experience>();
   readonly #byName = new Map<string, Connection>();
+  /** Where each name came from last, also of those that are gone. */
+  readonly #addresses = new Map<string, string | undefined>();
   #gone: GoneWorker[] = [];
   #finished: string | undefined;
   #bytesIn = 0;
   #bytesOut = 0;
 
   /** @param pool of gradients (P) @param codec of the run's wire */
-  constructor(pool: VectorPool, codec: Codec, clock: Clock) {
+  constructor(pool: VectorPool, codec: Codec, clock: Clock, quarantine = new Quarantine()) {
     this.#clock = clock;
+    this.quarantine = quarantine;
     this.#pool = pool;
     this.#codec = codec;
     this.#weights = new Weights(pool.length, codec);
@@ -69,9 +86,9 @@ export class Crew {
 
   /**
    * Take in a new connection. Its events reach the listener after the crew's own book-keeping.
-   * @param mayShareMemory it comes from this machine, or seems to
+   * @param from whether it may share memory: it comes from this machine, or seems to; else its address
    */
-  admit(pipe: Pipe, welcome: Welcome, mayShareMemory: boolean, events: ConnectionEvents): void {
+  admit(pipe: Pipe, welcome: Welcome, { mayShareMemory, address }: Origin, events: ConnectionEvents): void {
     const connection = new Connection({
       pipe,
       welcome,
@@ -80,7 +97,12 @@ export class Crew {
       uploads: this.uploads,
       codec: this.#codec,
       takeVector: () => this.#pool.take(),
+      address,
       uniqueName: (wanted) => this.#uniqueName(connection, wanted),
+      whyKeptOut: (name) => {
+        const found = this.quarantine.of(name, address);
+        return found && `worker ${name} is in quarantine: ${found.names[0]} ${found.why}; --allow lets it in again`;
+      },
       events: {
         ...events,
         gone: (worker, reason) => {
@@ -94,6 +116,7 @@ export class Crew {
       owes: new Map(),
       lastAnswerAt: Number.NEGATIVE_INFINITY,
       shardsDone: 0,
+      isConfirmed: false,
       handbacks: 0,
     });
     if (this.#finished !== undefined) void connection.finish(this.#finished);
@@ -128,6 +151,9 @@ export class Crew {
     let name = wanted;
     for (let i = 2; this.#byName.has(name); i++) name = `${wanted}-${i}`;
     this.#byName.set(name, worker);
+    this.#addresses.delete(name);
+    this.#addresses.set(name, worker.address);
+    if (this.#addresses.size > mostNames) this.#addresses.delete(this.#addresses.keys().next().value!);
     return name;
   }
 
@@ -154,6 +180,7 @@ export class Crew {
       const [debt] = owes.values();
       views.push({
         name: worker.name,
+        arithmetic: worker.arithmetic,
         able: worker.hasWeightsOf(step),
         unitsPerSecond: speed.get(kind),
         onProbation: this.standing.probation(worker.name) !== undefined,
@@ -202,9 +229,42 @@ export class Crew {
   }
 
   /** An answer of the worker's counted. */
-  count(worker: Connection, shards: number): void {
-    const seen = this.#members.get(worker);
-    if (seen) seen.shardsDone += shards;
+  count(name: string, shards: number): void {
+    const worker = this.#byName.get(name);
+    if (worker) this.#members.get(worker)!.shardsDone += shards;
+  }
+
+  /** Another has said the same as this worker: from now on a share of its answers is held against another's. */
+  confirm(name: string): void {
+    const worker = this.#byName.get(name);
+    if (worker) this.#members.get(worker)!.isConfirmed = true;
+  }
+
+  isConfirmed(worker: Connection): boolean {
+    return this.#members.get(worker)?.isConfirmed ?? false;
+  }
+
+  /**
+   * Nobody of this name is let in any more, nor anybody from its address, unless others who are trusted work from there;
+   * who is here goes.
+   */
+  keepOut(name: string, why: string, step: number): Quarantined {
+    const from = this.#addresses.get(name);
+    const isShared = [...this.#members].some(
+      ([worker, { speed }]) =>
+        worker.address === from &&
+        worker.name !== name &&
+        speed.size > 0 &&
+        this.standing.probation(worker.name) === undefined,
+    );
+    const address = from === undefined || isShared ? null : from;
+    const others =
+      address === null ? [] : [...this.#addresses].filter(([, at]) => at === address).map(([other]) => other);
+    const entry = { names: [...new Set([name, ...others])], address, why, step, at: new Date().toISOString() };
+    this.quarantine.add(entry);
+    for (const worker of [...this.#members.keys()])
+      if (this.quarantine.of(worker.name, worker.address) === entry) worker.refuse(`${name} ${why}`);
+    return entry;
   }
 
   /** @returns how often in a row this worker has handed a lease back */

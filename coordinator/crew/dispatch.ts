@@ -1,8 +1,13 @@
 // Has every part of a round computed once, by whoever is here: gives out leases as plan.ts decides, takes answers, gives
 // lost and late parts to others, and sends away workers that cannot help. Nothing here reaches the numbers but through the
 // round, whose bits do not depend on the order of what happens here.
+//
+// With --verify a drawn answer counts when a second worker of the same arithmetic has said the same. Who says something
+// else than two others is put in quarantine. Nobody waits for an opinion longer than the timeout while no one is there to
+// give one: then the answer counts unconfirmed, with a warning; where two differ and no third comes, the run stops.
 import type { Codec } from "../../shared/arithmetic/codec.ts";
 import { nodeName, type VectorPool } from "../../shared/arithmetic/tree.ts";
+import type { VectorOps } from "../../shared/arithmetic/vector.ts";
 import { type Clock, sleep } from "../../shared/clock.ts";
 import type { Options } from "../../shared/config.ts";
 import type { Pipe } from "../../shared/wire/pipe.ts";
@@ -11,18 +16,25 @@ import type { Journal } from "../journal.ts";
 import type { Round } from "../round/round.ts";
 import { whyForeign } from "./arithmetic.ts";
 import type { Answer, Connection, ConnectionEvents } from "./connection.ts";
-import { Crew } from "./crew.ts";
-import { type Lease, planRound } from "./plan.ts";
-import { type PartRecord, Work } from "./work.ts";
+import { Crew, type Origin } from "./crew.ts";
+import { digestOf, Lots } from "./opinion.ts";
+import { type Awaited, type Lease, planRound, type WorkerView } from "./plan.ts";
+import type { Quarantine, Quarantined } from "./quarantine.ts";
+import { type Opinion, type PartRecord, type Question, Work } from "./work.ts";
 
 export interface DispatchOptions {
-  readonly options: Pick<Options, "timeout" | "anyArithmetic" | "engine" | "isa" | "precision">;
+  readonly options: Pick<Options, "timeout" | "anyArithmetic" | "engine" | "isa" | "precision" | "verify" | "seed">;
   readonly clock: Clock;
   /** The arithmetic that a resumed run began with. */
   readonly arithmetic?: string | undefined;
   readonly pool: VectorPool;
   /** Of the run's wire. */
   readonly codec: Codec;
+  readonly ops: Pick<VectorOps, "digest">;
+  /** What no worker can know: it decides whose answers are held against another's. A safe integer. */
+  readonly secret: number;
+  /** Who is not let in. */
+  readonly quarantine?: Quarantine | undefined;
   /** Hears of every worker that comes, goes, is late or refused. */
   readonly journal: Journal;
 }
@@ -41,6 +53,13 @@ export class Stopped extends Error {}
 /** A round was left because what is computed is not a number any more, whoever computes it. */
 export class Diverged extends Error {}
 
+/** A round was left because answers of a worker count in it that turned out to be a liar. */
+export class Spoiled extends Error {}
+/** Nobody can say who is right, or a liar was found and the run is to stop then. */
+export class Distrust extends Error {}
+
+/** Answers that could not count and that another gave rightly: so many, and their worker goes. */
+const mostWrong = 3;
 /** Leases that may be handed back in a row before a worker is sent away. */
 const mostHandbacks = 3;
 /** Workers whose answers for one unit could not count before the run is called diverged, though others are there. */
@@ -50,7 +69,7 @@ const manyLeases = 32;
 
 export class Dispatch {
   readonly crew: Crew;
-  readonly counts = { counted: 0, hedged: 0, lost: 0, refused: 0 };
+  readonly counts = { counted: 0, hedged: 0, lost: 0, refused: 0, confirmed: 0 };
   /** Why nothing is being computed, as a sentence; null while something is. */
   waitingFor: string | null = null;
   arithmetic: string | undefined;
@@ -71,6 +90,12 @@ export class Dispatch {
   #lookedAt = Number.NEGATIVE_INFINITY;
   /** What can only be wrong, as far as those say who are here. */
   #doubt: { readonly who: ReadonlySet<string>; readonly since: number; readonly error: Diverged } | undefined;
+  readonly #lots: Lots;
+  /** Found out since the last takeLiars(). */
+  #liars: Quarantined[] = [];
+  #spoiled: Spoiled | undefined;
+  /** For so long that nobody waits any more, no second worker has been there to ask. */
+  #isAlone = false;
   #failure: unknown;
   #isAwake = false;
   #wakeUp: () => void = () => {};
@@ -82,7 +107,8 @@ export class Dispatch {
     this.#times = timesOf(options.timeout * 1000);
     this.arithmetic = options.anyArithmetic ? "any" : settings.arithmetic;
     this.progressAt = clock.now();
-    this.crew = new Crew(pool, codec, clock);
+    this.crew = new Crew(pool, codec, clock, settings.quarantine);
+    this.#lots = new Lots(settings.secret, options.seed);
   }
 
   /** The leases that are out. */
@@ -90,9 +116,13 @@ export class Dispatch {
     return this.#work?.leases ?? [];
   }
 
-  /** @param mayShareMemory the worker is on this machine, or seems to be */
-  admit(pipe: Pipe, welcome: Welcome, mayShareMemory: boolean): void {
-    this.crew.admit(pipe, welcome, mayShareMemory, this.#events);
+  admit(pipe: Pipe, welcome: Welcome, origin: Origin): void {
+    this.crew.admit(pipe, welcome, origin, this.#events);
+  }
+
+  /** Those who were found to lie since this was asked before. */
+  takeLiars(): Quarantined[] {
+    return this.#liars.splice(0);
   }
 
   /** Make the round in hand, and every later one, throw this. */
@@ -101,24 +131,32 @@ export class Dispatch {
     this.#wake();
   }
 
-  /** Compute a round. @throws what fail() was given; Diverged when the numbers stop being numbers */
+  /**
+   * Compute a round.
+   * @throws what fail() was given; Diverged when the numbers stop being numbers; Spoiled when it is to be computed again;
+   * Distrust when two differ and nobody can say who is right
+   */
   async gather(round: Round): Promise<Gathered> {
     const work = new Work(round.units);
     this.#round = round;
     this.#work = work;
     this.#charged = new Set();
     this.#doubt = undefined;
+    this.#spoiled = undefined;
     this.#sumSeconds = 0;
     try {
       while (!work.complete) {
         if (this.#failure) throw this.#failure;
+        if (this.#spoiled) break;
         this.#isAwake = false;
         this.#decideDoubt();
+        this.#decideQuestions(work, round);
         this.#deal(work, round);
         await this.#untilWoken();
         if (work.leases.length > manyLeases) await sleep(this.#clock, 0);
         this.#expire();
       }
+      if (this.#spoiled) throw this.#spoiled;
     } catch (error) {
       round.abandon();
       throw error;
@@ -155,7 +193,8 @@ export class Dispatch {
     const { journal } = this.#settings;
     const { units, largest, kind, step } = round;
     const { graceMs, unmeasuredMs } = this.#times;
-    const view = { units, largest, done: work.done, leases: work.leases, refusals: work.refusals };
+    const { done, leases, refusals, questions: awaited } = work;
+    const view = { units, largest, done, awaited, leases, refusals };
     const workers = this.crew.views(step, kind);
     const now = this.#clock.now();
     let plan = planRound({ ...view, graceMs, unmeasuredMs }, workers, now);
@@ -169,7 +208,7 @@ export class Dispatch {
       plan = planRound({ ...view, graceMs, unmeasuredMs }, workers, now);
     }
     this.#nextLateMs = plan.nextLateMs;
-    this.waitingFor = plan.waitingFor;
+    this.waitingFor = plan.waitingFor === null ? null : (this.#openQuestion(work, round) ?? plan.waitingFor);
     for (const lease of plan.overdue) this.#charge(lease, round);
     for (const grant of plan.grants) {
       const worker = this.crew.find(grant.worker);
@@ -283,8 +322,9 @@ export class Dispatch {
     return `this run computes with "${this.arithmetic}" and the bits would differ; start the worker with the same --engine, --isa and --precision, or the run with --any-arithmetic`;
   }
 
-  #onAnswer(worker: Connection, id: number, { losses, vector, computeMs }: Answer): void {
+  #onAnswer(worker: Connection, id: number, answer: Answer): void {
     const { pool, options } = this.#settings;
+    const { losses, vector } = answer;
     const [work, round] = [this.#work, this.#round];
     const lease = work?.find(id);
     if (!work || !round || !lease || lease.worker !== worker.name || this.#otherBits(worker)) {
@@ -294,30 +334,140 @@ export class Dispatch {
       return;
     }
     work.end(lease);
-    this.crew.learn(worker, round.kind, lease);
     const startedAt = this.#clock.now();
-    const refusal = round.take(lease, losses, vector);
+    const refusal = round.refusal(lease, losses, vector);
     this.#sumSeconds += (this.#clock.now() - startedAt) / 1000;
-    if (refusal) {
+    const isDrawn = options.verify > 0 && (!this.crew.isConfirmed(worker) || this.#lots.draws(id, options.verify));
+    const isAsked = work.isAsked(lease) || (isDrawn && !this.#mustCount(worker, work, lease));
+    // Being fast earns nothing before somebody has said the same.
+    if (refusal || !isAsked || this.crew.isConfirmed(worker)) this.crew.learn(worker, round.kind, lease);
+    if (refusal || (isAsked && !this.#compare(worker, work, round, lease, answer))) {
       if (vector) pool.give(vector);
-      this.#refuse(worker, work, round, lease, refusal);
+      if (refusal) this.#refuse(worker, work, round, lease, refusal);
       return;
     }
+    if (!isAsked) this.#count(worker, work, round, lease, answer);
+  }
+
+  /** Is nobody there to be asked for a second opinion, nor has been for a while? */
+  #mustCount(worker: Connection, work: Work, lease: Lease): boolean {
+    if (work.isUnasked(lease)) return true;
+    const { arithmetic, name } = worker;
+    const canAsk = this.#couldAsk(work, { ...lease, arithmetic, heard: new Set([name]) });
+    if (canAsk) this.#isAlone = false;
+    return this.#isAlone;
+  }
+
+  /** Is somebody there who could say what he thinks of it, or is about to? */
+  #couldAsk(work: Work, node: Awaited): boolean {
+    const refused = [...work.refusals].filter(([unit]) => unit >= node.first && unit < node.first + node.count);
+    return this.#others(node.heard).some(
+      ({ name, arithmetic }) => arithmetic === node.arithmetic && !refused.some(([, who]) => who.has(name)),
+    );
+  }
+
+  /** Hold an answer against what others said of the same node. @returns whether it counted; its vector is the caller's where not */
+  #compare(worker: Connection, work: Work, round: Round, lease: Lease, answer: Answer): boolean {
+    const digest = digestOf(answer, this.#settings.ops);
+    const agreed = work.hear(lease, digest, worker.arithmetic, this.#clock.now());
+    if (agreed === undefined) {
+      // Who computes other nodes over these units is not needed; who computes the same gives a second opinion.
+      for (const other of work.overlapping(lease)) {
+        const isSame = other.first === lease.first && other.count === lease.count;
+        if (!isSame || this.crew.find(other.worker)?.arithmetic !== worker.arithmetic) this.#release(work, other);
+      }
+      return false;
+    }
+    if (!this.crew.isConfirmed(worker)) this.crew.learn(worker, round.kind, lease);
+    for (const name of [worker.name, agreed]) this.crew.confirm(name);
+    this.counts.confirmed++;
+    this.#count(worker, work, round, lease, answer, agreed);
+    return true;
+  }
+
+  /** An answer counts. @param agreed who had said the same before */
+  #count(worker: Connection, work: Work, round: Round, lease: Lease, answer: Answer, agreed?: string): void {
+    const { options } = this.#settings;
+    const startedAt = this.#clock.now();
+    round.take(lease, answer.losses, answer.vector);
+    this.#sumSeconds += (this.#clock.now() - startedAt) / 1000;
     // Who answers first decides, not who comes first: a made-up arithmetic keeps nobody out.
     if (this.arithmetic === undefined && !options.anyArithmetic) {
       this.arithmetic = worker.arithmetic;
       this.crew.refuseWhere((other) => this.#otherBits(other));
     }
     this.progressAt = this.#clock.now();
-    this.#computeSeconds = Math.min(computeMs, this.progressAt - lease.grantedAt) / 1000;
-    for (const name of work.opinions(lease))
-      this.#punish(name, `gave ${nodeName(lease)} of ${round.name} wrongly: ${worker.name} has computed it since`);
-    for (const other of work.count(lease)) this.#release(work, other);
-    if (!this.#charged.has(id)) this.crew.standing.credit(worker.name);
+    this.#computeSeconds = Math.min(answer.computeMs, this.progressAt - lease.grantedAt) / 1000;
+    for (const name of work.opinions(lease)) {
+      const why = `gave ${nodeName(lease)} of ${round.name} wrongly: ${worker.name} has computed it since`;
+      this.#punish(name, why);
+      if (this.crew.standing.countWrong(name) >= mostWrong) this.#keepOut(name, why, work, round);
+    }
+    const { others, differing } = work.count(lease, agreed);
+    for (const other of others) this.#release(work, other);
+    if (!this.#charged.has(lease.id)) this.crew.standing.credit(worker.name);
     if (round.kind === "gradient") {
       this.counts.counted++;
-      this.crew.count(worker, lease.count);
+      this.crew.count(agreed ?? worker.name, lease.count);
     }
+    for (const name of differing) {
+      this.counts.refused++;
+      const by = `${agreed} and ${worker.name} gave alike`;
+      this.#keepOut(name, `gave another answer for ${nodeName(lease)} of ${round.name} than ${by}`, work, round);
+    }
+  }
+
+  /** A worker is found out: it goes for good, and what it holds or said in this round is done again. */
+  #keepOut(name: string, why: string, work: Work, round: Round): void {
+    if (this.crew.quarantine.of(name, undefined)) return;
+    const found = this.crew.keepOut(name, why, round.step);
+    this.#liars.push(found);
+    const { names, address } = found;
+    const also = [...names.slice(1), ...(address === null ? [] : [address])].join(", ");
+    this.#settings.journal.warn(
+      "quarantined",
+      `worker ${name} is in quarantine${also && `, and ${also}`}: it ${why}; --allow ${name} lets it in again`,
+      { worker: name, step: round.step + 1, why },
+    );
+    for (const each of names) {
+      work.forget(each);
+      if (work.countsUnconfirmed(each))
+        this.#spoiled ??= new Spoiled(`${round.name} is computed again: unconfirmed answers of ${each} count in it`);
+    }
+  }
+
+  /** Where nobody can be asked for a second opinion: ask again those who differ, give up what nobody confirms. */
+  #decideQuestions(work: Work, round: Round): void {
+    const now = this.#clock.now();
+    for (const question of work.questions) {
+      if (this.#couldAsk(work, question)) continue;
+      const isOver = now - question.since >= this.#times.unmeasuredMs;
+      if (!differ(question)) {
+        if (isOver || this.#isAlone) this.#giveUp(question, work, round);
+      } else if (!question.isRepeated) work.repeat(question);
+      else if (isOver) this.fail(new Distrust(describe(question, round)));
+    }
+  }
+
+  /** Its answer is computed again and counts then, as every other until somebody is there who could be asked. */
+  #giveUp(question: Question, work: Work, round: Round): void {
+    const [{ worker }] = question.opinions as [Opinion];
+    if (!this.#isAlone)
+      this.#settings.journal.warn(
+        "late",
+        `nobody is there to confirm what ${worker} computes, as --verify asks: its answers count unconfirmed until another worker of its arithmetic comes`,
+        { step: round.step + 1 },
+      );
+    this.#isAlone = true;
+    work.giveUp(question);
+  }
+
+  /** What is waited for, where it is somebody's opinion. */
+  #openQuestion(work: Work, round: Round): string | undefined {
+    const [question] = work.questions;
+    if (!question) return undefined;
+    if (differ(question)) return describe(question, round);
+    return `${nodeName(question)} of ${round.name} awaits the opinion of another worker than ${question.opinions[0]!.worker}`;
   }
 
   /** Nobody needs this lease any more; its holder still says something about it. */
@@ -358,12 +508,16 @@ export class Dispatch {
 
   /** Is there somebody else who computes, or will? */
   #hasOthers(who: ReadonlySet<string>): boolean {
-    if (this.crew.expectsMore) return true;
+    return this.crew.expectsMore || this.#others(who).length > 0;
+  }
+
+  /** Those who are here, and not known to be mute. */
+  #others(who: ReadonlySet<string>): WorkerView[] {
     const now = this.#clock.now();
     const mute = new Set(this.leases.filter(({ id }) => this.#charged.has(id)).map(({ worker }) => worker));
     return this.crew
       .views(this.#round!.step, this.#round!.kind)
-      .some(
+      .filter(
         ({ name, owesSince = now }) => !who.has(name) && !mute.has(name) && now - owesSince < this.#times.unmeasuredMs,
       );
   }
@@ -383,4 +537,14 @@ export class Dispatch {
     if (worker.state !== "leaving" && this.crew.countHandback(worker) >= mostHandbacks)
       worker.refuse(`${worker.name} handed back ${mostHandbacks} leases in a row, the last because ${reason}`);
   }
+}
+
+/** Do those who were asked say different things? */
+function differ({ opinions }: Question): boolean {
+  return new Set(opinions.map(({ digest }) => digest)).size > 1;
+}
+
+function describe(question: Question, { name }: Round): string {
+  const who = [...new Set(question.opinions.map(({ worker }) => worker))];
+  return `${who.join(" and ")} give different answers for ${nodeName(question)} of ${name}, and no other worker is there to say who is right`;
 }

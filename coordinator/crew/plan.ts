@@ -20,8 +20,16 @@ export interface Lease extends TreeNode {
   readonly grantedAt: number;
 }
 
+/** A node that was answered, and counts when another says the same of this very node. */
+export interface Awaited extends TreeNode {
+  readonly arithmetic: string;
+  /** Who has had his say. */
+  readonly heard: ReadonlySet<string>;
+}
+
 export interface WorkerView {
   readonly name: string;
+  readonly arithmetic: string;
   /** It has the weights and takes leases. */
   readonly able: boolean;
   /** Units it computes in a second, measured; none before its first answer. */
@@ -37,8 +45,9 @@ export interface RoundView {
   readonly units: number;
   /** Largest node of one lease: a power of two. */
   readonly largest: number;
-  /** done[u]: the answer of unit u is in. */
+  /** done[u]: the answer of unit u is in, counted or awaiting another's opinion. */
   readonly done: readonly boolean[];
+  readonly awaited: readonly Awaited[];
   /** What is out, in the order of granting. */
   readonly leases: readonly Lease[];
   /** Units whose answer could not count, and who gave it: others are asked before them. */
@@ -191,6 +200,8 @@ class PlanState {
   /** The latest of these: what nobody would be done with before is not worth looking for. */
   readonly #lastAt: number;
   readonly #held = new Map<string, number>();
+  /** Of each awaited node by name: when the first of those who are on time will have said what he thinks of it. */
+  readonly #opinionAt = new Map<string, number>();
 
   constructor(round: RoundView, outlooks: readonly Outlook[], now: number, doubted: ReadonlySet<string>) {
     this.#round = round;
@@ -207,6 +218,7 @@ class PlanState {
       const end = lease.first + lease.count;
       this.#isHeld.fill(1, lease.first, end);
       if (lateAt <= now) continue;
+      this.#expectOpinion(lease, expectedAt);
       onTime.fill(1, lease.first, end);
       lastAt = Math.max(lastAt, expectedAt);
       for (let unit = lease.first; unit < end; unit++)
@@ -227,13 +239,41 @@ class PlanState {
     const isNew = unitsPerSecond === undefined;
     if (held > pass || (isNew && held > 0)) return undefined;
     if (worker.onProbation && proven) return held === 0 ? this.#copyFor(worker) : undefined;
+    const opinion = isNew ? undefined : this.#opinionBy(worker);
+    if (opinion) return opinion;
     const size = isNew ? 1 : fairShare(this.#round, unitsPerSecond, shares);
     const open = this.#find(this.#open, worker, size);
     if (open) return this.#grant(worker, open, false, `${nodeName(open)} was not leased yet`);
+    if (isNew) {
+      const first = this.#opinionBy(worker);
+      if (first) return first;
+    }
     if (held > 0) return undefined;
     const late = this.#find(this.#late, worker, size);
     if (late) return this.#grant(worker, late, true, `${nodeName(late)} is late at ${this.#holders(late)}`);
     return isNew ? undefined : this.#speculate(worker, unitsPerSecond, shares);
+  }
+
+  /** A second opinion of what nobody else is about to give one of, or not before this worker could. */
+  #opinionBy(worker: WorkerView): Grant | undefined {
+    const { awaited, graceMs } = this.#round;
+    for (const node of awaited) {
+      if (node.arithmetic !== worker.arithmetic || node.heard.has(worker.name) || this.#hasRefused(worker, node))
+        continue;
+      const expectedAt = this.#opinionAt.get(nodeName(node)) ?? Number.POSITIVE_INFINITY;
+      const ownMs = (lateFactor * 1000 * node.count) / (worker.unitsPerSecond ?? 0) + graceMs;
+      if (Number.isFinite(expectedAt) && !(this.#now + ownMs < expectedAt)) continue;
+      if (this.#outlooks.some(({ lease }) => lease.worker === worker.name && overlap(lease, node))) continue;
+      this.#opinionAt.set(nodeName(node), this.#now);
+      return this.#grant(worker, node, false, `${nodeName(node)} awaits a second opinion`);
+    }
+    return undefined;
+  }
+
+  #expectOpinion(lease: Lease, at: number): void {
+    if (this.#round.awaited.length === 0) return;
+    const name = nodeName(lease);
+    this.#opinionAt.set(name, Math.min(this.#opinionAt.get(name) ?? Number.POSITIVE_INFINITY, at));
   }
 
   /** What somebody will have long after we should be done with it. */
@@ -258,12 +298,20 @@ class PlanState {
     for (const outlook of this.#outlooks) {
       const { first, worker: holder } = outlook.lease;
       // Two on probation must not copy each other: nobody else would ever be asked.
-      if (this.#doubted.has(holder) || this.#round.refusals.get(first)?.has(worker.name)) continue;
+      if (this.#doubted.has(holder) || this.#round.done[first] || this.#hasRefused(worker, { first, count: 1 }))
+        continue;
       if (outlook.expectedAt > (found?.expectedAt ?? this.#now)) found = outlook;
     }
     if (!found) return undefined;
     const node = { first: found.lease.first, count: 1 };
     return this.#grant(worker, node, true, `${nodeName(node)}, which ${found.lease.worker} has too: on probation`);
+  }
+
+  /** Did it give an answer for a unit of this node that could not count? */
+  #hasRefused({ name }: WorkerView, { first, count }: TreeNode): boolean {
+    for (const [unit, who] of this.#round.refusals)
+      if (unit >= first && unit < first + count && who.has(name)) return true;
+    return false;
   }
 
   #find(openings: Openings, worker: WorkerView, size: number): TreeNode | undefined {

@@ -12,6 +12,8 @@ const remembered = 4096;
 export class Standing {
   /** Debts of those who have any, the newest change last. */
   readonly #debts = new Map<string, { debt: number; onProbation: boolean; why: string }>();
+  /** Answers that could not count and that another gave rightly, of those who gave any. */
+  readonly #wrong = new Map<string, number>();
 
   /** A lease of its is overdue, or its answer could not count. */
   charge(name: string, why: string): void {
@@ -26,6 +28,15 @@ export class Standing {
     const debt = seen.debt - repaid;
     if (debt <= 0) this.#debts.delete(name);
     else this.#set(name, { ...seen, debt });
+  }
+
+  /** It gave what cannot count where another gave what does. @returns how often it has */
+  countWrong(name: string): number {
+    const count = (this.#wrong.get(name) ?? 0) + 1;
+    this.#wrong.delete(name);
+    this.#wrong.set(name, count);
+    if (this.#wrong.size > remembered) this.#wrong.delete(this.#wrong.keys().next().value!);
+    return count;
   }
 
   /** Why it is on probation; undefined where it is not. */

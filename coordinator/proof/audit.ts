@@ -10,7 +10,7 @@ import { checkpointSteps, markersName, markersSchema } from "../../shared/checkp
 import { onDisk } from "../../shared/disk.ts";
 import { ConfigError, messageOf } from "../../shared/errors.ts";
 import { isAbsent, readJson } from "../../shared/json.ts";
-import { type ChainLine, chainStart, ledgerName, linesOf } from "./chain.ts";
+import { type ChainLine, chainStart, ledgerName, linesOf, standingSteps, stepAfter, type Undone } from "./chain.ts";
 
 export interface Finding {
   /** "ledger.jsonl line 46", "step-000100/model.safetensors". */
@@ -25,6 +25,10 @@ export interface Audit {
   readonly lastStep: number | null;
   /** Counted shards of all steps. */
   readonly shards: number;
+  /** Those of them that two workers gave alike before they counted. */
+  readonly confirmed: number;
+  /** What was taken back because answers of a liar were in it. */
+  readonly undone: readonly Undone[];
   /** Steps that a checkpoint's proof reaches: a change behind them would be found only by what the next lines say. */
   readonly provenUpTo: number;
   readonly checkpoints: readonly { readonly name: string; readonly step: number; readonly whole: boolean }[];
@@ -151,20 +155,39 @@ const lineName = ({ number, kind, ...line }: ChainLine): string =>
 function checkSteps(chain: readonly ChainLine[], shards: number | undefined, findings: Finding[]): void {
   /** Undefined behind a damaged line, which may have been several. */
   let last: number | undefined = 0;
+  const digests = new Map<number, string>();
   for (const line of chain) {
     const changed = line.kind === "change" ? line.change.changes.shards?.to : undefined;
     if (typeof changed === "number") shards = changed;
-    if (line.kind === "begin") last = line.begins.step;
-    if (line.kind === "lost") last = line.lost.last;
+    if (line.kind === "undone") {
+      const wrong = wrongUndone(line.undone, last, digests);
+      if (wrong) findings.push({ where: lineName(line), what: wrong });
+    }
     if (line.kind === "damaged") last = undefined;
+    else if (line.kind !== "step") last = stepAfter(line) ?? last;
+    if (line.kind === "begin") digests.set(line.begins.step, line.begins.weights);
     if (line.kind !== "step") continue;
     const { step, parts } = line.entry;
+    digests.set(step, line.entry.weights);
     if (last !== undefined && step !== last + 1)
       findings.push({ where: lineName(line), what: `it is step ${step}, after step ${last}` });
     last = step;
     const wrong = wrongParts(parts, shards);
     if (wrong) findings.push({ where: lineName(line), what: wrong });
   }
+}
+
+/** What is wrong with steps that were taken back; undefined where they lead to the weights that those steps began with. */
+function wrongUndone(
+  { from, to, weights }: Undone,
+  last: number | undefined,
+  digests: ReadonlyMap<number, string>,
+): string | undefined {
+  if (last !== undefined && from !== last) return `it takes back the steps up to ${from}, after step ${last}`;
+  const expected = digests.get(to);
+  if (expected !== undefined && expected !== weights)
+    return `it goes on from the weights ${weights}, step ${to} ended with ${expected}`;
+  return undefined;
 }
 
 /** @returns what is wrong with the shards of a step; undefined where each was counted once */
@@ -198,9 +221,7 @@ function shardsOf(chain: readonly ChainLine[], proofs: readonly Proof[]): number
 /** What a checkpoint and the ledger say of the same step. */
 function checkProofs(chain: readonly ChainLine[], proofs: readonly Proof[], findings: Finding[]): void {
   const byNumber = new Map(chain.map((line) => [line.number, line]));
-  const entries = new Map(
-    chain.flatMap((line) => (line.kind === "step" ? [[line.entry.step, line.entry] as const] : [])),
-  );
+  const entries = new Map(standingSteps(chain).map((entry) => [entry.step, entry]));
   for (const { name, state } of proofs) {
     if (!state || chain.length === 0) continue;
     const where = `${name}/state.json`;
@@ -251,18 +272,21 @@ async function checkMarkers(directory: string, proofs: readonly Proof[], finding
 
 function countedIn(chain: readonly ChainLine[]) {
   const workers: Record<string, number> = {};
-  let [shards, firstStep, lastStep]: [number, number | null, number | null] = [0, null, null];
-  for (const line of chain) {
-    if (line.kind !== "step") continue;
-    firstStep ??= line.entry.step;
-    lastStep = line.entry.step;
-    for (const { shards: text, worker } of line.entry.parts) {
+  let [shards, confirmed] = [0, 0];
+  const steps = standingSteps(chain);
+  // Whose every answer was taken back has given none that counts.
+  for (const line of chain) if (line.kind === "step") for (const { worker } of line.entry.parts) workers[worker] = 0;
+  for (const { parts } of steps)
+    for (const { shards: text, worker, second } of parts) {
       const [first, last] = spanOf(text) ?? [0, -1];
-      workers[worker] = (workers[worker] ?? 0) + last - first + 1;
-      shards += last - first + 1;
+      const count = last - first + 1;
+      workers[worker]! += count;
+      shards += count;
+      if (second !== undefined) confirmed += count;
     }
-  }
-  return { lines: chain.at(-1)?.number ?? 0, firstStep, lastStep, shards, workers };
+  const undone = chain.flatMap((line) => (line.kind === "undone" ? [line.undone] : []));
+  const [firstStep, lastStep] = [steps[0]?.step ?? null, steps.at(-1)?.step ?? null];
+  return { lines: chain.at(-1)?.number ?? 0, firstStep, lastStep, shards, confirmed, undone, workers };
 }
 
 function reached(chain: readonly ChainLine[], heads: ReadonlyMap<number, string>): { provenUpTo: number } {
@@ -272,10 +296,11 @@ function reached(chain: readonly ChainLine[], heads: ReadonlyMap<number, string>
 }
 
 /** What a worker gave: steps with the shards of its counted answers. */
-export function contributionsOf(chain: readonly ChainLine[], worker: string): { step: number; shards: string[] }[] {
+export function contributionsOf(chain: readonly ChainLine[], worker: string) {
+  const standing = new Set(standingSteps(chain));
   return chain.flatMap((line) => {
     if (line.kind !== "step") return [];
     const shards = line.entry.parts.filter((part) => part.worker === worker).map((part) => part.shards);
-    return shards.length > 0 ? [{ step: line.entry.step, shards }] : [];
+    return shards.length > 0 ? [{ step: line.entry.step, shards, undone: !standing.has(line.entry) }] : [];
   });
 }

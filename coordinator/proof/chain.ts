@@ -11,7 +11,17 @@ const digest = z.string().regex(/^[0-9a-f]{64}$/);
 
 export const stepLine = z.object({
   step: z.int().min(1),
-  parts: z.array(z.object({ shards: z.string(), worker: z.string(), leases: z.int().min(1) })).min(1),
+  parts: z
+    .array(
+      z.object({
+        shards: z.string(),
+        worker: z.string(),
+        leases: z.int().min(1),
+        /** Who has said the same before it counted. */
+        second: z.string().optional(),
+      }),
+    )
+    .min(1),
   lossNats: z.number(),
   gradientNorm: z.number(),
   learningRate: z.number(),
@@ -28,6 +38,19 @@ const changeLine = z.object({
   changes: z.record(z.string(), z.object({ from: z.unknown(), to: z.unknown() })),
   previous: digest,
 });
+
+/** The steps after `to`, up to `from`, do not count: answers of a liar are in them. The next step begins with `weights`. */
+const undoneLine = z.object({
+  undone: z.object({
+    from: z.int().min(0),
+    to: z.int().min(0),
+    weights: z.string(),
+    workers: z.array(z.string()),
+    why: z.string(),
+  }),
+  previous: digest,
+});
+export type Undone = z.infer<typeof undoneLine>["undone"];
 
 /** Lines that were damaged beyond reading. `hash` is what the next line says of the last of them. */
 const lostLine = z.object({ lost: z.object({ first: z.int(), last: z.int() }), hash: digest, previous: digest });
@@ -46,6 +69,7 @@ export type ChainLine = {
   | { readonly kind: "begin"; readonly begins: { step: number; weights: string } }
   | { readonly kind: "lost"; readonly lost: { first: number; last: number } }
   | { readonly kind: "change"; readonly change: z.infer<typeof changeLine> }
+  | { readonly kind: "undone"; readonly undone: Undone }
   | { readonly kind: "other" }
   | { readonly kind: "damaged"; readonly why: string }
 );
@@ -72,9 +96,28 @@ export async function* linesOf(path: string): AsyncGenerator<ChainLine> {
     // A hole may have swallowed the ends of several lines: the step that follows says how many.
     if (line.kind === "step" && isBehindGap) number = Math.max(number, good.number + line.entry.step - good.step);
     if (line.kind === "step") good = { number, step: line.entry.step };
+    else if (line.kind === "undone") good = { number, step: line.undone.to };
     else if (line.kind !== "damaged") good = { ...good, number };
     yield { ...line, number };
   }
+}
+
+/** The step that a line leads to; undefined where it says nothing about steps. */
+export function stepAfter(line: ChainLine): number | undefined {
+  if (line.kind === "step") return line.entry.step;
+  if (line.kind === "begin") return line.begins.step;
+  if (line.kind === "lost") return line.lost.last;
+  return line.kind === "undone" ? line.undone.to : undefined;
+}
+
+/** The steps that the weights of the last one come from, in order: what was undone is not among them. */
+export function standingSteps(lines: readonly ChainLine[]): z.infer<typeof stepLine>[] {
+  const steps: z.infer<typeof stepLine>[] = [];
+  for (const line of lines) {
+    if (line.kind === "step") steps.push(line.entry);
+    if (line.kind === "undone") while ((steps.at(-1)?.step ?? 0) > line.undone.to) steps.pop();
+  }
+  return steps;
 }
 
 type Unnumbered = ChainLine extends infer T ? (T extends unknown ? Omit<T, "number"> : never) : never;
@@ -94,7 +137,7 @@ function lineOf(bytes: Buffer): Unnumbered {
   if (!any.success) return damaged("it does not name the line before it");
   const { previous } = any.data;
   const common = { bytes, hash, previous };
-  const { step, begins, lost, changes } = any.data;
+  const { step, begins, lost, changes, undone } = any.data;
   if (step !== undefined) {
     const parsed = stepLine.safeParse(value);
     return parsed.success ? { ...common, kind: "step", entry: parsed.data } : damaged("it is no step", previous);
@@ -110,6 +153,12 @@ function lineOf(bytes: Buffer): Unnumbered {
     if (!parsed.success || parsed.data.lost.last < parsed.data.lost.first)
       return damaged("it says wrongly what was lost", previous);
     return { ...common, kind: "lost", hash: parsed.data.hash, lost: parsed.data.lost };
+  }
+  if (undone !== undefined) {
+    const parsed = undoneLine.safeParse(value);
+    return parsed.success && parsed.data.undone.to <= parsed.data.undone.from
+      ? { ...common, kind: "undone", undone: parsed.data.undone }
+      : damaged("it says wrongly what was undone", previous);
   }
   if (changes !== undefined) {
     const parsed = changeLine.safeParse(value);

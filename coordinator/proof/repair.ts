@@ -9,7 +9,7 @@ import { checkpointSteps, mark, prune } from "../../shared/checkpoint/rundir.ts"
 import { onDisk } from "../../shared/disk.ts";
 import { lockRun } from "../lock.ts";
 import { damageOf, headsOf, proveCheckpoint, readLines } from "./audit.ts";
-import { type ChainLine, chainStart, ledgerName } from "./chain.ts";
+import { type ChainLine, chainStart, ledgerName, stepAfter } from "./chain.ts";
 
 /** @returns what was done, a sentence each. @throws ConfigError where a coordinator is at work on the run */
 export async function repairRun(directory: string): Promise<string[]> {
@@ -84,9 +84,7 @@ function mended(lines: readonly ChainLine[], heads: ReadonlyMap<number, string>)
     bytes.push(line.bytes);
     previous = line.hash;
     number++;
-    if (line.kind === "step") step = line.entry.step;
-    if (line.kind === "begin") step = line.begins.step;
-    if (line.kind === "lost") step = line.lost.last;
+    step = stepAfter(line) ?? step;
   }
   // A gap at the end that a checkpoint was written after keeps its place; anything else there proves nothing.
   const behind = [...heads].filter(([at]) => at > number).sort(([a], [b]) => a - b)[0];

@@ -46,10 +46,12 @@ export class EvaluationRound implements Round {
     return { losses: this.#starts(node).length, vector: false };
   }
 
-  take({ first }: TreeNode, losses: readonly number[]): string | undefined {
-    const refusal = this.#losses.refusal(losses);
-    if (!refusal) this.#losses.add(first, losses);
-    return refusal;
+  refusal(_node: TreeNode, losses: readonly number[]): string | undefined {
+    return this.#losses.refusal(losses);
+  }
+
+  take({ first }: TreeNode, losses: readonly number[]): void {
+    this.#losses.add(first, losses);
   }
 
   abandon(): void {}

@@ -49,16 +49,16 @@ export class GradientRound implements Round {
     return { losses: count, vector: true };
   }
 
-  take(node: TreeNode, losses: readonly number[], vector: Float32Array): string | undefined {
-    const { ops, sum } = this.#work;
-    const norm = Math.sqrt(ops.sumOfSquares(vector));
+  refusal({ count }: TreeNode, losses: readonly number[], vector: Float32Array): string | undefined {
+    const norm = Math.sqrt(this.#work.ops.sumOfSquares(vector));
     // No element of a sum is larger than the norms of its parts together: what passes here cannot overflow the sum.
-    if (!(norm <= (largestFloat * node.count) / this.units)) return `a gradient of norm ${norm}`;
-    const refusal = this.#losses.refusal(losses);
-    if (refusal) return refusal;
+    if (!(norm <= (largestFloat * count) / this.units)) return `a gradient of norm ${norm}`;
+    return this.#losses.refusal(losses);
+  }
+
+  take(node: TreeNode, losses: readonly number[], vector: Float32Array): void {
     this.#losses.add(node.first, losses);
-    sum.add(node, vector);
-    return undefined;
+    this.#work.sum.add(node, vector);
   }
 
   abandon(): void {

@@ -22,12 +22,13 @@ export interface Round {
   windows(node: TreeNode): { count: number; ids: Promise<Windows> | Windows };
   /** What the answer to a lease of this node must have. */
   expects(node: TreeNode): { losses: number; vector: boolean };
+  /** Why an answer cannot count, whoever gave it; undefined where it can. */
+  refusal(node: TreeNode, losses: readonly number[], vector: Float32Array | undefined): string | undefined;
   /**
-   * Take an answer in, each unit once.
-   * @param vector (P) the round's from now on, where it is taken
-   * @returns why it cannot count; undefined when it does
+   * Take an answer in that can count, each unit once.
+   * @param vector (P) the round's from now on
    */
-  take(node: TreeNode, losses: readonly number[], vector: Float32Array | undefined): string | undefined;
+  take(node: TreeNode, losses: readonly number[], vector: Float32Array | undefined): void;
   /** The round was left unfinished: give back what it holds. */
   abandon(): void;
 }

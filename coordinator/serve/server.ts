@@ -70,8 +70,11 @@ export async function serve(
     }
     socket.off("error", leave);
     strangers.welcome(request.socket);
-    const isLocal = isLoopback(request.socket.remoteAddress?.replace(/^::ffff:/, "") ?? "");
-    sockets.handleUpgrade(request, socket, head, (webSocket) => run.admit(webSocketPipe(webSocket), isLocal));
+    const address = request.socket.remoteAddress?.replace(/^::ffff:/, "") ?? "";
+    const isLocal = isLoopback(address);
+    sockets.handleUpgrade(request, socket, head, (webSocket) =>
+      run.admit(webSocketPipe(webSocket), isLocal, isLocal ? undefined : address),
+    );
   };
   http.on("upgrade", (request: IncomingMessage, socket: Duplex, head: Buffer) => void upgrade(request, socket, head));
   http.on("tlsClientError", (error: NodeJS.ErrnoException, socket: Socket) => {

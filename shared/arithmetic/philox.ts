@@ -58,7 +58,7 @@ export function philox(
 }
 
 /** Streams that share a seed and must not overlap: the last word of the counter's purpose. */
-export const stream = { init: 1, sampler: 2, dropout: 3, decode: 4, codec: 5 } as const;
+export const stream = { init: 1, sampler: 2, dropout: 3, decode: 4, codec: 5, opinion: 6 } as const;
 
 /** The key of a stream: the seed's two halves, the purpose mixed into the high one. */
 export function keyOf(seed: number, purpose: number): [number, number] {

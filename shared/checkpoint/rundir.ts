@@ -32,6 +32,8 @@ export async function checkpointSteps(runDirectory: string): Promise<number[]> {
 
 interface ReadOptions {
   readonly optimizer: boolean;
+  /** Only those of earlier steps than this. */
+  readonly before?: number;
   /** Hears why a checkpoint was not taken. */
   readonly onSkip: (why: string) => void;
 }
@@ -42,7 +44,9 @@ interface ReadOptions {
  * @throws ConfigError where there are some and none is whole
  */
 export async function newestCheckpoint(runDirectory: string, options: ReadOptions): Promise<Checkpoint | undefined> {
-  return await firstWhole(runDirectory, await checkpointSteps(runDirectory), options);
+  const { before = Number.POSITIVE_INFINITY } = options;
+  const steps = (await checkpointSteps(runDirectory)).filter((step) => step < before);
+  return await firstWhole(runDirectory, steps, options);
 }
 
 async function firstWhole(
@@ -116,6 +120,15 @@ export async function mark(
     await rename(temporary, path);
   });
   await syncDirectory(runDirectory);
+}
+
+/** Remove the checkpoints after a step, the newest first, and find the markers anew. @returns them */
+export async function forgetAfter(runDirectory: string, last: number): Promise<Markers> {
+  for (const step of await checkpointSteps(runDirectory))
+    if (step > last) await moveAway(join(runDirectory, checkpointName(step)));
+  const { best, final } = await markersOf(runDirectory);
+  await mark(runDirectory, { best, final });
+  return { best, final };
 }
 
 /**

@@ -26,7 +26,8 @@ export function describe(plan: Plan): string {
   const faults = plan.faults.map(
     ({ kind, at, forMs, worker }: Fault) => `${kind} of ${worker} at ${at} for ${forMs} ms`,
   );
-  return `${options.steps} steps of ${options.shards} shards, timeout ${options.timeout} s; workers: ${each}; faults: ${faults.join(", ") || "none"}`;
+  const liar = plan.lie === undefined ? "" : `; the last one lies: ${plan.lie}`;
+  return `${options.steps} steps of ${options.shards} shards, timeout ${options.timeout} s; workers: ${each}${liar}; faults: ${faults.join(", ") || "none"}`;
 }
 
 export interface Failure {
@@ -36,11 +37,20 @@ export interface Failure {
   readonly faults: readonly number[];
 }
 
-/** Worlds `first` to `first + count - 1`. @param onFailure hears of each that fails, shrunk */
-export async function campaign(first: number, count: number, onFailure: (failure: Failure) => void): Promise<number> {
+/**
+ * Worlds `first` to `first + count - 1`.
+ * @param onFailure hears of each that fails, shrunk
+ * @returns virtual milliseconds
+ */
+export async function campaign(
+  first: number,
+  count: number,
+  onFailure: (failure: Failure) => void,
+  planFor: (seed: number) => Plan = planOf,
+): Promise<number> {
   let virtualMs = 0;
   for (let seed = first; seed < first + count; seed++) {
-    const plan = planOf(seed);
+    const plan = planFor(seed);
     const verdict = await live(plan);
     virtualMs += verdict.virtualMs;
     if (verdict.failures.length > 0) onFailure({ seed, verdict, faults: await shrink(plan) });

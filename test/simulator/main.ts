@@ -1,14 +1,16 @@
-// `npm run simulate -- --seed N --worlds N [--faults 0,3]`: worlds from a seed on, or one world with some of its faults.
+// `npm run simulate -- --seed N --worlds N [--faults 0,3] [--verify P]`: worlds from a seed on, or one world with some of
+// its faults; with --verify a liar is in each.
 import { performance } from "node:perf_hooks";
 import { parseArgs } from "node:util";
-import { campaign, describe, withFaults } from "./campaign.ts";
-import { live, planOf } from "./world.ts";
+import { campaign, describe, type Failure, withFaults } from "./campaign.ts";
+import { live, lyingPlanOf, planOf } from "./world.ts";
 
 const { values } = parseArgs({
   options: {
     seed: { type: "string", default: "1" },
     worlds: { type: "string", default: "1000" },
     faults: { type: "string" },
+    verify: { type: "string" },
   },
 });
 const [seed, worlds] = [Number(values.seed), Number(values.worlds)];
@@ -17,8 +19,12 @@ if (!Number.isInteger(seed) || !Number.isInteger(worlds) || worlds < 1) {
   process.exit(1);
 }
 
+const verify = values.verify === undefined ? undefined : Number(values.verify);
+const planFor = (of: number) => (verify === undefined ? planOf(of) : lyingPlanOf(of, verify));
+const again = verify === undefined ? "" : ` --verify ${verify}`;
+
 if (values.faults !== undefined || worlds === 1) {
-  const whole = planOf(seed);
+  const whole = planFor(seed);
   const plan =
     values.faults === undefined ? whole : withFaults(whole, values.faults.split(",").filter(Boolean).map(Number));
   const verdict = await live(plan);
@@ -29,12 +35,13 @@ if (values.faults !== undefined || worlds === 1) {
 } else {
   const started = performance.now();
   let failed = 0;
-  const virtualMs = await campaign(seed, worlds, (failure) => {
+  const onFailure = (failure: Failure): void => {
     failed++;
     console.log(`world ${failure.seed} FAILED: ${failure.verdict.failures.join("; ")}`);
-    console.log(`  ${describe(withFaults(planOf(failure.seed), failure.faults))}`);
-    console.log(`  npm run simulate -- --seed ${failure.seed} --faults ${failure.faults.join(",")}`);
-  });
+    console.log(`  ${describe(withFaults(planFor(failure.seed), failure.faults))}`);
+    console.log(`  npm run simulate -- --seed ${failure.seed} --faults ${failure.faults.join(",")}${again}`);
+  };
+  const virtualMs = await campaign(seed, worlds, onFailure, planFor);
   const seconds = (performance.now() - started) / 1000;
   console.log(
     `${worlds} worlds, ${failed} failed; ${((60 * worlds) / seconds).toFixed(0)} worlds a minute, ${(virtualMs / 3.6e6).toFixed(1)} virtual hours`,

@@ -219,7 +219,7 @@ export class Network {
   readonly #time: Time;
   readonly #random: Random;
   /** The coordinator of this moment, if there is one. */
-  listener: { readonly process: Process; readonly admit: (pipe: Pipe) => void } | undefined;
+  listener: { readonly process: Process; readonly admit: (pipe: Pipe, address?: string) => void } | undefined;
 
   constructor(time: Time, random: Random) {
     this.#time = time;
@@ -227,7 +227,7 @@ export class Network {
   }
 
   /** @throws UnreachableError where nobody listens */
-  dial(process: Process, link: LinkSettings, isReachable: () => boolean): Promise<Pipe> {
+  dial(process: Process, link: LinkSettings, isReachable: () => boolean, address?: string): Promise<Pipe> {
     return new Promise((resolve, reject) => {
       this.#time.after(2 * link.latencyMs + 0.1, () =>
         process.deliver(() => {
@@ -240,7 +240,7 @@ export class Network {
             coordinator: new End(listener.process, down, up),
           };
           this.connections.add(connected);
-          listener.process.deliver(() => listener.admit(connected.coordinator));
+          listener.process.deliver(() => listener.admit(connected.coordinator, address));
           resolve(connected.worker);
         }),
       );

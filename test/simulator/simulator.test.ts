@@ -4,12 +4,29 @@ import { setFlagsFromString } from "node:v8";
 import { runInNewContext } from "node:vm";
 import { expect, test } from "vitest";
 import { campaign, withFaults } from "./campaign.ts";
-import { live, planOf, referenceDigest } from "./world.ts";
+import { live, lyingPlanOf, planOf, referenceDigest } from "./world.ts";
 
 test("300 worlds", async () => {
   const failed: string[] = [];
   await campaign(1, 300, ({ seed, verdict, faults }) =>
     failed.push(`npm run simulate -- --seed ${seed} --faults ${faults}: ${verdict.failures.join("; ")}`),
+  );
+  expect(failed).toEqual([]);
+});
+
+test.each([
+  [1, "ends in the honest digest, or nobody was there to ask and the ledger says so"],
+  [0.1, "goes back when the liar is found, and ends in the honest digest"],
+] as [number, string][])("with a liar and --verify %d each of 25 worlds %s", async (verify) => {
+  const failed: string[] = [];
+  await campaign(
+    1,
+    25,
+    ({ seed, verdict, faults }) =>
+      failed.push(
+        `npm run simulate -- --seed ${seed} --faults ${faults} --verify ${verify}: ${verdict.failures.join("; ")}`,
+      ),
+    (seed) => lyingPlanOf(seed, verify),
   );
   expect(failed).toEqual([]);
 });

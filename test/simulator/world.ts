@@ -8,10 +8,11 @@
 //     + what the wire takes;
 // - nothing is left behind: no timer, no vector on its way in, no more memory than the round's.
 import pino from "pino";
+import { isBy, Quarantine } from "../../coordinator/crew/quarantine.ts";
 import type { Dataset } from "../../coordinator/data/dataset.ts";
 import { randomSampler } from "../../coordinator/data/sampler.ts";
 import { History } from "../../coordinator/history.ts";
-import { type RunResult, type RunSetup, TrainingRun } from "../../coordinator/loop.ts";
+import { type EarlierState, type RunResult, type RunSetup, TrainingRun } from "../../coordinator/loop.ts";
 import { AdamW } from "../../coordinator/optimizer/adamw.ts";
 import { roundedUpdates } from "../../coordinator/optimizer/rounded.ts";
 import { learningRateAt } from "../../coordinator/optimizer/schedule.ts";
@@ -27,7 +28,7 @@ import { timesOf } from "../../shared/wire/protocol.ts";
 import { work } from "../../worker/worker.ts";
 import { Disk } from "./disk.ts";
 import { blockSize, type Health, toyEngine, toyGradient, toyModel } from "./engine.ts";
-import { drawFaults, excuses, type Fault } from "./faults.ts";
+import { drawFaults, excuses, type Fault, type Lie, lies } from "./faults.ts";
 import { type LinkSettings, type Mishap, Network } from "./network.ts";
 import { between, oneOf, type Random, randomFrom, whole } from "./random.ts";
 import { Process, Time } from "./time.ts";
@@ -43,6 +44,8 @@ export interface Plan {
   readonly options: Options;
   readonly workers: readonly { readonly unitMs: number; readonly link: LinkSettings }[];
   readonly faults: readonly Fault[];
+  /** What the last worker does; the one before it and worker 0 are honest. */
+  readonly lie?: Lie;
   /** Hears of every step that is done. */
   readonly onStep?: (step: number) => void;
 }
@@ -70,6 +73,17 @@ export function planOf(seed: number): Plan {
   }));
   const spanMs = options.steps * shards * unitMs * oneOf(random, [0.5, 1, 2]);
   return { seed, options, workers, faults: drawFaults(random, count, spanMs) };
+}
+
+/** The same world with one more honest worker, one that lies, and second opinions. */
+export function lyingPlanOf(seed: number, verify: number): Plan {
+  const plan = planOf(seed);
+  const random = randomFrom(seed + 0.25);
+  const first = plan.workers[0]!;
+  const more = [1, 1].map(() => ({ ...first, unitMs: first.unitMs * oneOf(random, [0.3, 1, 2]) }));
+  const steps = plan.options.steps * 3;
+  const options = optionsOf({ ...plan.options, verify, steps, evalInterval: oneOf(random, [1, 2]) });
+  return { ...plan, options, workers: [...plan.workers, ...more], lie: oneOf(random, lies) };
 }
 
 let base: Options | undefined;
@@ -193,7 +207,7 @@ class Member {
       {
         clock: process.clock,
         random,
-        connect: () => network.dial(process, this.#link, () => this.isReachable),
+        connect: () => network.dial(process, this.#link, () => this.isReachable, `10.0.0.${this.index}`),
         openEngine: async (_name, { maxRows }) => ({
           engine: toyEngine(process, this.health, maxRows, this.#arithmetic),
           why: "",
@@ -251,20 +265,22 @@ class World {
     plan.workers.forEach(({ unitMs, link }, index) => {
       this.#members.push(new Member(this, index, unitMs, link));
     });
+    if (plan.lie) this.#members.at(-1)!.health.lie = { kind: plan.lie, random: this.random };
     for (const fault of plan.faults) time.after(fault.at, () => this.#befall(fault));
     const recovery = this.#recoveryMs;
     for (const fault of plan.faults)
       if (excuses(fault))
         this.#excused.push({ from: fault.at, to: fault.at + fault.forMs + recovery + this.#unheard(fault) });
     const faultMs = plan.faults.reduce((sum, { forMs }) => sum + forMs + recovery, 0);
-    const limit = 2 * (plan.options.steps + 2) * this.#boundMs + faultMs + 60_000;
+    // A liar costs steps that are done again, and every answer may wait for the slowest.
+    const limit = (plan.lie ? 50 : 2) * (plan.options.steps + 2) * this.#boundMs + faultMs + 60_000;
     const done = await time.run(() => this.#result !== undefined || this.#failures.length > 0, limit);
     if (!done)
       this.#failures.push(
-        `after ${Math.round(limit)} ms only ${this.#disk.lines.length} of ${plan.options.steps} steps are done`,
+        `after ${Math.round(limit)} ms only ${this.#disk.steps.length} of ${plan.options.steps} steps are done`,
       );
     else if (this.#result) await this.#inspect(this.#result);
-    return { failures: this.#failures, virtualMs: time.now, steps: this.#disk.lines.length };
+    return { failures: this.#failures, virtualMs: time.now, steps: this.#disk.steps.length };
   }
 
   get isOver(): boolean {
@@ -312,11 +328,16 @@ class World {
       openMetrics: () =>
         ({ contentType: "", observeStep: () => {}, observePhase: () => {}, render: async () => "" }) as never,
       clock: process.clock,
+      secret: Math.floor(this.random() * 2 ** 48),
+      quarantine: new Quarantine(this.#disk.quarantined, (list) => {
+        this.#disk.quarantined = [...list];
+      }),
+      stateBefore: async (step) => this.#stateBefore(step),
     };
     const run = new TrainingRun(setup);
     this.#coordinator = process;
     this.#run = run;
-    this.network.listener = { process, admit: (pipe) => run.admit(pipe, false) };
+    this.network.listener = { process, admit: (pipe, address) => run.admit(pipe, false, address) };
     run.train().then(
       (result) => {
         if (process !== this.#coordinator || !process.isAlive) return;
@@ -324,6 +345,20 @@ class World {
       },
       (error: unknown) => this.#onEnd(process, error),
     );
+  }
+
+  #stateBefore(step: number): EarlierState {
+    const steps = [...this.#disk.checkpoints.keys()].filter((each) => each < step);
+    const found = this.#disk.checkpoints.get(Math.max(...steps));
+    const { seed } = this.plan.options;
+    if (!found)
+      return { weights: initialWeights(layout, seed), optimizer: undefined, step: 0, tokensSeen: 0 } as EarlierState;
+    const { state, weights, optimizer } = found;
+    return {
+      weights: weights.slice(),
+      optimizer: Object.fromEntries(Object.entries(optimizer).map(([name, vector]) => [name, vector.slice()])),
+      ...{ step: state.step, tokensSeen: state.tokensSeen, valLossNats: state.valLossNats },
+    };
   }
 
   #ledger(process: Process, position = { lines: 0, head: "" }): RunSetup["ledger"] {
@@ -346,7 +381,8 @@ class World {
     const why = messageOf(error);
     const allowed =
       (/^the run diverged/.test(why) && this.#isExcused(this.time.now)) ||
-      /^the last checkpoint is not written/.test(why);
+      /^the last checkpoint is not written/.test(why) ||
+      (this.plan.lie !== undefined && /give different answers .* no other worker is there/.test(why));
     if (!allowed) this.#failures.push(`the run ended: ${why}`);
     else this.#restartAfter(1000);
   }
@@ -479,7 +515,7 @@ class World {
   async #inspect(result: RunResult): Promise<void> {
     const { options } = this.plan;
     const expected = referenceDigest(this.plan);
-    if (result.weightsDigest !== expected)
+    if (result.weightsDigest !== expected && !this.#isBelieved)
       this.#failures.push(`the digest is ${result.weightsDigest}, expected ${expected}`);
     if (options.steps <= keptLines) this.#inspectLedger();
     if (this.#run.dispatch.crew.uploads.size > 0) this.#failures.push("a vector is still on its way in");
@@ -490,9 +526,24 @@ class World {
       this.#failures.push(`${this.#coordinator.timers} timers are left at the coordinator`);
   }
 
+  /** The liar was not found out, and answers of its count that nobody confirmed. */
+  get #isBelieved(): boolean {
+    const { plan } = this;
+    if (!plan.lie) return false;
+    const { quarantined, steps } = this.#disk;
+    const liar = `w${plan.workers.length - 1}`;
+    const isCaught = quarantined.some(({ names }) => isBy([{ names: [liar] }], names[0]!));
+    return (
+      !isCaught &&
+      steps.some(({ parts }) =>
+        parts.some((part) => part.second === undefined && isBy([{ names: [liar] }], part.worker)),
+      )
+    );
+  }
+
   #inspectLedger(): void {
     const { options, faults } = this.plan;
-    const { lines } = this.#disk;
+    const lines = this.#disk.steps;
     const steps = lines.map(({ step }) => step).join();
     const all = Array.from({ length: options.steps }, (_, i) => i + 1).join();
     if (steps !== all) this.#failures.push(`the ledger has steps ${steps}`);
@@ -508,7 +559,7 @@ class World {
       const unexcused = at - from - overlapOf(this.#excused, from, at);
       // A crowd of faults within one step lets several mute ones be found out one after another.
       const bound = this.#boundMs * (1 + faults.filter((fault) => fault.at >= from && fault.at <= at).length);
-      if (unexcused > bound)
+      if (unexcused > bound && !this.plan.lie)
         this.#failures.push(`step ${step} took ${Math.round(unexcused)} ms, the bound is ${Math.round(bound)} ms`);
     }
   }

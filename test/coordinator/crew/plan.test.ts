@@ -6,6 +6,7 @@ const round = (units: number, leases: Lease[] = [], done: number[] = [], more: P
   units,
   largest: units,
   done: Array.from({ length: units }, (_, i) => done.includes(i)),
+  awaited: [],
   leases,
   refusals: new Map(),
   graceMs: 100,
@@ -21,6 +22,7 @@ const lease = (id: number, first: number, count: number, worker: string, granted
 });
 const worker = (name: string, unitsPerSecond?: number, more: Partial<WorkerView> = {}): WorkerView => ({
   name,
+  arithmetic: "native plain float32",
   able: true,
   unitsPerSecond,
   ...more,
