@@ -26,7 +26,8 @@ export function describe(plan: Plan): string {
   const faults = plan.faults.map(
     ({ kind, at, forMs, worker }: Fault) => `${kind} of ${worker} at ${at} for ${forMs} ms`,
   );
-  const liar = plan.lie === undefined ? "" : `; the last one lies: ${plan.lie}`;
+  const liar =
+    plan.lie === undefined ? "" : `; the last one lies from ${Math.round(plan.lie.fromMs)} ms on: ${plan.lie.kind}`;
   return `${options.steps} steps of ${options.shards} shards, timeout ${options.timeout} s; workers: ${each}${liar}; faults: ${faults.join(", ") || "none"}`;
 }
 

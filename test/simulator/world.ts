@@ -44,8 +44,8 @@ export interface Plan {
   readonly options: Options;
   readonly workers: readonly { readonly unitMs: number; readonly link: LinkSettings }[];
   readonly faults: readonly Fault[];
-  /** What the last worker does; the one before it and worker 0 are honest. */
-  readonly lie?: Lie;
+  /** What the last worker does, from a moment on; the one before it and worker 0 are honest. */
+  readonly lie?: { readonly kind: Lie; readonly fromMs: number };
   /** Hears of every step that is done. */
   readonly onStep?: (step: number) => void;
 }
@@ -83,7 +83,9 @@ export function lyingPlanOf(seed: number, verify: number): Plan {
   const more = [1, 1].map(() => ({ ...first, unitMs: first.unitMs * oneOf(random, [0.3, 1, 2]) }));
   const steps = plan.options.steps * 3;
   const options = optionsOf({ ...plan.options, verify, steps, evalInterval: oneOf(random, [1, 2]) });
-  return { ...plan, options, workers: [...plan.workers, ...more], lie: oneOf(random, lies) };
+  const spanMs = steps * options.shards * first.unitMs;
+  const lie = { kind: oneOf(random, lies), fromMs: oneOf(random, [0, 0, between(random, 0, spanMs / 2)]) };
+  return { ...plan, options, workers: [...plan.workers, ...more], lie };
 }
 
 let base: Options | undefined;
@@ -265,7 +267,12 @@ class World {
     plan.workers.forEach(({ unitMs, link }, index) => {
       this.#members.push(new Member(this, index, unitMs, link));
     });
-    if (plan.lie) this.#members.at(-1)!.health.lie = { kind: plan.lie, random: this.random };
+    const { lie } = plan;
+    const { health } = this.#members.at(-1)!;
+    if (lie)
+      time.after(lie.fromMs, () => {
+        health.lie = { kind: lie.kind, random: this.random };
+      });
     for (const fault of plan.faults) time.after(fault.at, () => this.#befall(fault));
     const recovery = this.#recoveryMs;
     for (const fault of plan.faults)
