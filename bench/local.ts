@@ -4,9 +4,10 @@
 
 import type { Dataset } from "../coordinator/data/dataset.ts";
 import { randomSampler } from "../coordinator/data/sampler.ts";
-import { Nesterov } from "../coordinator/optimizer/nesterov.ts";
+import { Outer } from "../coordinator/optimizer/outer.ts";
+import { roundedUpdates } from "../coordinator/optimizer/rounded.ts";
 import { learningRateAt } from "../coordinator/optimizer/schedule.ts";
-import { type Codec, heapIndex, type WireFormat } from "../shared/arithmetic/codec.ts";
+import { codecOf, nodeRounding, type WireFormat } from "../shared/arithmetic/codec.ts";
 import { bestCodec, bestOps } from "../shared/arithmetic/native.ts";
 import { TreeSum, VectorPool } from "../shared/arithmetic/tree.ts";
 import type { Options } from "../shared/config.ts";
@@ -14,9 +15,10 @@ import { initialWeights } from "../shared/family/init.ts";
 import { layoutOf } from "../shared/family/layout.ts";
 import type { Engine } from "../worker/engine/contract.ts";
 import { localTraining } from "../worker/engine/local.ts";
+import { localTask } from "../worker/task/local.ts";
 
 /** What becomes of the replicas' moments between rounds: averaged along the tree, or zeros again. */
-export type InnerState = "averaged" | "anew";
+export type InnerState = "averaged" | "fresh";
 
 export interface LocalPlan {
   /** Steps between two exchanges; 1 with one replica is synchronous training. */
@@ -52,11 +54,6 @@ export async function validate(engine: Engine, dataset: Dataset, rows: number): 
   return sum / all.length;
 }
 
-const moments = ["m", "v"] as const;
-
-/** The state's own wire: moments lose their small values in blocks that share a scale. */
-const stateWire = (wire: WireFormat): WireFormat => (wire === "float32" ? "float32" : "bf16");
-
 /**
  * Train for options.steps steps of options.batchSize windows, shared among the replicas: equal tokens for every plan.
  * @param engine holds at least batchSize / replicas rows
@@ -72,81 +69,52 @@ export async function trainLocally(
   const layout = layoutOf(engine.model);
   const P = layout.size;
   const ops = bestOps();
-  const pool = new VectorPool(P);
   const { seed, steps, batchSize, beta1, beta2, eps, weightDecay, gradientClip } = options;
-  const [up, state] = [bestCodec(wire), bestCodec(stateWire(wire))];
   const rows = batchSize / R;
-  const sampler = randomSampler(seed, batchSize, dataset.train.length - dataset.blockSize);
-  const train = localTraining(engine, ops);
+  const T = dataset.blockSize;
+  const sampler = randomSampler(seed, batchSize, dataset.train.length - T);
   const weights = initialWeights(layout, seed, ops);
-  const optimizer = new Nesterov(layout, { momentum: outer.momentum }, ops);
-  const shared = { m: new Float32Array(P), v: new Float32Array(P) };
-  const carried = new Float32Array(P);
-  const before = new Float32Array(P);
+  const exchange = { innerState, outerMomentum: outer.momentum };
+  const optimizer = roundedUpdates(
+    P,
+    { codec: bestCodec(wire), seed, ops },
+    (state) => new Outer(layout, exchange, ops, state),
+  );
+  const vectors = optimizer.sent ? 3 : 1;
+  const codec = codecOf(wire, vectors, P, bestCodec);
+  const pool = new VectorPool(vectors * P);
 
-  for (let step = 0, round = 0; step < steps; step += H, round++) {
+  for (let step = 0; step < steps; step += H) {
     const count = Math.min(H, steps - step);
-    const starts = Array.from({ length: count }, (_, h) => sampler(step + h));
-    /** One of the three sums of a round; each draws its rounding from numbers of its own. */
-    const treeOf = (codec: Codec, stream: number) => {
-      const at = (first: number, size: number) => ({
-        seed,
-        step: round,
-        node: 2 * R * stream + heapIndex({ first, count: size }, R),
-      });
-      const sum = new TreeSum({ first: 0, count: R }, pool, ops, (node, value) =>
-        codec.round(value, at(node.first, node.count)),
-      );
-      return (replica: number, value: Float32Array) => {
-        codec.round(value, at(replica, 1));
-        sum.add({ first: replica, count: 1 }, value);
-        return sum;
-      };
+    const round = nodeRounding(codec, { seed, step, units: R });
+    const sum = new TreeSum({ first: 0, count: R }, pool, ops, round);
+    const local = {
+      shards: 1,
+      learningRates: Array.from({ length: count }, (_, h) => learningRateAt(step + h, options)),
+      updates: innerState === "averaged" ? step : 0,
+      optimizer: { beta1, beta2, eps, weightDecay, gradientClip },
     };
-    const trees = { weights: treeOf(up, 0), m: treeOf(state, 1), v: treeOf(state, 2) };
-    let sums: { weights: TreeSum; m: TreeSum; v: TreeSum } | undefined;
+    const sent = optimizer.sent?.(weights) ?? weights.slice();
     for (let r = 0; r < R; r++) {
-      const own = { weights: pool.take(), m: pool.take(), v: pool.take() };
-      own.weights.set(weights);
-      for (const name of moments) {
-        if (innerState === "averaged") own[name].set(shared[name]);
-        else own[name].fill(0);
+      const starts = local.learningRates.flatMap((_, h) => sampler(step + h).slice(r * rows, (r + 1) * rows));
+      const windows = new Uint32Array(starts.length * (T + 1));
+      const row = new Int32Array(T + 1);
+      for (const [i, start] of starts.entries()) {
+        await dataset.read("train", start, T + 1, row);
+        windows.set(row, i * (T + 1));
       }
-      const mine = starts.flatMap((batch) => batch.slice(r * rows, (r + 1) * rows));
-      const { tokens, targets } = await windowsOf(dataset, "train", mine);
-      await train(
-        tokens,
-        targets,
-        {
-          at: { seed, step, first: r, count: 1 },
-          rows,
-          learningRates: starts.map((_, h) => learningRateAt(step + h, options)),
-          updates: innerState === "averaged" ? step : 0,
-          optimizer: { beta1, beta2, eps, weightDecay, gradientClip },
-        },
-        own,
-      );
-      const outerGradient = pool.take();
-      outerGradient.set(weights);
-      ops.subtract(outerGradient, own.weights);
-      pool.give(own.weights);
-      sums = { weights: trees.weights(r, outerGradient), m: trees.m(r, own.m), v: trees.v(r, own.v) };
+      const order = { type: "lease", lease: 0, round: "local", step, units: R, first: r, count: 1 } as const;
+      const outcome = await localTask(engine, {
+        order: { ...order, rows, windows: starts.length, local },
+        ...{ windows, seed, sent, pool, round },
+        cancelled: () => false,
+        progress: () => {},
+      });
+      sum.add({ first: r, count: 1 }, outcome!.vector!);
     }
-    for (const name of moments) {
-      const sum = sums![name].take();
-      for (let i = 0; i < P; i++) shared[name][i] = sum[i]! / R;
-      pool.give(sum);
-    }
-    const sum = sums!.weights.take();
-    before.set(weights);
-    optimizer.apply(weights, sum, { units: R, learningRate: outer.learningRate, count: round + 1 });
-    pool.give(sum);
-    if (wire !== "float32") {
-      // Down goes the rounded update, and the coordinator's own copy moves by what was sent.
-      ops.subtract(weights, before);
-      up.roundCarrying(weights, carried, { seed, step: round, node: 0 });
-      ops.add(weights, before);
-    }
+    const whole = sum.take();
+    optimizer.apply(weights, whole, { units: R, learningRate: outer.learningRate, count: step + count });
+    pool.give(whole);
     progress(step + count);
   }
   await engine.setWeights(weights);

@@ -3,7 +3,7 @@
 //
 //   node dist/bench/loss-table.js [--preset shakespeare-cpu] [--data SOURCE] [--steps 2000] [--batch-size 48] [--seeds 1337,1,2]
 //                         [--local-steps 5,20,50,100] [--replicas 2,4,8] [--wires float32,bf16,int8,int4]
-//                         [--inner averaged,anew] [--outer-learning-rate 0.7] [--outer-momentum 0.9]
+//                         [--inner averaged,fresh] [--outer-learning-rate 0.7] [--outer-momentum 0.9]
 //                         [--out docs/local-steps]
 //
 // Equal tokens: a step is `--batch-size` windows whoever computes them, `batch-size / replicas` by each replica.

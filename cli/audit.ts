@@ -1,7 +1,14 @@
 // `weft audit`: what a run's folder proves, steps computed again, what a worker gave, and the repair of what is left.
 import { performance } from "node:perf_hooks";
 import { Command } from "commander";
-import { type Audit, auditRun, contributionsOf, type Finding, readLines } from "../coordinator/proof/audit.ts";
+import {
+  type Audit,
+  auditRun,
+  contributionsOf,
+  type Finding,
+  readLines,
+  stepsName,
+} from "../coordinator/proof/audit.ts";
 import { repairRun } from "../coordinator/proof/repair.ts";
 import { ConfigError } from "../shared/errors.ts";
 import { type Replay, replay } from "./replay.ts";
@@ -94,14 +101,17 @@ function* linesOf(
   yield `checkpoints: ${whole.length} of ${checkpoints.length} whole: ${whole.map(({ step }) => step).join(", ") || "none"}`;
   if (more.given) {
     const { name, shards: own, steps } = more.given;
-    yield `worker ${name}: ${count(own)} of ${count(shards)} shards (${((100 * own) / Math.max(1, shards)).toFixed(1)} %) in ${count(steps.length)} steps`;
-    for (const { step, shards: which, undone } of steps)
-      yield `  step ${step}: shards ${which.join(", ")}${undone ? ", taken back" : ""}`;
+    const inSteps = steps.reduce((sum, { steps }) => sum + steps, 0);
+    const percent = ((100 * own) / Math.max(1, shards)).toFixed(1);
+    yield `worker ${name}: ${count(own)} of ${count(shards)} shards (${percent} %) in ${count(inSteps)} steps`;
+    for (const each of steps)
+      yield `  ${stepsName(each)}: shards ${each.shards.join(", ")}${each.undone ? ", taken back" : ""}`;
   }
   if (more.again) {
     const { from, steps } = more.again;
-    const same = steps.filter(({ expected, came }) => expected === came).length;
-    yield `replay from ${from ?? "the beginning"}: ${same} of ${steps.length} steps come out with the same digest`;
+    const count = (some: typeof steps) => some.reduce((sum, each) => sum + each.steps, 0);
+    const same = count(steps.filter(({ expected, came }) => expected === came));
+    yield `replay from ${from ?? "the beginning"}: ${same} of ${count(steps)} steps come out with the same digest`;
   }
   for (const { where, what } of findings) yield `wrong: ${where}: ${what}`;
   yield findings.length === 0

@@ -6,7 +6,7 @@ import { mkdir, rm, symlink, writeFile } from "node:fs/promises";
 import { join, resolve } from "node:path";
 import { createInterface } from "node:readline";
 import type { Finding } from "../coordinator/proof/audit.ts";
-import { readLines } from "../coordinator/proof/audit.ts";
+import { readLines, stepsName } from "../coordinator/proof/audit.ts";
 import { type ChainLine, standingSteps } from "../coordinator/proof/chain.ts";
 import { checkpointName, readCheckpoint } from "../shared/checkpoint/checkpoint.ts";
 import { checkpointSteps } from "../shared/checkpoint/rundir.ts";
@@ -17,7 +17,13 @@ import { ConfigError } from "../shared/errors.ts";
 export interface Replay {
   /** The checkpoint that it began from; null: the run's own beginning. */
   readonly from: string | null;
-  readonly steps: readonly { readonly step: number; readonly expected: string; readonly came: string }[];
+  /** Each with how many steps up to it were done together. */
+  readonly steps: readonly {
+    readonly step: number;
+    readonly steps: number;
+    readonly expected: string;
+    readonly came: string;
+  }[];
   readonly findings: readonly Finding[];
 }
 
@@ -32,9 +38,14 @@ export interface ReplayOptions {
 /** @throws ConfigError where the steps cannot be computed here */
 export async function replay(directory: string, { first, last, data, threads }: ReplayOptions): Promise<Replay> {
   const lines = (await readLines(directory)) ?? [];
-  const expected = new Map(standingSteps(lines).map((entry) => [entry.step, entry]));
+  const entries = standingSteps(lines);
+  const expected = new Map(entries.map((entry) => [entry.step, entry]));
+  // Local steps that were done together are replayed together.
+  const asked = entries.filter(({ step, steps }) => step >= first && step - steps < last);
+  const known = new Set(asked.flatMap(({ step, steps }) => Array.from({ length: steps }, (_, i) => step - i)));
   for (let step = first; step <= last; step++)
-    if (!expected.has(step)) throw new ConfigError(`audit: the ledger of ${directory} has no step ${step} to replay`);
+    if (!known.has(step)) throw new ConfigError(`audit: the ledger of ${directory} has no step ${step} to replay`);
+  const end = asked.at(-1)!.step;
   const steps = await checkpointSteps(directory);
   const start = steps.find((step) => step < first);
   const source = start ?? steps[0];
@@ -43,7 +54,7 @@ export async function replay(directory: string, { first, last, data, threads }: 
   const { state } = await readCheckpoint(join(directory, checkpointName(source)), { optimizer: false });
   if (state.arithmetic === "any")
     throw new ConfigError(`audit: ${directory} was computed with --any-arithmetic; its bits depend on who came`);
-  const options = optionsAfter(lines, { options: state.options, step: source }, start ?? 0, last);
+  const options = optionsAfter(lines, { options: state.options, step: source }, start ?? 0, end);
   const folder = await temporaryFolder("weft-replay-");
   try {
     const out = join(folder, "run");
@@ -69,7 +80,7 @@ export async function replay(directory: string, { first, last, data, threads }: 
       "0",
     ];
     const quiet = ["--eval-interval", "0", "--checkpoint-interval", "0", "--keep-checkpoints", "1000"];
-    await runUntil(last, [
+    await runUntil(end, [
       "train",
       ...flags,
       ...quiet,
@@ -78,13 +89,14 @@ export async function replay(directory: string, { first, last, data, threads }: 
     ]);
     const came = (await readLines(out)) ?? [];
     const compared = came.flatMap((line) => {
-      if (line.kind !== "step" || line.entry.step > last) return [];
-      const { step, weights, lossNats, gradientNorm } = line.entry;
+      if (line.kind !== "step" || line.entry.step > end) return [];
+      const { step, steps, weights, lossNats, gradientNorm } = line.entry;
       const said = expected.get(step);
       return said
         ? [
             {
               step,
+              steps,
               expected: said.weights,
               came: weights,
               same: said.lossNats === lossNats && said.gradientNorm === gradientNorm,
@@ -94,11 +106,11 @@ export async function replay(directory: string, { first, last, data, threads }: 
     });
     return {
       from: start === undefined ? null : checkpointName(start),
-      steps: compared.filter(({ step }) => step >= first).map(({ step, expected, came }) => ({ step, expected, came })),
+      steps: compared.filter(({ step }) => step >= first).map(({ same, ...each }) => each),
       findings: compared
         .filter(({ expected, came, same }) => expected !== came || !same)
-        .map(({ step, expected, came }) => ({
-          where: `step ${step}`,
+        .map(({ step, steps, expected, came }) => ({
+          where: stepsName({ step, steps }),
           what:
             expected === came
               ? "its loss or gradient norm comes out differently here"

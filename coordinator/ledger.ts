@@ -10,9 +10,11 @@ import type { RunLock } from "./lock.ts";
 import { type ChainLine, chainStart, hashOf, ledgerName, linesOf, type Undone } from "./proof/chain.ts";
 
 export interface LedgerEntry {
-  /** 1-based: the number of updates after this step. */
+  /** 1-based: the number of steps done by then. */
   readonly step: number;
-  /** Every part of the batch once: its shards, who gave the answer that counted, and how many leases of it there were. */
+  /** How many steps up to it were done together, where it is more than one. */
+  readonly steps?: number;
+  /** Every part of the batch, or batches, once: its shards, who gave the answer that counted, and how many leases of it there were. */
   readonly parts: readonly { shards: string; worker: string; leases: number; second?: string | undefined }[];
   readonly lossNats: number;
   readonly gradientNorm: number;

@@ -6,7 +6,7 @@
 // the numbers is a function of options, data and seed alone: never of workers, their number, order or speed.
 import { join } from "node:path";
 import type { Logger } from "pino";
-import { type Codec, nodeRounding } from "../shared/arithmetic/codec.ts";
+import { type Codec, codecOf, nodeRounding, type WireFormat } from "../shared/arithmetic/codec.ts";
 import { TreeSum, VectorPool } from "../shared/arithmetic/tree.ts";
 import type { VectorOps } from "../shared/arithmetic/vector.ts";
 import { checkpointName, type OptimizerState } from "../shared/checkpoint/checkpoint.ts";
@@ -18,7 +18,7 @@ import { type ModelConfig, summaryOf } from "../shared/model.ts";
 import { changedOptions, keptOptions } from "../shared/resolve.ts";
 import { weftVersion } from "../shared/version.ts";
 import type { Pipe } from "../shared/wire/pipe.ts";
-import { protocolVersion } from "../shared/wire/protocol.ts";
+import { protocolVersion, stepBefore } from "../shared/wire/protocol.ts";
 import type { RunArchive } from "./archive.ts";
 import { Dispatch, Distrust, Diverged, type Gathered, Spoiled, Stopped } from "./crew/dispatch.ts";
 import { isBy, type Quarantine, type Quarantined } from "./crew/quarantine.ts";
@@ -31,12 +31,14 @@ import type { RunMetrics } from "./metrics.ts";
 import type { Mirror } from "./mirror.ts";
 import { AdamW } from "./optimizer/adamw.ts";
 import type { Optimizer } from "./optimizer/optimizer.ts";
+import { Outer } from "./optimizer/outer.ts";
 import { roundedUpdates } from "./optimizer/rounded.ts";
 import { learningRateAt } from "./optimizer/schedule.ts";
 import { EarlierRuns } from "./past.ts";
 import { firstTainted } from "./proof/taint.ts";
 import { EvaluationRound } from "./round/evaluation.ts";
 import { GradientRound } from "./round/gradient.ts";
+import { LocalRound } from "./round/local.ts";
 import type { Round } from "./round/round.ts";
 import type { RunStatus } from "./status.ts";
 import { Stopwatch } from "./stopwatch.ts";
@@ -76,8 +78,7 @@ export interface RunSetup {
   readonly mirror?: Mirror | undefined;
   readonly clock: Clock;
   readonly ops: VectorOps;
-  /** Of the run's --wire. */
-  readonly codec: Codec;
+  readonly codecs: (format: WireFormat) => Codec;
   readonly log: Logger;
 }
 
@@ -104,7 +105,11 @@ export class TrainingRun {
   readonly earlier: EarlierRuns;
   readonly dispatch: Dispatch;
   readonly #setup: RunSetup;
+  /** Rounds of local steps. */
+  readonly #isLocal: boolean;
   #optimizer: Optimizer;
+  /** Vectors (P) that travel as one. */
+  readonly #vectors: 1 | 3;
   readonly #pool: VectorPool;
   readonly #sum: TreeSum;
   readonly #archive: RunArchive;
@@ -128,7 +133,7 @@ export class TrainingRun {
   #nextWindows: { readonly step: number; readonly ids: Promise<Uint16Array | Uint32Array> } | undefined;
 
   constructor(setup: RunSetup) {
-    const { layout, options, ops, codec, log, clock } = setup;
+    const { layout, options, ops, codecs, log, clock } = setup;
     const { seed, shards } = options;
     this.#setup = setup;
     this.history = setup.history;
@@ -137,10 +142,14 @@ export class TrainingRun {
     this.#watch = new Stopwatch(clock);
     this.journal = new Journal(log);
     this.earlier = new EarlierRuns(options.out);
+    this.#isLocal = options.localSteps > 1;
     this.#optimizer = this.#newOptimizer(setup.optimizer);
-    this.#pool = new VectorPool(layout.size);
-    this.#sum = new TreeSum({ first: 0, count: shards }, this.#pool, ops, (node, sum) =>
-      nodeRounding(codec, { seed, step: this.#step, units: shards })?.(node, sum),
+    this.#vectors = this.#optimizer.sent ? 3 : 1;
+    const codec = codecOf(options.wire, this.#vectors, layout.size, codecs);
+    this.#pool = new VectorPool(this.#vectors * layout.size);
+    const units = this.#isLocal ? options.replicas : shards;
+    this.#sum = new TreeSum({ first: 0, count: units }, this.#pool, ops, (node, sum) =>
+      nodeRounding(codec, { seed, step: this.#step, units })?.(node, sum),
     );
     this.#step = setup.step;
     this.#seen = { step: setup.step, tokens: setup.tokensSeen };
@@ -162,9 +171,10 @@ export class TrainingRun {
   }
 
   #newOptimizer(given: OptimizerState | undefined): Optimizer {
-    const { layout, options, ops, codec } = this.#setup;
-    const adamw = (state: OptimizerState | undefined) => new AdamW(layout, options, ops, state);
-    return roundedUpdates(layout.size, { codec, seed: options.seed, ops }, adamw, given);
+    const { layout, options, ops, codecs } = this.#setup;
+    const kind = this.#isLocal ? Outer : AdamW;
+    const inside = (state: OptimizerState | undefined) => new kind(layout, options, ops, state);
+    return roundedUpdates(layout.size, { codec: codecs(options.wire), seed: options.seed, ops }, inside, given);
   }
 
   get shelf() {
@@ -181,10 +191,10 @@ export class TrainingRun {
   }
 
   async #train(): Promise<RunResult> {
-    const { options, weights } = this.#setup;
+    const { options } = this.#setup;
     this.journal.keep("started", `training from step ${this.#step} to ${options.steps}`, { step: this.#step });
     await this.#archive.refresh();
-    this.dispatch.crew.broadcast(this.#step, weights);
+    this.#broadcast();
     try {
       await this.#trainSteps();
       this.#state = "finished";
@@ -232,10 +242,11 @@ export class TrainingRun {
         await this.#answerFor(liars);
         // A run that was stopped in its last evaluation still owes it.
         if (this.#step === options.steps && this.#valLossNats === null && this.#validates)
-          await this.#validateAndSave();
+          await this.#validateAndSave(this.#step);
         while (this.#step < options.steps) {
-          await this.#trainStep();
-          await this.#validateAndSave();
+          const before = this.#step;
+          await this.#trainRound();
+          await this.#validateAndSave(before);
         }
         return;
       } catch (error) {
@@ -303,7 +314,7 @@ export class TrainingRun {
     const why = liars.map((liar) => liar.why).join("; ");
     await ledger.undo({ from, to: state.step, weights: this.#digest, workers, why });
     this.journal.warn("quarantined", `back from step ${from} to step ${state.step}: ${what}`, { step: state.step });
-    this.dispatch.crew.broadcast(this.#step, weights);
+    this.#broadcast();
     throw new WentBack();
   }
 
@@ -341,6 +352,8 @@ export class TrainingRun {
       run: name,
       model,
       parameters: layout.size,
+      vectors: this.#vectors,
+      localSteps: options.localSteps,
       seed: options.seed,
       rowsPerShard: options.batchSize / options.shards,
       precision: options.precision,
@@ -350,38 +363,37 @@ export class TrainingRun {
     this.dispatch.admit(pipe, welcome, { mayShareMemory: isLocal && options.sharedMemory, address });
   }
 
-  /** One update of the weights. */
-  async #trainStep(): Promise<void> {
+  /** One update of the weights: a step, or a round of local steps. */
+  async #trainRound(): Promise<void> {
     const { options, weights, ops, clock, ledger, log } = this.#setup;
     this.#watch.begin();
     if (this.#last === undefined) this.#trainingSince = clock.now();
     this.#state = "training";
-    const windows = await this.#windowsOf(this.#step);
-    if (this.#step + 1 < options.steps) this.#windowsOf(this.#step + 1).catch(() => {}); // whoever awaits it hears
-    const { shards } = options;
-    const rows = options.batchSize / shards;
-    const step = this.#step;
-    const { round, gathered } = await this.#gather(
-      () => new GradientRound({ step, shards, rows, windows, sum: this.#sum, ops }),
-    );
+    const begin = this.#isLocal ? () => this.#localRound() : await this.#gradientRounds();
+    const { round, gathered } = await this.#gather<LocalRound | GradientRound>(begin);
+    const { units, steps } = round;
     const { parts, unitsByWorker, computeSeconds, sumSeconds } = gathered;
     this.#watch.mark("wire", { sum: sumSeconds, compute: computeSeconds });
 
-    const { lossNats, gradientSum } = round.result();
-    const learningRate = learningRateAt(step, options);
-    const gradientNorm = this.#optimizer.apply(weights, gradientSum, { units: shards, learningRate, count: step + 1 });
-    this.#pool.give(gradientSum);
-    this.#step++;
+    const { lossNats, sum } = round.result();
+    this.#step += steps;
+    const learningRate = learningRateAt(this.#step - 1, options);
+    const rate = this.#isLocal ? options.outerLearningRate : learningRate;
+    const gradientNorm = this.#optimizer.apply(weights, sum, { units, learningRate: rate, count: this.#step });
+    this.#pool.give(sum);
     this.#digest = ops.digest(weights);
     this.#last = { lossNats, gradientNorm, learningRate };
     this.#watch.mark("apply");
 
-    this.dispatch.crew.broadcast(this.#step, weights, this.#optimizer.update);
+    this.#broadcast(this.#step - steps);
     this.#watch.mark("broadcast");
-    await ledger.append({ step: this.#step, parts, ...this.#last, weights: this.#digest });
+    const several = steps > 1 && { steps };
+    await ledger.append({ step: this.#step, ...several, parts, ...this.#last, weights: this.#digest });
     this.#watch.mark("ledger");
 
-    const { seconds, phases } = this.#watch.end(unitsByWorker);
+    const tokensOfUnit = (steps * options.batchSize * options.blockSize) / units;
+    const tokens = new Map([...unitsByWorker].map(([worker, units]) => [worker, units * tokensOfUnit]));
+    const { seconds, phases } = this.#watch.end(tokens, steps);
     this.metrics.observeStep(seconds, phases);
     const { stepSeconds } = this.#watch;
     const tokensPerSec = Math.round((options.batchSize * options.blockSize) / stepSeconds!);
@@ -400,11 +412,55 @@ export class TrainingRun {
     );
   }
 
-  /** What is due after a step. */
-  async #validateAndSave(): Promise<void> {
+  /** The shards of one batch: as often as it has to be computed. */
+  async #gradientRounds(): Promise<() => GradientRound> {
+    const { options, ops } = this.#setup;
+    const step = this.#step;
+    const windows = await this.#windowsOf(step);
+    if (step + 1 < options.steps) this.#windowsOf(step + 1).catch(() => {}); // whoever awaits it hears
+    const { shards } = options;
+    const rows = options.batchSize / shards;
+    return () => new GradientRound({ step, shards, rows, windows, sum: this.#sum, ops });
+  }
+
+  /** Local steps up to the next multiple of --local-steps, or to the last step of the run. */
+  #localRound(): LocalRound {
+    const { options, ops, sampler } = this.#setup;
+    const { replicas, localSteps, shards, beta1, beta2, eps, weightDecay, gradientClip } = options;
+    const step = this.#step;
+    const steps = Math.min(localSteps - (step % localSteps), options.steps - step);
+    return new LocalRound({
+      step,
+      replicas,
+      rows: options.batchSize / shards,
+      terms: {
+        shards: shards / replicas,
+        learningRates: Array.from({ length: steps }, (_, h) => learningRateAt(step + h, options)),
+        updates: options.innerState === "averaged" ? step : 0,
+        optimizer: { beta1, beta2, eps, weightDecay, gradientClip },
+      },
+      starts: sampler,
+      read: (starts) => this.#windows("train", starts),
+      sum: this.#sum,
+      ops,
+    });
+  }
+
+  /** @param from the step that the last update went out from */
+  #broadcast(from?: number): void {
+    const { options, weights } = this.#setup;
+    // Who is sent an update knows by its step from which one it leads.
+    const leads = from === stepBefore(this.#step, options.localSteps);
+    const update = leads ? this.#optimizer.update : undefined;
+    this.dispatch.crew.broadcast(this.#step, this.#optimizer.sent?.(weights) ?? weights, update);
+  }
+
+  /** What is due after the steps since `before`. */
+  async #validateAndSave(before: number): Promise<void> {
     const { options, log } = this.#setup;
     const isLast = this.#step === options.steps;
-    const due = (interval: number) => isLast || (interval > 0 && this.#step % interval === 0);
+    const due = (interval: number) =>
+      isLast || (interval > 0 && Math.floor(this.#step / interval) > Math.floor(before / interval));
     let valLossNats: number | null = null;
     if (due(options.evalInterval) && this.#validates) {
       this.#state = "evaluating";
@@ -552,7 +608,7 @@ export class TrainingRun {
       waitingFor,
       idleSeconds: this.#watch.idleSeconds(this.dispatch.progressAt),
       // Longer than a slow step, and than the patience for a worker that does not answer.
-      stallAfterSeconds: 3 * options.timeout + 20 * (stepSeconds ?? options.timeout),
+      stallAfterSeconds: 3 * options.timeout + 20 * options.localSteps * (stepSeconds ?? options.timeout),
       step: this.#step,
       steps: options.steps,
       tokens: this.#tokensSeen,
@@ -569,7 +625,7 @@ export class TrainingRun {
       phaseSeconds,
       leases: { ...this.dispatch.counts },
       ...this.dispatch.crew.bytes(),
-      workers: this.dispatch.crew.status(this.#step, this.dispatch.leases, this.#tokensPerSecByWorker()),
+      workers: this.dispatch.crew.status(this.#step, this.dispatch.leases, this.#watch.tokensPerSecond),
       gone: this.dispatch.crew.gone(),
       quarantined: [...this.dispatch.crew.quarantine.list],
       checkpoints: this.shelf.list(Date.now()),
@@ -577,11 +633,5 @@ export class TrainingRun {
       diskFreeBytes: this.#archive.freeBytes,
       weightsDigest: this.#digest,
     };
-  }
-
-  #tokensPerSecByWorker(): Map<string, number> {
-    const { batchSize, blockSize, shards } = this.#setup.options;
-    const speeds = [...this.#watch.unitsPerSecond];
-    return new Map(speeds.map(([worker, units]) => [worker, (units * batchSize * blockSize) / shards]));
   }
 }

@@ -133,7 +133,7 @@ async function setUpLocked(sources: Sources, log: Logger, settings: SetupSetting
     mirror,
     clock: systemClock,
     ops: bestOps(),
-    codec: bestCodec(options.wire),
+    codecs: bestCodec,
     log,
   };
 }

@@ -2,13 +2,14 @@
 import type { Clock } from "../shared/clock.ts";
 import { type Phase, phases } from "./status.ts";
 
-/** Steps that a mean looks back over. */
+/** Rounds that a mean looks back over. */
 const lookBack = 50;
 
 interface Lap {
+  readonly steps: number;
   readonly seconds: number;
   readonly phases: Partial<Record<Phase, number>>;
-  readonly unitsByWorker: ReadonlyMap<string, number>;
+  readonly tokensByWorker: ReadonlyMap<string, number>;
 }
 
 export class Stopwatch {
@@ -43,9 +44,9 @@ export class Stopwatch {
     return rest;
   }
 
-  /** The step is over. @returns how long it took, by phase */
-  end(unitsByWorker: ReadonlyMap<string, number>): Lap {
-    const lap = { seconds: (this.#clock.now() - this.#startedAt) / 1000, phases: this.#phases, unitsByWorker };
+  /** So many steps, done together, are over. @returns how long they took, by phase */
+  end(tokensByWorker: ReadonlyMap<string, number>, steps: number): Lap {
+    const lap = { steps, seconds: (this.#clock.now() - this.#startedAt) / 1000, phases: this.#phases, tokensByWorker };
     this.#laps = [...this.#laps.slice(1 - lookBack), lap];
     return lap;
   }
@@ -53,22 +54,26 @@ export class Stopwatch {
   /** Mean over the last steps; null before the first. */
   get stepSeconds(): number | null {
     if (this.#laps.length === 0) return null;
-    return this.#laps.reduce((sum, lap) => sum + lap.seconds, 0) / this.#laps.length;
+    return this.#laps.reduce((sum, lap) => sum + lap.seconds, 0) / this.#steps;
   }
 
-  /** Units a second that each worker gave the run over the last steps: together they are the run's speed. */
-  get unitsPerSecond(): Map<string, number> {
+  get #steps(): number {
+    return this.#laps.reduce((sum, lap) => sum + lap.steps, 0);
+  }
+
+  /** What each worker gave the run over the last steps: together they are the run's speed. */
+  get tokensPerSecond(): Map<string, number> {
     const seconds = this.#laps.reduce((sum, lap) => sum + lap.seconds, 0);
     const speeds = new Map<string, number>();
-    for (const { unitsByWorker } of this.#laps)
-      for (const [worker, units] of unitsByWorker) speeds.set(worker, (speeds.get(worker) ?? 0) + units / seconds);
+    for (const { tokensByWorker } of this.#laps)
+      for (const [worker, tokens] of tokensByWorker) speeds.set(worker, (speeds.get(worker) ?? 0) + tokens / seconds);
     return speeds;
   }
 
   /** Mean seconds a step of each phase over the last steps. */
   get phaseSeconds(): Record<Phase, number> {
     const mean = (phase: Phase) =>
-      this.#laps.reduce((sum, lap) => sum + (lap.phases[phase] ?? 0), 0) / Math.max(1, this.#laps.length);
+      this.#laps.reduce((sum, lap) => sum + (lap.phases[phase] ?? 0), 0) / Math.max(1, this.#steps);
     return Object.fromEntries(phases.map((phase) => [phase, mean(phase)])) as Record<Phase, number>;
   }
 

@@ -185,6 +185,33 @@ export const optionTable = {
   eps: number("training", 1e-8, { above: 0 }, "AdamW: added to the denominator"),
   weightDecay: number("training", 0.1, { min: 0 }, "AdamW: decay of matrices"),
   gradientClip: number("training", 1, { min: 0 }, "largest global gradient norm; 0 never clips"),
+  localSteps: number(
+    "training",
+    1,
+    { min: 1, max: 10_000, ...integer },
+    "steps that each replica takes by itself between two exchanges (DiLoCo); the run goes on by so many at once",
+    { unit: "steps" },
+  ),
+  replicas: number(
+    "training",
+    4,
+    { min: 1, max: 65_536, ...integer },
+    "with --local-steps: models trained apart, a power of two",
+  ),
+  innerState: fixed(
+    "a checkpoint holds it or does not",
+    choice(
+      "training",
+      ["averaged", "fresh"],
+      "averaged",
+      "with --local-steps: AdamW's moments at an exchange: averaged over the replicas, or begun anew",
+    ),
+  ),
+  outerLearningRate: number("training", 0.7, { above: 0 }, "with --local-steps: of the exchange's Nesterov step"),
+  outerMomentum: fixed(
+    "the exchanges before were summed with it",
+    number("training", 0.9, { min: 0, below: 1 }, "with --local-steps: of the exchange's Nesterov step"),
+  ),
   evalInterval: number("training", 250, { min: 0, ...integer }, "validation every so many steps; 0: at the end only", {
     unit: "steps",
   }),

@@ -133,6 +133,12 @@ function checkTogether({ options, origins: came }: Omit<Resolved, "notes">): str
       `--batch-size ${batchSize} does not divide into ${shards} shards; take a multiple of ${shards}, or --shards ${batchSize & -batchSize}`,
     );
 
+  const { localSteps, replicas } = options;
+  if (localSteps > 1 && (replicas & (replicas - 1)) !== 0) refuse(`--replicas must be a power of two, got ${replicas}`);
+  if (localSteps > 1 && replicas > shards)
+    refuse(
+      `${say("replicas")} are more than ${say("shards")}: a replica computes whole shards of every step; take --replicas ${shards}, or --shards ${replicas}`,
+    );
   if (schedule === "constant")
     for (const name of ["decaySteps", "minLearningRate"] as const)
       if (came[name] === "flag" && came.schedule === "flag")
@@ -144,6 +150,9 @@ function checkTogether({ options, origins: came }: Omit<Resolved, "notes">): str
   if (schedule !== "constant" && decaySteps > 0 && decaySteps <= warmupSteps)
     refuse(`${say("decaySteps")} is not after the warm-up, ${say("warmupSteps")}`);
   const notes: string[] = [];
+  for (const name of ["replicas", "innerState", "outerLearningRate", "outerMomentum"] as const)
+    if (localSteps === 1 && came[name] === "flag")
+      notes.push(`${say(name)} changes nothing without --local-steps above 1`);
   if (warmupSteps >= steps) {
     const why = `${say("warmupSteps")} ${warmupSteps > steps ? "are more than" : "are all of"} ${say("steps")}: the learning rate never reaches ${learningRate}`;
     if (asked(came.warmupSteps) && warmupSteps > steps) refuse(`${why}; lower --warmup-steps`);

@@ -1,7 +1,7 @@
 // One conversation with a coordinator, from hello to goodbye: weights and leases in, answers out. worker.ts opens a new
 // one when it breaks.
 import { hostname } from "node:os";
-import { type Codec, nodeRounding } from "../shared/arithmetic/codec.ts";
+import { type Codec, codecOf, nodeRounding } from "../shared/arithmetic/codec.ts";
 import { bestCodec, bestOps } from "../shared/arithmetic/native.ts";
 import { VectorPool } from "../shared/arithmetic/tree.ts";
 import type { Clock } from "../shared/clock.ts";
@@ -17,6 +17,7 @@ import {
   type LeaseMessage,
   packLosses,
   protocolVersion,
+  stepBefore,
   timesOf,
   type Welcome,
 } from "../shared/wire/protocol.ts";
@@ -95,7 +96,7 @@ class Session {
   /** The newest whole weights, and whether the engine has not been given them yet. */
   #newest: { readonly step: number; readonly vector: Float32Array } | undefined;
   #isFresh = false;
-  /** What the engine computes with: weights of #step. */
+  /** What was sent for #step, the weights that the engine computes with among it. */
   #lent: Float32Array | undefined;
   #step = -1;
   #computing: HeldLease | undefined;
@@ -190,7 +191,7 @@ class Session {
   }
 
   async #open(welcome: Welcome): Promise<void> {
-    const { parameters, model, timeoutMs } = welcome;
+    const { parameters, vectors, model, timeoutMs } = welcome;
     const expected = layoutOf(model).size;
     if (expected !== parameters)
       throw new ConfigError(
@@ -198,8 +199,8 @@ class Session {
       );
     const { silenceMs, pingEveryMs } = timesOf(timeoutMs);
     this.#channel.watch(silenceMs, pingEveryMs, false);
-    this.#pool = new VectorPool(parameters);
-    this.#codec = bestCodec(welcome.wire, this.#options.threads);
+    this.#pool = new VectorPool(vectors * parameters);
+    this.#codec = codecOf(welcome.wire, vectors, parameters, (format) => bestCodec(format, this.#options.threads));
     const engine = await this.#options.openEngine(welcome);
     this.#engine = engine;
     this.#shared = shared(welcome);
@@ -246,13 +247,15 @@ class Session {
     this.#isFresh = true;
   }
 
-  /** @param vector (P) what changes the weights of the step before, taken over */
+  /** @param vector what changes the weights of the step before, and whole what follows them; taken over */
   #update(step: number, vector: Float32Array): void {
-    if (this.#newest?.step !== step - 1)
+    const { parameters, localSteps } = this.#welcome!;
+    if (this.#newest?.step !== stepBefore(step, localSteps))
       throw new ProtocolError(
         `an update to step ${step}, the weights here are of step ${this.#newest?.step ?? "none"}`,
       );
-    bestOps(this.#options.threads).add(vector, this.#newest.vector);
+    const weights = ({ vector }: { vector: Float32Array }) => vector.subarray(0, parameters);
+    bestOps(this.#options.threads).add(weights({ vector }), weights(this.#newest));
     this.#refresh(step, vector);
   }
 
@@ -303,7 +306,7 @@ class Session {
       if (this.#isFresh) {
         const { step, vector } = this.#newest!;
         this.#isFresh = false;
-        await this.#engine!.setWeights(vector);
+        await this.#engine!.setWeights(vector.subarray(0, this.#welcome!.parameters));
         if (this.#lent) this.#giveBack(this.#lent);
         this.#lent = vector;
         this.#step = step;
@@ -332,9 +335,11 @@ class Session {
         order,
         windows: lease.windows!,
         seed,
+        sent: this.#lent!,
         pool: this.#pool,
         round: nodeRounding(this.#codec, { seed, ...order }),
         cancelled,
+        progress: () => {},
       });
       if (!outcome) return handBack("it was cancelled");
       if (cancelled()) {
@@ -387,8 +392,8 @@ class Session {
 }
 
 /** The shared memory that a welcome offers; undefined where there is none, or it is out of reach. */
-function shared({ sharedMemory, parameters }: Welcome) {
-  const weights = sharedMemory && openSharedVector(sharedMemory.weights, parameters, false);
-  const gradient = sharedMemory && openSharedVector(sharedMemory.gradient, parameters, true);
+function shared({ sharedMemory, parameters, vectors }: Welcome) {
+  const weights = sharedMemory && openSharedVector(sharedMemory.weights, vectors * parameters, false);
+  const gradient = sharedMemory && openSharedVector(sharedMemory.gradient, vectors * parameters, true);
   return weights && gradient && { weights, gradient };
 }

@@ -41,6 +41,7 @@ export interface DispatchOptions {
 
 /** What came of a round, beside what the round itself holds. */
 export interface Gathered {
+  /** Of a step's shards, where the round trains. */
   readonly parts: PartRecord[];
   readonly unitsByWorker: ReadonlyMap<string, number>;
   /** Seconds of the answer that was the last to come, as its worker says, and of taking answers in. */
@@ -165,7 +166,7 @@ export class Dispatch {
       this.waitingFor = null;
     }
     return {
-      parts: work.records(),
+      parts: work.records(round.shards),
       unitsByWorker: work.unitsByWorker(),
       computeSeconds: this.#computeSeconds,
       sumSeconds: this.#sumSeconds,
@@ -224,9 +225,9 @@ export class Dispatch {
       const { count: windows, ids } = round.windows(grant);
       // A disk that cannot be read ends the run, not one worker.
       if (ids instanceof Promise) ids.catch((error) => this.fail(error));
-      const { rows } = round;
+      const { rows, local } = round;
       worker.lease(
-        { type: "lease", lease: id, round: kind, step, units, first, count, rows, windows },
+        { type: "lease", lease: id, round: kind, step, units, first, count, rows, windows, ...(local && { local }) },
         round.expects(grant),
         ids,
       );
@@ -406,9 +407,9 @@ export class Dispatch {
     const { others, differing } = work.count(lease, agreed);
     for (const other of others) this.#release(work, other);
     if (!this.#charged.has(lease.id)) this.crew.standing.credit(worker.name);
-    if (round.kind === "gradient") {
+    if (round.shards > 0) {
       this.counts.counted++;
-      this.crew.count(agreed ?? worker.name, lease.count);
+      this.crew.count(agreed ?? worker.name, lease.count * round.shards * round.steps);
     }
     for (const name of differing) {
       this.counts.refused++;

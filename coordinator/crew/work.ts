@@ -204,12 +204,12 @@ export class Work {
     return units;
   }
 
-  /** The parts in the order of the shards, for the ledger. */
-  records(): PartRecord[] {
+  /** The parts in the order of the shards, for the ledger. @param each shards of a unit */
+  records(each: number): PartRecord[] {
     return [...this.#parts]
       .sort((a, b) => a.first - b.first)
-      .map(({ worker, leases, second, ...part }) => ({
-        ...{ shards: nodeName(part), worker, leases },
+      .map(({ first, count, worker, leases, second }) => ({
+        ...{ shards: nodeName({ first: first * each, count: count * each }), worker, leases },
         ...(second !== undefined && { second }),
       }));
   }

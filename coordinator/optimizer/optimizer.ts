@@ -14,12 +14,17 @@ export interface Update {
 export interface Optimizer {
   /** (P) vectors by name, the optimizer's own: copy them to keep them. */
   readonly state: OptimizerState;
-  /** (P) What the last update added to the weights, where that is what travels; until the next one. */
+  /** What the last update added to the weights, where that is what travels, and behind it what follows them; until the next one. */
   readonly update?: Float32Array;
+  /**
+   * Where workers go on from more than the weights (P): what they are sent, (3 P), the weights and behind them the moments
+   * m and v; until the next call. What they give is of the same length.
+   */
+  readonly sent?: ((weights: Float32Array) => Float32Array) | undefined;
   /**
    * One update in place.
    * @param weights (P)
-   * @param sum     (P) over the units; left as it is
+   * @param sum     over the units; left as it is
    * @returns L2 norm of the mean over the units, before any clip
    */
   apply(weights: Float32Array, sum: Float32Array, update: Update): number;

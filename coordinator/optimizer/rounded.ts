@@ -28,17 +28,19 @@ export function roundedUpdates(
   const { carried = new Float32Array(size), ...rest } = given ?? {};
   const inner = make(given && rest);
   const before = new Float32Array(size);
-  const update = new Float32Array(size);
+  const { sent = (x: Float32Array) => x } = inner;
+  const update = new Float32Array((inner.sent ? 3 : 1) * size);
   return {
     state: { ...inner.state, carried },
     update,
+    sent: inner.sent,
     apply(weights: Float32Array, sum: Float32Array, by: Update): number {
       before.set(weights);
       const norm = inner.apply(weights, sum, by);
       ops.subtract(weights, before);
       // Nodes of the tree are numbered from 1: 0 is the update's.
       codec.roundCarrying(weights, carried, { seed, step: by.count, node: 0 });
-      update.set(weights);
+      update.set(sent(weights));
       ops.add(weights, before);
       return norm;
     },

@@ -149,7 +149,11 @@ export function damageOf(chain: readonly ChainLine[], heads: ReadonlyMap<number,
 }
 
 const lineName = ({ number, kind, ...line }: ChainLine): string =>
-  `${ledgerName} line ${number}${kind === "step" && "entry" in line ? ` (step ${line.entry.step})` : ""}`;
+  `${ledgerName} line ${number}${kind === "step" && "entry" in line ? ` (${stepsName(line.entry)})` : ""}`;
+
+/** "step 46", or of a round of local steps "steps 41 to 60". */
+export const stepsName = ({ step, steps }: { step: number; steps: number }): string =>
+  steps === 1 ? `step ${step}` : `steps ${step - steps + 1} to ${step}`;
 
 /** Each step after the one before, and each of its shards once. */
 function checkSteps(chain: readonly ChainLine[], shards: number | undefined, findings: Finding[]): void {
@@ -167,10 +171,10 @@ function checkSteps(chain: readonly ChainLine[], shards: number | undefined, fin
     else if (line.kind !== "step") last = stepAfter(line) ?? last;
     if (line.kind === "begin") digests.set(line.begins.step, line.begins.weights);
     if (line.kind !== "step") continue;
-    const { step, parts } = line.entry;
+    const { step, steps, parts } = line.entry;
     digests.set(step, line.entry.weights);
-    if (last !== undefined && step !== last + 1)
-      findings.push({ where: lineName(line), what: `it is step ${step}, after step ${last}` });
+    if (last !== undefined && step !== last + steps)
+      findings.push({ where: lineName(line), what: `it is ${stepsName(line.entry)}, after step ${last}` });
     last = step;
     const wrong = wrongParts(parts, shards);
     if (wrong) findings.push({ where: lineName(line), what: wrong });
@@ -273,19 +277,22 @@ async function checkMarkers(directory: string, proofs: readonly Proof[], finding
 function countedIn(chain: readonly ChainLine[]) {
   const workers: Record<string, number> = {};
   let [shards, confirmed] = [0, 0];
-  const steps = standingSteps(chain);
+  const entries = standingSteps(chain);
   // Whose every answer was taken back has given none that counts.
   for (const line of chain) if (line.kind === "step") for (const { worker } of line.entry.parts) workers[worker] = 0;
-  for (const { parts } of steps)
+  for (const { parts, steps } of entries)
     for (const { shards: text, worker, second } of parts) {
       const [first, last] = spanOf(text) ?? [0, -1];
-      const count = last - first + 1;
+      const count = (last - first + 1) * steps;
       workers[worker]! += count;
       shards += count;
       if (second !== undefined) confirmed += count;
     }
   const undone = chain.flatMap((line) => (line.kind === "undone" ? [line.undone] : []));
-  const [firstStep, lastStep] = [steps[0]?.step ?? null, steps.at(-1)?.step ?? null];
+  const [firstStep, lastStep] = [
+    entries[0] ? entries[0].step - entries[0].steps + 1 : null,
+    entries.at(-1)?.step ?? null,
+  ];
   return { lines: chain.at(-1)?.number ?? 0, firstStep, lastStep, shards, confirmed, undone, workers };
 }
 
@@ -300,7 +307,8 @@ export function contributionsOf(chain: readonly ChainLine[], worker: string) {
   const standing = new Set(standingSteps(chain));
   return chain.flatMap((line) => {
     if (line.kind !== "step") return [];
-    const shards = line.entry.parts.filter((part) => part.worker === worker).map((part) => part.shards);
-    return shards.length > 0 ? [{ step: line.entry.step, shards, undone: !standing.has(line.entry) }] : [];
+    const { step, steps, parts } = line.entry;
+    const shards = parts.filter((part) => part.worker === worker).map((part) => part.shards);
+    return shards.length > 0 ? [{ step, steps, shards, undone: !standing.has(line.entry) }] : [];
   });
 }

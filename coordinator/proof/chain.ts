@@ -11,6 +11,8 @@ const digest = z.string().regex(/^[0-9a-f]{64}$/);
 
 export const stepLine = z.object({
   step: z.int().min(1),
+  /** How many steps up to that one the line is of. */
+  steps: z.int().min(1).default(1),
   parts: z
     .array(
       z.object({
@@ -52,8 +54,16 @@ const undoneLine = z.object({
 });
 export type Undone = z.infer<typeof undoneLine>["undone"];
 
-/** Lines that were damaged beyond reading. `hash` is what the next line says of the last of them. */
-const lostLine = z.object({ lost: z.object({ first: z.int(), last: z.int() }), hash: digest, previous: digest });
+/**
+ * Lines that were damaged beyond reading, one for each step where `lines` does not say otherwise. `hash` is what the next
+ * line says of the last of them.
+ */
+const lostLine = z.object({
+  lost: z.object({ first: z.int(), last: z.int(), lines: z.int().min(1).optional() }),
+  hash: digest,
+  previous: digest,
+});
+type Lost = z.infer<typeof lostLine>["lost"];
 
 const otherLine = z.looseObject({ previous: digest });
 
@@ -67,7 +77,7 @@ export type ChainLine = {
 } & (
   | { readonly kind: "step"; readonly entry: z.infer<typeof stepLine> }
   | { readonly kind: "begin"; readonly begins: { step: number; weights: string } }
-  | { readonly kind: "lost"; readonly lost: { first: number; last: number } }
+  | { readonly kind: "lost"; readonly lost: Lost }
   | { readonly kind: "change"; readonly change: z.infer<typeof changeLine> }
   | { readonly kind: "undone"; readonly undone: Undone }
   | { readonly kind: "other" }
@@ -88,15 +98,16 @@ const newline = 10;
 export async function* linesOf(path: string): AsyncGenerator<ChainLine> {
   let number = 0;
   /** The last line that could be read, until one after it can. */
-  let good = { number: 0, step: 0 };
+  let good = { number: 0, step: 0, steps: 1 };
   for await (const bytes of piecesOf(path)) {
     const line = lineOf(bytes);
     const isBehindGap = number > good.number;
-    number += line.kind === "lost" ? line.lost.last - line.lost.first + 1 : 1;
+    number += line.kind === "lost" ? (line.lost.lines ?? line.lost.last - line.lost.first + 1) : 1;
     // A hole may have swallowed the ends of several lines: the step that follows says how many.
-    if (line.kind === "step" && isBehindGap) number = Math.max(number, good.number + line.entry.step - good.step);
-    if (line.kind === "step") good = { number, step: line.entry.step };
-    else if (line.kind === "undone") good = { number, step: line.undone.to };
+    if (line.kind === "step" && isBehindGap)
+      number = Math.max(number, good.number + linesFor(line.entry.step - good.step, good.steps, line.entry.steps));
+    if (line.kind === "step") good = { number, step: line.entry.step, steps: line.entry.steps };
+    else if (line.kind === "undone") good = { ...good, number, step: line.undone.to };
     else if (line.kind !== "damaged") good = { ...good, number };
     yield { ...line, number };
   }
@@ -119,6 +130,9 @@ export function standingSteps(lines: readonly ChainLine[]): z.infer<typeof stepL
   }
   return steps;
 }
+
+/** How many lines so many steps take: the last of a run is perhaps of fewer steps than those before. */
+export const linesFor = (steps: number, ...each: number[]): number => Math.ceil(steps / Math.max(...each));
 
 type Unnumbered = ChainLine extends infer T ? (T extends unknown ? Omit<T, "number"> : never) : never;
 

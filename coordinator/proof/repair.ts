@@ -8,8 +8,8 @@ import { syncDirectory, writeProven } from "../../shared/checkpoint/manifest.ts"
 import { checkpointSteps, mark, prune } from "../../shared/checkpoint/rundir.ts";
 import { onDisk } from "../../shared/disk.ts";
 import { lockRun } from "../lock.ts";
-import { damageOf, headsOf, proveCheckpoint, readLines } from "./audit.ts";
-import { type ChainLine, chainStart, ledgerName, stepAfter } from "./chain.ts";
+import { damageOf, headsOf, type Proof, proveCheckpoint, readLines } from "./audit.ts";
+import { type ChainLine, chainStart, ledgerName, linesFor, stepAfter } from "./chain.ts";
 
 /** @returns what was done, a sentence each. @throws ConfigError where a coordinator is at work on the run */
 export async function repairRun(directory: string): Promise<string[]> {
@@ -33,11 +33,10 @@ async function repairLedger(directory: string, done: string[]): Promise<void> {
     done.push(`${ledgerName} is not there; --resume begins a new one that names the weights it begins with`);
     return;
   }
-  const proofs = [];
+  const proofs: Proof[] = [];
   for (const step of await checkpointSteps(directory))
     proofs.push(await proveCheckpoint(directory, checkpointName(step), []));
-  const heads = headsOf(proofs);
-  const { bytes, lost, cut } = mended(lines, heads);
+  const { bytes, lost, cut } = mended(lines, proofs);
   const isLink = await lstat(path).then((entry) => entry.isSymbolicLink());
   if (!isLink && lost.length === 0 && cut === 0) return;
   const names = await readdir(directory);
@@ -60,12 +59,21 @@ async function repairLedger(directory: string, done: string[]): Promise<void> {
 }
 
 /** The lines that stay, with one for each gap. */
-function mended(lines: readonly ChainLine[], heads: ReadonlyMap<number, string>) {
-  const damaged = damageOf(lines, heads);
+function mended(lines: readonly ChainLine[], proofs: readonly Proof[]) {
+  const damaged = damageOf(lines, headsOf(proofs));
   const bytes: Buffer[] = [];
   const lost: string[] = [];
-  let [previous, number, step] = [chainStart, 0, 0];
+  let [previous, number, step, steps] = [chainStart, 0, 0, 1];
   let gap = 0;
+  /** @param last step that is lost @param count lines */
+  const lose = (last: number, count: number, hash: string | undefined) => {
+    const first = step + 1;
+    const marker = { lost: { first, last, ...(count !== last - step && { lines: count }) }, hash, previous };
+    bytes.push(Buffer.from(`${JSON.stringify(marker)}\n`));
+    lost.push(first === last ? `step ${first} is` : `steps ${first} to ${last} are`);
+    number += count;
+    gap = 0;
+  };
   for (const [i, line] of lines.entries()) {
     if (damaged.has(i) && line.kind !== "lost") {
       gap++;
@@ -73,27 +81,18 @@ function mended(lines: readonly ChainLine[], heads: ReadonlyMap<number, string>)
     }
     if (gap > 0) {
       // How many lines are gone is known by the step that follows: a hole may have swallowed several.
-      const count = line.kind === "step" ? Math.max(1, line.entry.step - step - 1) : gap;
-      const first = step + 1;
-      const marker = { lost: { first, last: step + count }, hash: line.previous, previous };
-      bytes.push(Buffer.from(`${JSON.stringify(marker)}\n`));
-      lost.push(count === 1 ? `step ${first} is` : `steps ${first} to ${step + count} are`);
-      number += count;
-      gap = 0;
+      const last = line.kind === "step" ? Math.max(step + 1, line.entry.step - line.entry.steps) : step + gap;
+      lose(last, line.kind === "step" ? linesFor(last - step, steps, line.entry.steps) : gap, line.previous);
     }
     bytes.push(line.bytes);
     previous = line.hash;
     number++;
     step = stepAfter(line) ?? step;
+    if (line.kind === "step") ({ steps } = line.entry);
   }
   // A gap at the end that a checkpoint was written after keeps its place; anything else there proves nothing.
-  const behind = [...heads].filter(([at]) => at > number).sort(([a], [b]) => a - b)[0];
-  if (gap > 0 && behind) {
-    const [at, head] = behind;
-    const marker = { lost: { first: step + 1, last: step + at - number }, hash: head, previous };
-    bytes.push(Buffer.from(`${JSON.stringify(marker)}\n`));
-    lost.push(`steps ${step + 1} to ${step + at - number} are`);
-    gap = 0;
-  }
+  const ahead = proofs.flatMap(({ state }) => (state && state.ledger.lines > number ? [state] : []));
+  const behind = ahead.sort((a, b) => a.step - b.step)[0];
+  if (gap > 0 && behind) lose(behind.step, behind.ledger.lines - number, behind.ledger.head);
   return { bytes, lost, cut: gap };
 }

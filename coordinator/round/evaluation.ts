@@ -24,6 +24,8 @@ export class EvaluationRound implements Round {
   readonly units: number;
   readonly largest: number;
   readonly rows: number;
+  readonly shards = 0;
+  readonly steps = 0;
   readonly #work: EvaluationWork;
   readonly #losses: Losses;
 

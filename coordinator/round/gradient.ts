@@ -1,10 +1,7 @@
 // One training step's work: the shards of a batch, whose gradients meet on the tree.
 import type { TreeNode, TreeSum } from "../../shared/arithmetic/tree.ts";
 import type { VectorOps } from "../../shared/arithmetic/vector.ts";
-import { Losses, type Round, type Windows } from "./round.ts";
-
-/** Largest float32. */
-const largestFloat = 3.4028234663852886e38;
+import { Contributions, type Round, type Windows } from "./round.ts";
 
 export interface GradientWork {
   /** Updates applied to the weights. */
@@ -26,8 +23,10 @@ export class GradientRound implements Round {
   readonly units: number;
   readonly largest: number;
   readonly rows: number;
+  readonly shards = 1;
+  readonly steps = 1;
   readonly #work: GradientWork;
-  readonly #losses: Losses;
+  readonly #contributions: Contributions;
 
   constructor(work: GradientWork) {
     this.name = `step ${work.step + 1}`;
@@ -36,7 +35,7 @@ export class GradientRound implements Round {
     this.largest = work.shards;
     this.rows = work.rows;
     this.#work = work;
-    this.#losses = new Losses(work.shards);
+    this.#contributions = new Contributions(work.shards, work.shards, work.sum, work.ops);
   }
 
   windows({ first, count }: TreeNode) {
@@ -49,24 +48,20 @@ export class GradientRound implements Round {
     return { losses: count, vector: true };
   }
 
-  refusal({ count }: TreeNode, losses: readonly number[], vector: Float32Array): string | undefined {
-    const norm = Math.sqrt(this.#work.ops.sumOfSquares(vector));
-    // No element of a sum is larger than the norms of its parts together: what passes here cannot overflow the sum.
-    if (!(norm <= (largestFloat * count) / this.units)) return `a gradient of norm ${norm}`;
-    return this.#losses.refusal(losses);
+  refusal(node: TreeNode, losses: readonly number[], vector: Float32Array): string | undefined {
+    return this.#contributions.refusal(node, losses, vector);
   }
 
   take(node: TreeNode, losses: readonly number[], vector: Float32Array): void {
-    this.#losses.add(node.first, losses);
-    this.#work.sum.add(node, vector);
+    this.#contributions.take(node, losses, vector);
   }
 
   abandon(): void {
-    this.#work.sum.clear();
+    this.#contributions.abandon();
   }
 
   /** Once every shard is in. @returns their mean loss and the sum of their gradients, (P) of the pool, the caller's */
-  result(): { lossNats: number; gradientSum: Float32Array } {
-    return { lossNats: this.#losses.mean(), gradientSum: this.#work.sum.take() };
+  result(): { lossNats: number; sum: Float32Array } {
+    return this.#contributions.result();
   }
 }

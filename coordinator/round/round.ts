@@ -1,8 +1,9 @@
 // A round is one kind of work that is dealt to the workers: it owns what a lease carries, what an answer must be, how
 // answers meet, and what comes out. The dispatcher deals any of them. A new kind is a file here, one in worker/task/, and
 // a name in shared/wire/protocol.ts.
-import type { TreeNode } from "../../shared/arithmetic/tree.ts";
-import type { RoundKind } from "../../shared/wire/protocol.ts";
+import type { TreeNode, TreeSum } from "../../shared/arithmetic/tree.ts";
+import type { VectorOps } from "../../shared/arithmetic/vector.ts";
+import type { LocalTerms, RoundKind } from "../../shared/wire/protocol.ts";
 
 export type Windows = Uint16Array | Uint32Array;
 
@@ -15,8 +16,13 @@ export interface Round {
   readonly units: number;
   /** Units of the largest lease: a power of two. */
   readonly largest: number;
-  /** Windows of a unit. */
+  /** Windows of a shard, or of a group. */
   readonly rows: number;
+  /** Shards of a step that a unit computes, and steps that it computes them of: none where it trains nothing. */
+  readonly shards: number;
+  readonly steps: number;
+  /** Of local steps: what a lease says of them. */
+  readonly local?: LocalTerms;
 
   /** How many windows a lease of this node carries, and they themselves: (windows, T + 1) ids. */
   windows(node: TreeNode): { count: number; ids: Promise<Windows> | Windows };
@@ -56,5 +62,45 @@ export class Losses {
   mean(): number {
     const all = [...this.#byFirst].sort(([a], [b]) => a - b).flatMap(([, losses]) => losses);
     return all.reduce((sum, loss) => sum + loss, 0) / all.length;
+  }
+}
+
+/** Largest float32. */
+const largestFloat = 3.4028234663852886e38;
+
+/** Answers that are vectors: their losses, and their sum along the tree. */
+export class Contributions {
+  readonly #units: number;
+  readonly #losses: Losses;
+  readonly #sum: TreeSum;
+  readonly #ops: VectorOps;
+
+  /** @param losses of all units together @param sum over all units, empty */
+  constructor(units: number, losses: number, sum: TreeSum, ops: VectorOps) {
+    this.#units = units;
+    this.#losses = new Losses(losses);
+    this.#sum = sum;
+    this.#ops = ops;
+  }
+
+  refusal({ count }: TreeNode, losses: readonly number[], vector: Float32Array): string | undefined {
+    const norm = Math.sqrt(this.#ops.sumOfSquares(vector));
+    // No element of a sum is larger than the norms of its parts together: what passes here cannot overflow the sum.
+    if (!(norm <= (largestFloat * count) / this.#units)) return `a gradient of norm ${norm}`;
+    return this.#losses.refusal(losses);
+  }
+
+  take(node: TreeNode, losses: readonly number[], vector: Float32Array): void {
+    this.#losses.add(node.first, losses);
+    this.#sum.add(node, vector);
+  }
+
+  abandon(): void {
+    this.#sum.clear();
+  }
+
+  /** Once every unit is in. @returns the mean loss, and the sum, a vector of the pool and the caller's */
+  result(): { lossNats: number; sum: Float32Array } {
+    return { lossNats: this.#losses.mean(), sum: this.#sum.take() };
   }
 }

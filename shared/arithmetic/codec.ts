@@ -51,6 +51,13 @@ export function nodeRounding(
   return (node, sum) => codec.round(sum, { seed, step, node: heapIndex(node, units) });
 }
 
+/** [first, first + length) of a vector. */
+export interface Stretch {
+  readonly first: number;
+  readonly length: number;
+  readonly codec: Codec;
+}
+
 export interface Codec {
   readonly format: WireFormat;
   /** Bytes of n encoded values. */
@@ -59,6 +66,8 @@ export interface Codec {
   round(x: Float32Array, at: CodecPosition): void;
   /** @param out bytes(x.length) */
   encode(out: Uint8Array, x: Float32Array, at: CodecPosition): void;
+  /** Of one whose vectors have stretches in formats of their own: one after another, the first (P). */
+  readonly stretches?: readonly Stretch[];
   /** @throws ProtocolError where there are not bytes(out.length) bytes */
   decode(out: Float32Array, bytes: Uint8Array): void;
   /**
@@ -112,6 +121,34 @@ export function codecOver(format: WireFormat, kernels: CodecKernels, ops: Vector
     },
   };
 }
+
+/**
+ * Of what a run's workers are sent and give: `vectors` times P. Behind the first come moments: they lose their small
+ * values in blocks that share a scale, and travel in bf16 where the wire is smaller.
+ */
+export function codecOf(wire: WireFormat, vectors: number, P: number, codecs: (format: WireFormat) => Codec): Codec {
+  const codec = codecs(wire);
+  if (wire === "float32" || vectors === 1) return codec;
+  const stretches = Array.from({ length: vectors }, (_, i) => ({
+    first: i * P,
+    length: P,
+    codec: i === 0 ? codec : codecs("bf16"),
+  }));
+  const padded = Math.ceil(P / blockSize) * blockSize;
+  const part = (x: Float32Array, { first, length }: Stretch) => x.subarray(first, first + length);
+  return {
+    ...codec,
+    stretches,
+    bytes: () => stretches.reduce((sum, each) => sum + each.codec.bytes(each.length), 0),
+    round(x, at) {
+      // Each draws its own numbers.
+      for (const [i, each] of stretches.entries()) each.codec.round(part(x, each), { ...at, first: i * padded });
+    },
+  };
+}
+
+export const stretchesOf = (codec: Codec, length: number): readonly Stretch[] =>
+  codec.stretches ?? [{ first: 0, length, codec }];
 
 function formatOver(format: WireFormat, kernels: CodecKernels): Pick<Codec, "bytes" | "round" | "encode" | "decode"> {
   if (format === "float32")

@@ -6,7 +6,7 @@
 //   4  uint32 CRC-32 of all that follows              24 float64 offset in bytes
 //   8  uint32 kind      12 uint32 bytes of data       32 float64 total bytes of the tensor
 import * as zlib from "node:zlib";
-import { blockSize, type Codec } from "../arithmetic/codec.ts";
+import { blockSize, type Codec, stretchesOf } from "../arithmetic/codec.ts";
 import { nativeAddon } from "../arithmetic/native.ts";
 import { ProtocolError } from "../errors.ts";
 
@@ -39,9 +39,8 @@ export function* framesOf(
   bytes: Uint8Array,
   memory: readonly Buffer[] = [],
 ): Generator<Buffer> {
-  yield* cut(kind, id, bytes.length, chunkBytes, memory, (data, offset) =>
-    data.set(bytes.subarray(offset, offset + data.length)),
-  );
+  const parts = [{ start: 0, bytes: bytes.length, chunk: chunkBytes }];
+  yield* cut(kind, id, parts, memory, (data, offset) => data.set(bytes.subarray(offset, offset + data.length)));
 }
 
 /** The same of a vector that has been rounded by this codec: whole blocks in each, so that it is decoded by itself. */
@@ -52,27 +51,52 @@ export function* encodedFrames(
   codec: Codec,
   memory: readonly Buffer[] = [],
 ): Generator<Buffer> {
-  const block = codec.bytes(blockSize);
-  const chunk = Math.floor(chunkBytes / block) * block;
   const at = { seed: 0, step: 0, node: 0 }; // of no matter: rounding twice is rounding once
-  yield* cut(kind, id, codec.bytes(vector.length), chunk, memory, (data, offset) => {
-    const first = (offset / block) * blockSize;
-    codec.encode(data, vector.subarray(first, first + (chunk / block) * blockSize), { ...at, first });
+  yield* cut(kind, id, partsOf(vector, codec), memory, (data, offset, { start, block, chunk, values, codec }) => {
+    const first = ((offset - start) / block) * blockSize;
+    codec.encode(data, values.subarray(first, first + (chunk / block) * blockSize), { ...at, first });
   });
 }
 
-function* cut(
+/** Bytes [start, start + bytes) of a tensor, which travel in chunks of their own. */
+interface Part {
+  readonly start: number;
+  readonly bytes: number;
+  readonly chunk: number;
+}
+
+/** The stretches of a vector, each in chunks of whole blocks. */
+function partsOf(vector: Float32Array, codec: Codec) {
+  let start = 0;
+  return stretchesOf(codec, vector.length).map(({ first, length, codec }) => {
+    const block = codec.bytes(blockSize);
+    const bytes = codec.bytes(length);
+    start += bytes;
+    const values = vector.subarray(first, first + length);
+    return { start: start - bytes, bytes, block, chunk: Math.floor(chunkBytes / block) * block, values, codec };
+  });
+}
+
+const totalOf = (parts: readonly Part[]): number => parts.reduce((sum, { bytes }) => sum + bytes, 0);
+
+function* cut<P extends Part>(
   kind: TensorKind,
   id: number,
-  total: number,
-  chunk: number,
+  parts: readonly P[],
   memory: readonly Buffer[],
-  fill: (data: Uint8Array, offset: number) => void,
+  fill: (data: Uint8Array, offset: number, part: P) => void,
 ): Generator<Buffer> {
-  for (let offset = 0; offset < total; offset += chunk) {
-    const bytes = Math.min(chunk, total - offset);
-    const frame = memory[offset / chunk] ?? Buffer.allocUnsafe(headerBytes + bytes);
-    fill(frame.subarray(headerBytes), offset);
+  const total = totalOf(parts);
+  const chunks = parts.flatMap((part) =>
+    Array.from({ length: Math.ceil(part.bytes / part.chunk) }, (_, i) => ({
+      part,
+      offset: part.start + i * part.chunk,
+    })),
+  );
+  for (const [i, { part, offset }] of chunks.entries()) {
+    const bytes = Math.min(part.chunk, part.start + part.bytes - offset);
+    const frame = memory[i] ?? Buffer.allocUnsafe(headerBytes + bytes);
+    fill(frame.subarray(headerBytes), offset, part);
     frame.writeUInt32LE(magic, 0);
     frame.writeUInt32LE(kinds.indexOf(kind), 8);
     frame.writeUInt32LE(bytes, 12);
@@ -127,12 +151,15 @@ export class Arrival {
 
   /** Decoded chunk by chunk: each but the last holds whole blocks. */
   static ofVector(kind: TensorKind, id: number, target: Float32Array, codec: Codec): Arrival {
-    const block = codec.bytes(blockSize);
-    const total = codec.bytes(target.length);
-    return new Arrival(kind, id, total, (data, offset) => {
-      const first = (offset / block) * blockSize;
-      const end = offset + data.length === total ? target.length : first + Math.ceil(data.length / block) * blockSize;
-      codec.decode(target.subarray(first, end), data);
+    const parts = partsOf(target, codec);
+    return new Arrival(kind, id, totalOf(parts), (data, offset) => {
+      const { start, bytes, block, values, codec } = parts.findLast(({ start }) => start <= offset)!;
+      const first = ((offset - start) / block) * blockSize;
+      const isEnd = offset + data.length === start + bytes;
+      codec.decode(
+        values.subarray(first, isEnd ? values.length : first + Math.ceil(data.length / block) * blockSize),
+        data,
+      );
     });
   }
 

@@ -23,7 +23,7 @@ export const controlLimit = 2 ** 20;
 export const largestLease = 65_536;
 
 /** The kinds of work there are: coordinator/round/ and worker/task/ have a file for each. */
-export const roundKinds = ["gradient", "evaluation"] as const;
+export const roundKinds = ["gradient", "local", "evaluation"] as const;
 export type RoundKind = (typeof roundKinds)[number];
 
 const name = titleSchema;
@@ -60,6 +60,23 @@ const fromWorker = z.discriminatedUnion("type", [
   z.strictObject({ type: z.literal("leaving"), reason: sentence }),
 ]);
 
+/** What the steps of a replica are, but for their windows. */
+const localTerms = z.strictObject({
+  /** Of every step, that a replica computes: replica r has those from r * shards on. */
+  shards: z.int().min(1),
+  /** One of each step. */
+  learningRates: z.array(z.number().min(0)).min(1).max(largestLease),
+  /** Updates that the moments have seen before. */
+  updates: id,
+  optimizer: z.strictObject({
+    beta1: z.number(),
+    beta2: z.number(),
+    eps: z.number(),
+    weightDecay: z.number(),
+    gradientClip: z.number(),
+  }),
+});
+
 const fromCoordinator = z.discriminatedUnion("type", [
   /** What the run computes; the worker opens its engine for it. */
   z.strictObject({
@@ -68,6 +85,10 @@ const fromCoordinator = z.discriminatedUnion("type", [
     run: name,
     model: modelSchema,
     parameters: z.int().min(1),
+    /** Vectors (P) that travel as one, weights or a gradient first; the others are AdamW's moments m and v. */
+    vectors: z.union([z.literal(1), z.literal(3)]),
+    /** Rounds of local steps end at multiples of it, and at the last step of the run. */
+    localSteps: z.int().min(1),
     seed: z.int().min(0),
     /** Sequences of one shard. */
     rowsPerShard: z.int().min(1),
@@ -75,7 +96,7 @@ const fromCoordinator = z.discriminatedUnion("type", [
     /** What every node's sum is rounded to, and how gradients and updates of the weights travel. */
     wire: z.enum(wireFormats),
     timeoutMs: z.number().min(1),
-    /** To a worker that may be on the coordinator's machine: vectors (P) of its weights and this worker's gradient. */
+    /** To a worker that may be on the coordinator's machine: (vectors * P) of its weights and of this worker's gradient. */
     sharedMemory: z.strictObject({ weights: sharedVector, gradient: sharedVector }).optional(),
   }),
   /** The weights of this step are in shared memory. They stay until every lease of the step is over. */
@@ -85,8 +106,9 @@ const fromCoordinator = z.discriminatedUnion("type", [
   /**
    * Units [first, first + count), an aligned node of the tree over `units`, of a round on the weights of `step`, followed
    * by `windows` windows: (windows, T + 1) ids of uint16, or uint32 above 65,536 tokens. `gradient`: units are shards of `rows`
-   * windows, the answer is the tree sum of their gradients. `evaluation`: units are groups of `rows` windows, the last
-   * one perhaps of fewer, the answer is the loss of each window.
+   * windows, the answer is the tree sum of their gradients. `local`: units are replicas, each with its windows of one step
+   * after another, the answer is the tree sum of their outer gradients (and moments) and the loss of each replica's steps.
+   * `evaluation`: units are groups of `rows` windows, the last one perhaps of fewer, the answer is the loss of each window.
    */
   z
     .strictObject({
@@ -99,9 +121,14 @@ const fromCoordinator = z.discriminatedUnion("type", [
       count: z.int().min(1).max(largestLease),
       rows: z.int().min(1),
       windows: z.int().min(1),
+      local: localTerms.optional(),
     })
     .refine(({ first, count }) => Number.isInteger(Math.log2(count)) && first % count === 0, "not a node of the tree")
-    .refine(({ count, rows, windows }) => windows <= count * rows && windows > (count - 1) * rows, "not its windows"),
+    .refine(({ round, local }) => (round === "local") === (local !== undefined), "local steps without their terms")
+    .refine(({ count, rows, windows, local }) => {
+      const each = local ? rows * local.shards * local.learningRates.length : rows;
+      return windows <= count * each && windows > (count - 1) * each;
+    }, "not its windows"),
   /** The lease was answered by another: drop it. */
   z.strictObject({ type: z.literal("cancel"), lease: id }),
   /** The run is over; the worker ends. */
@@ -113,6 +140,7 @@ const fromCoordinator = z.discriminatedUnion("type", [
 export type FromWorker = z.infer<typeof fromWorker>;
 export type FromCoordinator = z.infer<typeof fromCoordinator>;
 export type LeaseMessage = Extract<FromCoordinator, { type: "lease" }>;
+export type LocalTerms = z.infer<typeof localTerms>;
 export type Welcome = Extract<FromCoordinator, { type: "welcome" }>;
 
 const packr = new Packr({ useRecords: false });
@@ -171,6 +199,9 @@ export const decodeFromWorker = (message: Buffer, sequence: number): FromWorker 
 /** @throws ProtocolError */
 export const decodeFromCoordinator = (message: Buffer, sequence: number): FromCoordinator =>
   decode(fromCoordinator, message, sequence, "the coordinator");
+
+/** The step from which an update to `step` leads: the multiple of --local-steps before it. */
+export const stepBefore = (step: number, localSteps: number): number => (Math.ceil(step / localSteps) - 1) * localSteps;
 
 /** Losses as they travel. */
 export function packLosses(losses: readonly number[]): Buffer<ArrayBuffer> {

@@ -16,7 +16,7 @@ import { type EarlierState, type RunResult, type RunSetup, TrainingRun } from ".
 import { AdamW } from "../../coordinator/optimizer/adamw.ts";
 import { roundedUpdates } from "../../coordinator/optimizer/rounded.ts";
 import { learningRateAt } from "../../coordinator/optimizer/schedule.ts";
-import { codecOver, nodeRounding, scalarCodec, wireFormats } from "../../shared/arithmetic/codec.ts";
+import { codecOver, nodeRounding, scalarCodec, type WireFormat, wireFormats } from "../../shared/arithmetic/codec.ts";
 import { TreeSum, VectorPool } from "../../shared/arithmetic/tree.ts";
 import { scalarOps } from "../../shared/arithmetic/vector.ts";
 import type { Options } from "../../shared/config.ts";
@@ -128,7 +128,7 @@ const dataset = {
     out.set((split === "train" ? trainTokens : valTokens).subarray(start, start + length)),
 } as unknown as Dataset;
 
-const codecOf = ({ wire }: Options) => codecOver(wire, scalarCodec, scalarOps);
+const codecs = (format: WireFormat) => codecOver(format, scalarCodec, scalarOps);
 const samplerOf = ({ seed, batchSize }: Options) => randomSampler(seed, batchSize, trainTokens.length - blockSize);
 
 /** The digest that one undisturbed worker gives, by the shortest way. */
@@ -136,7 +136,7 @@ export function referenceDigest({ options }: Plan): string {
   const { shards, batchSize, steps, seed } = options;
   const rows = batchSize / shards;
   const weights = initialWeights(layout, seed);
-  const codec = codecOf(options);
+  const codec = codecs(options.wire);
   const optimizer = roundedUpdates(
     layout.size,
     { codec, seed, ops: scalarOps },
@@ -320,7 +320,7 @@ class World {
     this.#starts.push(this.time.now);
     const setup: RunSetup = {
       ...{ id: "world", name: "world", options, model: toyModel, layout, dataset, log, ops: scalarOps },
-      codec: codecOf(options),
+      codecs,
       weights: from ? from.weights.slice() : initialWeights(layout, options.seed),
       optimizer:
         from && Object.fromEntries(Object.entries(from.optimizer).map(([name, vector]) => [name, vector.slice()])),

@@ -87,6 +87,8 @@ export const text = join(import.meta.dirname, "../../shared/config.ts");
 
 export interface LedgerLine {
   step: number;
+  /** Done together, where more than one. */
+  steps?: number;
   lossNats: number;
   weights: string;
   parts: { shards: string; worker: string; leases: number }[];

@@ -76,7 +76,8 @@ async function meet() {
 
 const welcome = {
   ...{ type: "welcome" as const, version: protocolVersion, run: "r", model, parameters: P, seed: 1 },
-  ...{ rowsPerShard: 1, precision: "float32" as const, wire: "float32" as const, timeoutMs: 5000 },
+  ...{ vectors: 1 as const, localSteps: 1, rowsPerShard: 1, precision: "float32" as const, wire: "float32" as const },
+  timeoutMs: 5000,
 };
 
 const share = testWhere(SharedVector.create(1) !== undefined, "the native addon, to share memory");

@@ -5,6 +5,7 @@ import type { LeaseMessage, RoundKind } from "../../shared/wire/protocol.ts";
 import type { Engine } from "../engine/contract.ts";
 import { evaluationTask } from "./evaluation.ts";
 import { gradientTask } from "./gradient.ts";
+import { localTask } from "./local.ts";
 
 export interface Assignment {
   readonly order: LeaseMessage;
@@ -12,20 +13,28 @@ export interface Assignment {
   readonly windows: Uint16Array | Uint32Array;
   /** The run's. */
   readonly seed: number;
-  /** Of vectors (P). */
+  /** (vectors P) of the lease's step: the weights, which the engine has, and moments behind them. */
+  readonly sent: Float32Array;
+  /** Of vectors (vectors P). */
   readonly pool: VectorPool;
   /** What the sum of every node of the round's tree becomes, where the run's wire is small. */
   readonly round: NodeRounding | undefined;
+  /** So many of the answer's losses are known. */
+  readonly progress: (losses: number) => void;
   readonly cancelled: () => boolean;
 }
 
 export interface Outcome {
   readonly losses: number[];
-  /** (P) of the pool, the caller's; none where the round asks for none. */
+  /** Of the pool, the caller's; none where the round asks for none. */
   readonly vector?: Float32Array;
 }
 
 /** @returns undefined when it was cancelled @throws EngineError */
 export type Task = (engine: Engine, assignment: Assignment) => Promise<Outcome | undefined>;
 
-export const tasks: Readonly<Record<RoundKind, Task>> = { gradient: gradientTask, evaluation: evaluationTask };
+export const tasks: Readonly<Record<RoundKind, Task>> = {
+  gradient: gradientTask,
+  local: localTask,
+  evaluation: evaluationTask,
+};

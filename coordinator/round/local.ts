@@ -1,0 +1,83 @@
+// A round of local steps (DiLoCo, Douillard et al. 2023, arXiv:2311.08105): R replicas of the model train apart for H steps
+// from the same weights, each on its own shards of those steps' batches, then exchange. What a replica gives is its outer
+// gradient, weights before minus weights after, and where they are averaged its moments behind it in the same vector; they
+// meet on the tree like the gradients of shards. Whoever computes a replica, its bits are the same.
+import type { TreeNode, TreeSum } from "../../shared/arithmetic/tree.ts";
+import type { VectorOps } from "../../shared/arithmetic/vector.ts";
+import { type LocalTerms, largestLease } from "../../shared/wire/protocol.ts";
+import { Contributions, type Round, type Windows } from "./round.ts";
+
+export interface LocalWork {
+  /** Updates applied to the weights. */
+  readonly step: number;
+  /** R: a power of two. */
+  readonly replicas: number;
+  /** Windows of a shard. */
+  readonly rows: number;
+  readonly terms: LocalTerms;
+  /** Window starts of a step, shard after shard. */
+  readonly starts: (step: number) => readonly number[];
+  /** (count, T + 1) ids of the windows that begin there. */
+  readonly read: (starts: readonly number[]) => Promise<Windows>;
+  readonly sum: TreeSum;
+  readonly ops: VectorOps;
+}
+
+export class LocalRound implements Round {
+  readonly kind = "local";
+  readonly name: string;
+  readonly step: number;
+  readonly units: number;
+  readonly largest: number;
+  readonly rows: number;
+  readonly shards: number;
+  readonly steps: number;
+  readonly local: LocalTerms;
+  readonly #work: LocalWork;
+  readonly #contributions: Contributions;
+
+  constructor(work: LocalWork) {
+    const { step, replicas, rows, terms } = work;
+    this.steps = terms.learningRates.length;
+    this.name = this.steps === 1 ? `step ${step + 1}` : `steps ${step + 1} to ${step + this.steps}`;
+    this.step = step;
+    this.units = replicas;
+    this.largest = Math.min(replicas, 2 ** Math.floor(Math.log2(largestLease / this.steps)));
+    this.rows = rows;
+    this.shards = terms.shards;
+    this.local = terms;
+    this.#work = work;
+    this.#contributions = new Contributions(replicas, replicas * this.steps, work.sum, work.ops);
+  }
+
+  /** Replica after replica, of each step after step. */
+  windows({ first, count }: TreeNode) {
+    const each = this.shards * this.rows;
+    const batches = Array.from({ length: this.steps }, (_, h) => this.#work.starts(this.step + h));
+    const starts = Array.from({ length: count }, (_, i) => first + i).flatMap((replica) =>
+      batches.flatMap((batch) => batch.slice(replica * each, (replica + 1) * each)),
+    );
+    return { count: starts.length, ids: this.#work.read(starts) };
+  }
+
+  expects({ count }: TreeNode) {
+    return { losses: count * this.steps, vector: true };
+  }
+
+  refusal(node: TreeNode, losses: readonly number[], vector: Float32Array): string | undefined {
+    return this.#contributions.refusal(node, losses, vector);
+  }
+
+  take(node: TreeNode, losses: readonly number[], vector: Float32Array): void {
+    this.#contributions.take(node, losses, vector);
+  }
+
+  abandon(): void {
+    this.#contributions.abandon();
+  }
+
+  /** Once every replica is in. @returns the mean loss of their steps, and the sum of what they gave, the caller's */
+  result(): { lossNats: number; sum: Float32Array } {
+    return this.#contributions.result();
+  }
+}

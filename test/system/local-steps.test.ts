@@ -1,0 +1,85 @@
+// Rounds of local steps with real processes: what they come to is what the same steps come to in one process without
+// sockets (bench/local.ts), for any number of workers, when a worker and the coordinator are killed, and when any of the
+// steps are computed again from the ledger.
+import { afterEach, expect, test } from "vitest";
+import { type InnerState, trainLocally } from "../../bench/local.ts";
+import { openDataset } from "../../coordinator/data/dataset.ts";
+import type { WireFormat } from "../../shared/arithmetic/codec.ts";
+import { flagOf, modelOf } from "../../shared/config.ts";
+import { resolveOptions } from "../../shared/resolve.ts";
+import { openEngine } from "../../worker/engine/choose.ts";
+import { atStep, coordinator, killAll, ledgerOf, type Running, temporary, text, weft } from "./weft.ts";
+
+afterEach(killAll);
+
+const shared = { blockSize: 16, nLayer: 2, nHead: 2, nEmbd: 32, dropout: 0.1, warmupSteps: 5, batchSize: 16 } as const;
+/** The last round is shorter. */
+const steps = 203;
+
+const about = { localSteps: 5, replicas: 4, shards: 4 };
+
+const flagsOf = (innerState: InnerState, wire: WireFormat): string[] =>
+  Object.entries({
+    data: text,
+    ...shared,
+    ...about,
+    innerState,
+    wire,
+    steps,
+    evalInterval: 0,
+    checkpointInterval: 50,
+    keepCheckpoints: 9,
+  }).flatMap(([name, value]) => [flagOf(name), `${value}`]);
+
+/** Validation loss of the same steps in this process. */
+async function expected(innerState: InnerState, wire: WireFormat): Promise<number> {
+  const { options } = resolveOptions({ flags: { data: text, ...shared, ...about, innerState, steps } });
+  const dataset = await openDataset({ source: text, blockSize: shared.blockSize });
+  const model = modelOf(options, dataset.tokenizer.vocabSize);
+  const { engine } = await openEngine("auto", { model, maxRows: 4, precision: "float32", threads: 1, device: "auto" });
+  const outer = { learningRate: options.outerLearningRate, momentum: options.outerMomentum };
+  const plan = { ...about, wire, innerState, outer } as const;
+  const loss = await trainLocally(engine, dataset, options, plan, () => {});
+  await engine.dispose();
+  return loss;
+}
+
+function expectEveryShardOnce(out: string): void {
+  const ledger = ledgerOf(out);
+  const rounds = Array.from({ length: 40 }, (_, i) => [5 * i + 5, 5]);
+  expect(ledger.map(({ step, steps = 1 }) => [step, steps])).toEqual([...rounds, [203, 3]]);
+}
+
+const lossOf = ({ log }: Running) => log.find(({ msg }) => msg === "validation")!.valLossNats;
+
+test("3 workers", async () => {
+  const out = temporary();
+  const flags = [...flagsOf("fresh", "float32"), "--out", out, "--port", "0", "--sample-tokens", "0", "--workers", "3"];
+  const run = weft(["train", ...flags]);
+  expect(await run.ended, run.stderr()).toBe(0);
+  expect(lossOf(run)).toBe(await expected("fresh", "float32"));
+  expectEveryShardOnce(out);
+});
+
+test("a worker and the coordinator killed in the middle, and a replay", async () => {
+  const out = temporary();
+  const flags = [...flagsOf("averaged", "int8"), "--out", out];
+  const first = await coordinator(flags);
+  const worker = (name: string) => weft(["worker", "--coordinator", first.url, "--name", name]);
+  const [doomed, staying] = [worker("doomed"), worker("staying")];
+  await first.until(atStep(20));
+  doomed.child.kill("SIGKILL");
+  await first.until((line) => line.msg.startsWith("checkpoint "));
+  first.child.kill("SIGKILL");
+  await first.ended;
+  const port = first.url.split(":").at(-1)!;
+  const second = weft(["coordinator", ...flags, "--resume", "--no-stay", "--no-shared-memory", "--port", port]);
+  expect(await second.ended, second.stderr()).toBe(0);
+  expect(await staying.ended, staying.stderr()).toBe(0);
+  expect(lossOf(second)).toBe(await expected("averaged", "int8"));
+  expectEveryShardOnce(out);
+
+  const replay = weft(["audit", out, "--replay", "101-142"]);
+  expect(await replay.ended, replay.stdout()).toBe(0);
+  expect(replay.stdout()).toMatch(/replay from step-000100: 45 of 45 steps come out with the same digest/);
+});
