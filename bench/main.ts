@@ -2,7 +2,7 @@
 // model.py on PyTorch in the same run, generation against the memory's read rate, and the streaming arithmetic.
 //
 //   npm run bench -- --nanogpt DIR [--python PYTHON]... [--rounds 5] [--settings a,b,c] [--threads 1,2]
-//                    [--precisions float32,bf16] [--parts training,core,generation,streaming,run,gpu] [--json FILE]
+//                    [--precisions float32,bf16] [--parts training,core,generation,streaming,coordinator,run,gpu] [--json FILE]
 //
 // `bash scripts/bench-pytorch-setup.sh` makes the Python environments and prints the --python arguments.
 import { execFileSync } from "node:child_process";
@@ -11,6 +11,7 @@ import { cpus, release, totalmem } from "node:os";
 import { dirname, resolve } from "node:path";
 import { parseArgs } from "node:util";
 import { nativeAddon, nativeStatus } from "../shared/arithmetic/native.ts";
+import { type CoordinatorRow, measureCoordinator } from "./coordinator.ts";
 import { type GenerationRow, measureGeneration } from "./generation.ts";
 import { benchGpu } from "./gpu.ts";
 import { measurePeak, type PeakRow, readRate } from "./peak.ts";
@@ -27,7 +28,7 @@ const { values } = parseArgs({
     settings: { type: "string", default: "a,b,c" },
     threads: { type: "string", default: "1,2" },
     precisions: { type: "string", default: "float32,bf16" },
-    parts: { type: "string", default: "training,core,generation,streaming,run" },
+    parts: { type: "string", default: "training,core,generation,streaming,coordinator,run" },
     json: { type: "string", default: "runs/bench.json" },
   },
 });
@@ -87,8 +88,19 @@ const result: {
   oneCore: { threads: number; stepMs: number }[];
   generation: GenerationRow[];
   streaming: StreamingRow[];
+  coordinator: CoordinatorRow[];
   runs: RunRow[];
-} = { machine, peaks: [], readGbPerSec: {}, training: [], oneCore: [], generation: [], streaming: [], runs: [] };
+} = {
+  machine,
+  peaks: [],
+  readGbPerSec: {},
+  training: [],
+  oneCore: [],
+  generation: [],
+  streaming: [],
+  coordinator: [],
+  runs: [],
+};
 
 const number = (x: number) => (x >= 100 ? Math.round(x).toLocaleString("en") : x.toPrecision(3));
 const percent = (x: number) => `${Math.round(100 * x)}%`;
@@ -172,6 +184,23 @@ if (parts.has("streaming")) {
     "Streaming over 124,439,808 floats",
     ["operation", "by", "threads", "ms", "GB/s"],
     result.streaming.map((row) => [row.operation, row.who, String(row.threads), number(row.ms), number(row.gbPerSec)]),
+  );
+}
+
+if (parts.has("coordinator") && process.platform === "linux") {
+  for (const [workers, shards] of [...[1, 2, 16, 48].map((n) => [n, 64]), ...[64, 256, 1024].map((n) => [n, 1024])])
+    result.coordinator.push(await measureCoordinator(workers!, shards!));
+  table(
+    "The coordinator alone: workers that answer at once, over sockets of this machine; a character bigram",
+    ["workers", "shards", "steps/s", "its CPU, ms a step", "KB a step", "its memory"],
+    result.coordinator.map((row) => [
+      String(row.workers),
+      String(row.shards),
+      number(row.stepsPerSec),
+      number(row.cpuMs),
+      number(row.bytesPerStep / 1000),
+      `${Math.round(row.residentBytes / 2 ** 20)} MB`,
+    ]),
   );
 }
 
