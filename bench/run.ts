@@ -30,7 +30,7 @@ function difference(run: (steps: number) => void): number {
 function weft(folder: string, steps: number): void {
   const out = mkdtempSync(join(folder, "weft-"));
   const flags = `train --preset shakespeare-cpu --steps ${steps} --decay-steps 2000 --eval-interval 0 --checkpoint-interval 0
-    --sample-tokens 0 --port 0 --workers 2 --threads 1 --engine native --out ${out}`;
+    --sample-tokens 0 --eval-sample-tokens 0 --port 0 --workers 2 --threads 1 --engine native --out ${out}`;
   execFileSync(process.execPath, [join(import.meta.dirname, "../cli/weft.js"), ...flags.split(/\s+/)], {
     stdio: "ignore",
   });

@@ -19,6 +19,7 @@ interface LogLine {
   msg: string;
   level: number;
   step?: number;
+  sample?: string;
   /** Of the whole run. */
   steps?: number;
   lossNats?: number;
@@ -66,7 +67,10 @@ class Screen extends Writable {
   override _write(text: string, _encoding: BufferEncoding, done: () => void): void {
     const line = JSON.parse(text) as LogLine;
     if (line.msg === "step" || line.msg === "validation") this.#showProgress(line);
-    else this.#line.say(`${line.level >= 40 ? "warning: " : ""}${onOneLine(line.msg)}`);
+    else {
+      const sentence = line.sample === undefined ? line.msg : `${line.msg}: ${line.sample}`;
+      this.#line.say(`${line.level >= 40 ? "warning: " : ""}${onOneLine(sentence)}`);
+    }
     done();
   }
 

@@ -41,6 +41,7 @@ function linesOf(status: RunStatus): string[] {
     `progress     step ${step} of ${steps}, ${count(status.tokens)} tokens, ${count(status.tokensPerSec)} tokens/s${left}`,
     `loss         training ${number(status.lossNats)}, validation ${number(status.valLossNats)}, best ${number(status.bestValLossNats)}`,
     `checkpoint   ${newest ? `${newest.name}, ${durationText(newest.ageSeconds)} ago` : "none yet"}${trouble}`,
+    ...status.samples.slice(-1).map(({ step: at, text }) => `sample       after step ${at}: ${text}`),
     `workers      ${workers.length}`,
     ...workers.map(
       (worker) => `  ${worker.id}: ${worker.state}, ${worker.device}, ${count(worker.tokensPerSec)} tokens/s`,

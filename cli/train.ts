@@ -1,6 +1,7 @@
 // `weft train`: a coordinator in this process, workers beside it, and a sample of what was learned.
 import { performance } from "node:perf_hooks";
 import { Command } from "commander";
+import { promptOf } from "../coordinator/data/prompt.ts";
 import { type RunSetup, TrainingRun } from "../coordinator/loop.ts";
 import { accessWith, isLoopback, resolveToken, viewTokenOf } from "../coordinator/serve/access.ts";
 import { serve } from "../coordinator/serve/server.ts";
@@ -116,6 +117,7 @@ function workerCommandLine(options: Options, url: string) {
 
 /** Text from the final weights, as it comes. */
 async function showSample(options: Options, { model, weights, dataset }: RunSetup): Promise<void> {
+  const prompt = (await promptOf(options.prompt, dataset)).text;
   const { engine } = await openEngine(
     options.engine,
     engineOptionsOf({ ...options, threads: threadsEach(1) }, model, 1),
@@ -125,8 +127,8 @@ async function showSample(options: Options, { model, weights, dataset }: RunSetu
     const style = { tokens: options.sampleTokens, temperature: 0.8, topK: 200, topP: 1, repetitionPenalty: 1 };
     const all = { ...style, samples: 1, seed: options.seed, stop: [] };
     const shown = new ModelText();
-    shown.write(options.prompt);
-    for await (const { text } of continueText(engine, dataset.tokenizer, options.prompt, all)) shown.write(text);
+    shown.write(prompt);
+    for await (const { text } of continueText(engine, dataset.tokenizer, prompt, all)) shown.write(text);
     shown.write("\n");
     shown.end();
   } finally {

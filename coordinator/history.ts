@@ -24,6 +24,12 @@ export interface ValPoint {
   readonly valLossNats: number;
 }
 
+export const sampleSchema = z.object({ step: z.int().min(0), text: z.string() });
+/** What the weights of a step wrote, its prompt first. */
+export type Sample = z.infer<typeof sampleSchema>;
+/** Samples that are kept, the newest. */
+const mostSamples = 40;
+
 const columnsOf = <const K extends string>(names: readonly K[]) =>
   z.object(Object.fromEntries(names.map((name) => [name, z.array(number)])) as Record<K, z.ZodArray<z.ZodNumber>>);
 
@@ -33,6 +39,7 @@ export const curvesSchema = z.object({
   stride: z.int().min(1),
   train: columnsOf(trainColumns),
   validation: columnsOf(validationColumns),
+  samples: z.array(sampleSchema).default([]),
 });
 export type Curves = z.infer<typeof curvesSchema>;
 
@@ -42,6 +49,7 @@ export class History {
   #train: HistoryPoint[] = [];
   #last: HistoryPoint | undefined;
   #val: ValPoint[] = [];
+  #samples: Sample[] = [];
 
   /** @param capacity most points of each curve, at least 2 */
   constructor(capacity = 4000) {
@@ -49,13 +57,14 @@ export class History {
   }
 
   /** The curves of a run up to a step, which goes on from there. */
-  static from({ stride, train, validation }: Curves, step: number): History {
+  static from({ stride, train, validation, samples }: Curves, step: number): History {
     const history = new History();
     history.#stride = stride;
     history.#train = train.step.flatMap((_, i) => (train.step[i]! <= step ? [pointOf(train, trainColumns, i)] : []));
     history.#val = validation.step.flatMap((_, i) =>
       validation.step[i]! <= step ? [pointOf(validation, validationColumns, i)] : [],
     );
+    history.#samples = samples.filter((sample) => sample.step <= step);
     history.#last = history.#train.at(-1);
     return history;
   }
@@ -70,6 +79,7 @@ export class History {
     if (this.#last && point.step <= this.#last.step) {
       this.#train = this.#train.filter((p) => p.step < point.step);
       this.#val = this.#val.filter((p) => p.step < point.step);
+      this.#samples = this.#samples.filter((p) => p.step < point.step);
     }
     this.#last = point;
     if (point.step % this.#stride !== 0 && this.#train.length > 0) return;
@@ -85,6 +95,15 @@ export class History {
     if (this.#val.length > this.#capacity) this.#val = this.#val.filter((_, i) => i % 2 === 0);
   }
 
+  addSample(sample: Sample): void {
+    this.#samples = [...this.#samples, sample].slice(-mostSamples);
+  }
+
+  /** The newest, the last one last. */
+  samples(most = mostSamples): readonly Sample[] {
+    return this.#samples.slice(-most);
+  }
+
   /** Both curves, the newest step always among them; with `after` only what came after that step. */
   curves(after = -1): Curves {
     const newest = this.#last && this.#train.at(-1) !== this.#last ? [this.#last] : [];
@@ -93,6 +112,7 @@ export class History {
       stride: this.#stride,
       train: columns([...this.#train, ...newest].filter(isAfter), trainColumns),
       validation: columns(this.#val.filter(isAfter), validationColumns),
+      samples: this.#samples.filter(isAfter),
     };
   }
 }

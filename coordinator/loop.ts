@@ -23,6 +23,7 @@ import type { RunArchive } from "./archive.ts";
 import { Dispatch, Distrust, Diverged, type Gathered, Spoiled, Stopped } from "./crew/dispatch.ts";
 import { isBy, type Quarantine, type Quarantined } from "./crew/quarantine.ts";
 import type { Dataset, Split } from "./data/dataset.ts";
+import { promptOf } from "./data/prompt.ts";
 import type { Sampler } from "./data/sampler.ts";
 import type { History } from "./history.ts";
 import { Journal } from "./journal.ts";
@@ -40,6 +41,7 @@ import { EvaluationRound } from "./round/evaluation.ts";
 import { GradientRound } from "./round/gradient.ts";
 import { LocalRound } from "./round/local.ts";
 import type { Round } from "./round/round.ts";
+import { SampleRound } from "./round/sample.ts";
 import type { RunStatus } from "./status.ts";
 import { Stopwatch } from "./stopwatch.ts";
 
@@ -471,6 +473,7 @@ export class TrainingRun {
         step: this.#step,
       });
       log.info({ step: this.#step, valLossNats }, "validation");
+      if (options.evalSampleTokens > 0) await this.#betweenSteps("eval", () => this.#sample());
     }
     const isBest = valLossNats !== null && valLossNats < (this.#archive.best ?? Number.POSITIVE_INFINITY);
     const owed = this.#archive.owes(this.#setup.clock.now());
@@ -511,6 +514,23 @@ export class TrainingRun {
     for (const { worker, second } of gathered.parts)
       if (second === undefined && !this.#evaluatedBy.has(worker)) this.#evaluatedBy.set(worker, this.#step);
     return round.result();
+  }
+
+  /** What the weights write now, for people. */
+  async #sample(): Promise<void> {
+    const { options, dataset, model, log } = this.#setup;
+    const { tokenizer } = dataset;
+    const prompt = await promptOf(options.prompt, dataset);
+    const shown = prompt.ids.slice(-model.blockSize);
+    const window = this.#idsFor(model.blockSize + 1);
+    window.set(shown);
+    const step = this.#step;
+    const limits = { tokens: options.evalSampleTokens, ids: Math.min(tokenizer.vocabSize, model.vocabSize) };
+    const work = { step, window, prompt: shown.length, ...limits };
+    const { round } = await this.#gather(() => new SampleRound(work));
+    const text = prompt.text + tokenizer.decode(round.result());
+    this.history.addSample({ step, text });
+    log.info({ step, sample: text }, `sample after step ${step}`);
   }
 
   async #checkpoint(valLossNats: number | null, isFinal: boolean): Promise<void> {
@@ -568,12 +588,16 @@ export class TrainingRun {
     const { model, dataset } = this.#setup;
     const row = new Int32Array(model.blockSize + 1);
     const size = starts.length * row.length;
-    const ids = model.vocabSize > 65_536 ? new Uint32Array(size) : new Uint16Array(size);
+    const ids = this.#idsFor(size);
     for (const [index, start] of starts.entries()) {
       await dataset.read(split, start, row.length, row);
       ids.set(row, index * row.length);
     }
     return ids;
+  }
+
+  #idsFor(size: number): Uint16Array | Uint32Array {
+    return this.#setup.model.vocabSize > 65_536 ? new Uint32Array(size) : new Uint16Array(size);
   }
 
   /** What does not change in a run: its options, those that are not at their defaults by name, and its data. */
@@ -629,6 +653,7 @@ export class TrainingRun {
       gone: this.dispatch.crew.gone(),
       quarantined: [...this.dispatch.crew.quarantine.list],
       checkpoints: this.shelf.list(Date.now()),
+      samples: [...this.history.samples(3)],
       checkpointTrouble: this.#archive.trouble ?? null,
       diskFreeBytes: this.#archive.freeBytes,
       weightsDigest: this.#digest,

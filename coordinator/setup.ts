@@ -84,6 +84,7 @@ export async function planRun(sources: Sources, log: Logger, { substitute, fits 
     notify: (line) => log.info(line),
     ...(tokenizer && { tokenizer }),
   });
+  if (origins.prompt === "flag" || origins.prompt === "file") dataset.tokenizer.encode(options.prompt);
   // Models pad their vocabulary; that it is only padding is known where the tokenizer is known to be theirs.
   const padded = tokenizer || resumed ? start?.model.vocabSize : undefined;
   const model = modelOf(options, Math.max(padded ?? 0, dataset.tokenizer.vocabSize));

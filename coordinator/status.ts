@@ -4,6 +4,7 @@ import { z } from "zod";
 import { checkpointName } from "../shared/checkpoint/checkpoint.ts";
 import { checkpointNameSchema, titleSchema } from "../shared/wire/names.ts";
 import { quarantinedSchema } from "./crew/quarantine.ts";
+import { sampleSchema } from "./history.ts";
 
 /**
  * Where the seconds of a step go, in the order in which a step meets them; the first six add up to it. `compute`: what the
@@ -111,6 +112,8 @@ export const statusSchema = z.object({
   /** Workers that are not let in, and why. */
   quarantined: z.array(quarantinedSchema),
   checkpoints: z.array(checkpointSchema),
+  /** What the weights wrote after the newest evaluations, the last one last. */
+  samples: z.array(sampleSchema).default([]),
   /** Why the newest state is not on the disk, as a sentence; null where it is. */
   checkpointTrouble: z.string().nullable(),
   /** Of the disk of the run's folder, when it was last looked at. */

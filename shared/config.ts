@@ -241,6 +241,14 @@ export const optionTable = {
     ...text("run", "URL", "", "object store for checkpoints as well: s3://bucket/prefix; --resume finds them", "none"),
     schema: z.string().refine((url) => url === "" || isStoreAddress(url), "must be an address such as s3://bucket/run"),
   },
+  evalSampleTokens: number(
+    "run",
+    100,
+    { min: 0, max: 4096, ...integer },
+    "length of the sample after each validation; 0: none",
+    { unit: "tokens" },
+  ),
+  prompt: text("run", "TEXT", "\n", "what samples begin with", "a line break"),
   keepCheckpoints: number("run", 3, { min: 1, ...integer }, "newest checkpoints to keep, beside best and final"),
 
   engine: choice(
@@ -321,7 +329,6 @@ export const optionTable = {
 
   workers: number("local", 2, { min: 1, max: 256, ...integer }, "worker processes on this machine"),
   sampleTokens: number("local", 500, { min: 0, ...integer }, "length of the sample at the end", { unit: "tokens" }),
-  prompt: text("local", "TEXT", "\n", "what the sample begins with", "a line break"),
 
   coordinator: {
     ...text("worker", "URL", "ws://127.0.0.1:7070", "coordinator to work for, ws:// or http://"),

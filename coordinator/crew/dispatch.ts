@@ -225,9 +225,10 @@ export class Dispatch {
       const { count: windows, ids } = round.windows(grant);
       // A disk that cannot be read ends the run, not one worker.
       if (ids instanceof Promise) ids.catch((error) => this.fail(error));
-      const { rows, local } = round;
+      const { rows, local, sample } = round;
+      const own = { ...(local && { local }), ...(sample && { sample }) };
       worker.lease(
-        { type: "lease", lease: id, round: kind, step, units, first, count, rows, windows, ...(local && { local }) },
+        { type: "lease", lease: id, round: kind, step, units, first, count, rows, windows, ...own },
         round.expects(grant),
         ids,
       );
@@ -338,7 +339,9 @@ export class Dispatch {
     const startedAt = this.#clock.now();
     const refusal = round.refusal(lease, losses, vector);
     this.#sumSeconds += (this.#clock.now() - startedAt) / 1000;
-    const isDrawn = options.verify > 0 && (!this.crew.isConfirmed(worker) || this.#lots.draws(id, options.verify));
+    // A sample reaches no number: nobody is asked what he thinks of it.
+    const canBeDrawn = options.verify > 0 && round.kind !== "sample";
+    const isDrawn = canBeDrawn && (!this.crew.isConfirmed(worker) || this.#lots.draws(id, options.verify));
     const isAsked = work.isAsked(lease) || (isDrawn && !this.#mustCount(worker, work, lease));
     // Being fast earns nothing before somebody has said the same.
     if (refusal || !isAsked || this.crew.isConfirmed(worker)) this.crew.learn(worker, round.kind, lease);

@@ -3,7 +3,7 @@
 // a name in shared/wire/protocol.ts.
 import type { TreeNode, TreeSum } from "../../shared/arithmetic/tree.ts";
 import type { VectorOps } from "../../shared/arithmetic/vector.ts";
-import type { LocalTerms, RoundKind } from "../../shared/wire/protocol.ts";
+import type { LocalTerms, RoundKind, SampleTerms } from "../../shared/wire/protocol.ts";
 
 export type Windows = Uint16Array | Uint32Array;
 
@@ -23,6 +23,8 @@ export interface Round {
   readonly steps: number;
   /** Of local steps: what a lease says of them. */
   readonly local?: LocalTerms;
+  /** Of a sample: what its lease says beside its window. */
+  readonly sample?: SampleTerms;
 
   /** How many windows a lease of this node carries, and they themselves: (windows, T + 1) ids. */
   windows(node: TreeNode): { count: number; ids: Promise<Windows> | Windows };

@@ -23,7 +23,7 @@ export const controlLimit = 2 ** 20;
 export const largestLease = 65_536;
 
 /** The kinds of work there are: coordinator/round/ and worker/task/ have a file for each. */
-export const roundKinds = ["gradient", "local", "evaluation"] as const;
+export const roundKinds = ["gradient", "local", "evaluation", "sample"] as const;
 export type RoundKind = (typeof roundKinds)[number];
 
 const name = titleSchema;
@@ -77,6 +77,15 @@ const localTerms = z.strictObject({
   }),
 });
 
+/** What a worker draws. */
+const sampleTerms = z.strictObject({
+  /** How many ids of the window are gone on with. */
+  prompt: z.int().min(1),
+  tokens: z.int().min(1).max(largestLease),
+  /** Of the tokenizer: those from here on are padding of the model's. */
+  ids: z.int().min(1),
+});
+
 const fromCoordinator = z.discriminatedUnion("type", [
   /** What the run computes; the worker opens its engine for it. */
   z.strictObject({
@@ -109,6 +118,7 @@ const fromCoordinator = z.discriminatedUnion("type", [
    * windows, the answer is the tree sum of their gradients. `local`: units are replicas, each with its windows of one step
    * after another, the answer is the tree sum of their outer gradients (and moments) and the loss of each replica's steps.
    * `evaluation`: units are groups of `rows` windows, the last one perhaps of fewer, the answer is the loss of each window.
+   * `sample`: one window, whose first ids are gone on with; the answer is ids in place of losses, -1 where there are no more.
    */
   z
     .strictObject({
@@ -122,7 +132,9 @@ const fromCoordinator = z.discriminatedUnion("type", [
       rows: z.int().min(1),
       windows: z.int().min(1),
       local: localTerms.optional(),
+      sample: sampleTerms.optional(),
     })
+    .refine(({ round, sample }) => (round === "sample") === (sample !== undefined), "not a sample")
     .refine(({ first, count }) => Number.isInteger(Math.log2(count)) && first % count === 0, "not a node of the tree")
     .refine(({ round, local }) => (round === "local") === (local !== undefined), "local steps without their terms")
     .refine(({ count, rows, windows, local }) => {
@@ -141,6 +153,7 @@ export type FromWorker = z.infer<typeof fromWorker>;
 export type FromCoordinator = z.infer<typeof fromCoordinator>;
 export type LeaseMessage = Extract<FromCoordinator, { type: "lease" }>;
 export type LocalTerms = z.infer<typeof localTerms>;
+export type SampleTerms = z.infer<typeof sampleTerms>;
 export type Welcome = Extract<FromCoordinator, { type: "welcome" }>;
 
 const packr = new Packr({ useRecords: false });

@@ -63,6 +63,7 @@ export function fakeStatus(changes: Partial<RunStatus> = {}): RunStatus {
     gone: [],
     quarantined: [],
     checkpoints: [],
+    samples: [],
     checkpointTrouble: null,
     diskFreeBytes: 50_000_000_000,
     weightsDigest: "86c4e6aa9db7c042ec79f339dcb96d42b0075e16b8fc2e86bf0ca57e2dc565ed",

@@ -105,7 +105,29 @@ export function toyEngine(process: Process, health: Health, maxRows: number, ari
     localTraining: never,
     logits: never,
     hidden: never,
-    generation: never,
+    // After a token comes the next.
+    generation: async (rows: number) => {
+      const ids = Array.from({ length: rows }, (): number[] => []);
+      return {
+        rows,
+        get lengths() {
+          return ids.map((row) => row.length);
+        },
+        feed: async (tokens: readonly Int32Array[]) => {
+          await takes(1);
+          check();
+          const logits = new Float32Array(rows * toyModel.vocabSize);
+          tokens.forEach((more, row) => {
+            ids[row]!.push(...more);
+            logits[row * toyModel.vocabSize + (((ids[row]!.at(-1) ?? 0) + 1) % toyModel.vocabSize)] = 100;
+          });
+          return logits;
+        },
+        reorder: async () => {},
+        clear: (row: number) => void ids[row]!.splice(0),
+        dispose: () => {},
+      };
+    },
     dispose: async () => {},
   } as unknown as Engine;
 }

@@ -66,6 +66,7 @@ export function planOf(seed: number): Plan {
     evalInterval: oneOf(random, [0, 2]),
     checkpointInterval: oneOf(random, [0, 1, 2]),
     wire: wireFormats[seed % wireFormats.length]!,
+    evalSampleTokens: seed % 3 === 0 ? 2 : 0,
   });
   const workers = Array.from({ length: count }, () => ({
     unitMs: unitMs * oneOf(random, [1, 1, 1, 0.3, 4]),
@@ -119,7 +120,12 @@ const [trainTokens, valTokens] = [tokens.subarray(0, 340), tokens.subarray(340)]
 const dataset = {
   name: "toy",
   fingerprint: "toy",
-  tokenizer: { toFiles: () => new Map() },
+  tokenizer: {
+    vocabSize: toyModel.vocabSize,
+    toFiles: () => new Map(),
+    encode: () => Int32Array.of(1),
+    decode: (ids: readonly number[]) => ids.join(" "),
+  },
   train: trainTokens,
   val: valTokens,
   consecutive: () =>
@@ -300,7 +306,9 @@ class World {
     const { unitMs, link } = workers[0]!;
     const groups = Math.ceil(14 / (options.batchSize / options.shards));
     const wireMs = 20 * link.latencyMs + (40 * 4 * layout.size) / link.bytesPerMs;
-    return 3 * options.timeout * 1000 + 12 * unitMs * (options.shards + groups) + 20 * wireMs;
+    return (
+      3 * options.timeout * 1000 + 12 * unitMs * (options.shards + groups + options.evalSampleTokens) + 20 * wireMs
+    );
   }
 
   /** From the end of a fault of the wire to a worker that computes again: both ends give up, the longest wait, a handshake. */

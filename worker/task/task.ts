@@ -6,6 +6,7 @@ import type { Engine } from "../engine/contract.ts";
 import { evaluationTask } from "./evaluation.ts";
 import { gradientTask } from "./gradient.ts";
 import { localTask } from "./local.ts";
+import { sampleTask } from "./sample.ts";
 
 export interface Assignment {
   readonly order: LeaseMessage;
@@ -37,4 +38,5 @@ export const tasks: Readonly<Record<RoundKind, Task>> = {
   gradient: gradientTask,
   local: localTask,
   evaluation: evaluationTask,
+  sample: sampleTask,
 };

@@ -112,7 +112,6 @@ async function fetchCurves() {
         ...fresh[part][column],
       ];
   }
-  curves.samples = fresh.samples ?? curves.samples;
 }
 
 async function poll() {
@@ -131,7 +130,7 @@ async function poll() {
     $("login").hidden = true;
     showStatus(status);
     if (anew || events.length > 0) showEvents(events, anew);
-    showSamples(status.samples ?? curves.samples);
+    showSamples(status.samples);
     showCurves(curves, status.tokensPerStep);
   } catch (error) {
     if (error.status === 401) {

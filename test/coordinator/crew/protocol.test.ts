@@ -37,7 +37,15 @@ async function start(flags: Partial<Record<OptionName, unknown>> = {}): Promise<
   const sources = {
     flags: {
       ...{ data: text, blockSize: 8, nLayer: 1, nHead: 1, nEmbd: 8, batchSize: 4, shards: 4, steps: 2 },
-      ...{ evalWindows: 4, out: join(temporary(), "run"), port: 0, timeout: 2, maxWorkers: 3, ...flags },
+      ...{
+        evalWindows: 4,
+        evalSampleTokens: 0,
+        out: join(temporary(), "run"),
+        port: 0,
+        timeout: 2,
+        maxWorkers: 3,
+        ...flags,
+      },
     },
   };
   const log = pino({ level: "silent" });

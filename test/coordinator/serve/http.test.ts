@@ -110,7 +110,7 @@ test("curves since a step, events since a number, the table for a spreadsheet", 
 test("the runs beside this one, by their names alone", async () => {
   const beside = join(open.runDirectory, "..", `beside-${process.pid}`);
   mkdirSync(beside);
-  const past = { model: "gpt2", steps: 10, tokensPerStep: 8, options: {}, stride: 1 };
+  const past = { model: "gpt2", steps: 10, tokensPerStep: 8, options: {}, stride: 1, samples: [] };
   const train = { step: [5], seconds: [1], lossNats: [2], gradientNorm: [1], learningRate: [1], tokensPerSec: [1] };
   await writePast(beside, { ...past, train, validation: { step: [5], seconds: [1], valLossNats: [2.5] } });
   const name = `beside-${process.pid}`;
