@@ -17,6 +17,7 @@ import { openTokenizerOf } from "../shared/tokenizers/open.ts";
 import type { Tokenizer } from "../shared/tokenizers/tokenizer.ts";
 import { openEngine } from "../worker/engine/choose.ts";
 import { engineOptionsOf } from "../worker/engine/options.ts";
+import { converse } from "./converse.ts";
 import { addOptions, sourcesOf } from "./options.ts";
 import { pullCheckpoint } from "./pull-checkpoint.ts";
 import { ModelText, say } from "./terminal.ts";
@@ -38,7 +39,9 @@ export function sampleCommand(): Command {
     const given = (name: OptionName): boolean => origins[name] === "flag";
     checkBeams(options, given);
     checkSource(options, given);
-    await sampleFrom(options);
+    const asksForText = !given("prompt") && !given("promptFile") && origins.prompt !== "file";
+    const isPlain = options.samples === 1 && options.beams === 1;
+    await sampleFrom(options, asksForText && isPlain && process.stdin.isTTY && process.stdout.isTTY);
   });
 }
 
@@ -62,12 +65,13 @@ function checkSource({ from }: Options, given: (name: OptionName) => boolean): v
     if (given(name) && from === "") throw new ConfigError(`sample: ${flagOf(name)} belongs to --from; add it`);
 }
 
-async function sampleFrom(options: Options): Promise<void> {
+/** @param byTurns with a person at the terminal, instead of one text */
+async function sampleFrom(options: Options, byTurns: boolean): Promise<void> {
   const prompt = await readPrompt(options);
   const { model, tokenizer } = await load(options);
   // Refuse a prompt that is empty or has foreign characters before an engine is started.
-  const ids = tokenizer.encode(prompt);
-  if (ids.length === 0) throw new ConfigError("sample: the prompt is empty; a model continues a text");
+  const ids = byTurns ? new Int32Array(0) : tokenizer.encode(prompt);
+  if (ids.length === 0 && !byTurns) throw new ConfigError("sample: the prompt is empty; a model continues a text");
   const { samples, beams, stop } = options;
   const { engine, why } = await openEngine(
     options.engine,
@@ -76,7 +80,8 @@ async function sampleFrom(options: Options): Promise<void> {
   try {
     say(`${model.what}; ${engine.name}, ${engine.device} (${why})`);
     await engine.setWeights(model.weights);
-    if (beams === 1) await print(prompt, continueText(engine, tokenizer, prompt, options), options);
+    if (byTurns) await converse(engine, tokenizer, options);
+    else if (beams === 1) await print(prompt, continueText(engine, tokenizer, prompt, options), options);
     else {
       const has = (id: number): boolean => tokenizer.has(id);
       const found = await beamSearch(engine, ids, { ...options, finished: stopsAt(tokenizer, stop), has });

@@ -15,14 +15,16 @@ afterAll(() => rmSync(directory, { recursive: true }));
 /** A small run in a folder of its own. */
 const train = (more: string): string =>
   `node ${program} train --data ${text} --block-size 32 --n-layer 2 --n-head 2 --n-embd 64 --batch-size 8 --eval-windows 8 ` +
-  `--port 0 --sample-tokens 20 --out ${directory}/run-${++runs} ${more}`;
+  `--port 0 --eval-sample-tokens 20 --sample-tokens 20 --out ${directory}/run-${++runs} ${more}`;
 
 const [left, bar] = [/(\d+ (s|min \d\d s)|\d+ h \d\d min|\d+ d \d+ h) left|done/, /^[█░]+ |^\d+\/\d+ \| /];
 const step = /^(?:[█░]+ )?(\d+)\/\d+ \| .*tokens\/s/;
 
 /** What a line above the bar may be, where none is wrapped. */
 const sentences = [
-  /^(data|model|dashboard): /,
+  /^(data|model|memory|dashboard): /,
+  /^sample after step \d+: /,
+  /^[\d,]+ tokens\/s: \d+ steps more take about /,
   /^cpu\d: /,
   /^(warning: )?worker \S+ (joined|gone|refused|ends)/,
   /^checkpoint /,
@@ -167,4 +169,26 @@ test("a window that is made narrower gets a bar that fits it", async () => {
   expect(barLines(afterCommand(screen)).filter((line) => line.endsWith("left"))).toHaveLength(1);
   screen.press("C-c");
   await screen.until(/\n\$$/);
+});
+
+test("weft sample without a prompt is a conversation; through a pipe it is one text as before", async () => {
+  using screen = await terminal(100, 40);
+  screen.type(train("--steps 20 --workers 1 2>&1 | tail -n 2"));
+  await screen.until(/sample: +.* sample --checkpoint/);
+  const sample = `node ${program} sample --checkpoint ${directory}/run-${runs} --tokens 12`;
+  screen.type(sample);
+  await screen.until(/\n> *$/);
+  screen.type("const ");
+  await screen.until(/> const *\n[\s\S]*\n> *$/);
+  screen.type("/nothing");
+  await screen.until(/there is no \/nothing; \/help says what there is\n> *$/);
+  screen.type("§");
+  await screen.until(/"§"[\s\S]*\n> *$/);
+  screen.type("/reset");
+  screen.type("/help");
+  await screen.until(/forget what was written[\s\S]*\n> *$/);
+  screen.press("C-d");
+  await screen.until(/\n\$ *$/);
+  screen.type(`${sample} 2> /dev/null < /dev/null | wc -c`);
+  await screen.until(/\n\d+\n\$ *$/);
 });
