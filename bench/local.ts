@@ -107,7 +107,7 @@ export async function trainLocally(
       const outcome = await localTask(engine, {
         order: { ...order, rows, windows: starts.length, local },
         ...{ windows, seed, sent, pool, round },
-        cancelled: () => false,
+        signal: new AbortController().signal,
         progress: () => {},
       });
       sum.add({ first: r, count: 1 }, outcome!.vector!);

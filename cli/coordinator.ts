@@ -45,7 +45,7 @@ export function coordinatorCommand(): Command {
     run = new TrainingRun(setup);
     if (asked) run.stop(asked);
     const access = accessWith(token?.text, viewTokenOf(process.env, token));
-    const server = await serve(run, { ...options, access, certificate: await certificateOf(options), log });
+    const server = await serve(run, run, { ...options, access, certificate: await certificateOf(options), log });
     const listening = isEverywhere(options.host) ? `${options.host}:${server.port}` : server.address;
     log.info(`listening on ${listening}: dashboard ${pageAddresses(options.host, server, token)}`);
     // Not through the log: the line may hold a token, which is shown this once.

@@ -144,7 +144,7 @@ export function printed({ findings, speed, link, prediction }: Report): string {
 const row = (mark: string, what: string, says: string): string => `${mark}  ${what.padEnd(14)} ${says}`;
 
 const own = {
-  coordinator: { default: "", help: "also test the link to this coordinator, ws:// or http://" },
+  coordinator: { default: [], help: "also test the link to this coordinator, ws:// or http://" },
   port: { help: "port to look at" },
   tokenFile: {},
   json: {},
@@ -157,10 +157,15 @@ export function doctorCommand(): Command {
   command.option("--preset <NAME>", "model to measure", defaultPreset);
   addOptions(command, [], own);
   return command.action(async () => {
-    const { coordinator, port, tokenFile, json } = await optionsOf(command, own);
+    const {
+      coordinator: [coordinator],
+      port,
+      tokenFile,
+      json,
+    } = await optionsOf(command, own);
     const { preset } = command.opts<{ preset: string }>();
     const token = await tokenToShow(tokenFile, process.env);
-    const report = await diagnose({ preset, coordinator: coordinator || undefined, port, token });
+    const report = await diagnose({ preset, coordinator, port, token });
     process.stdout.write(printable(json ? `${JSON.stringify(report, null, 2)}\n` : printed(report)));
     if (typeof report.speed === "string" || report.findings.some(({ state }) => state === "bad")) process.exitCode = 1;
   });

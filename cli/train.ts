@@ -45,7 +45,7 @@ export function trainCommand(): Command {
     const token = await resolveToken(options.host, options.tokenFile, process.env);
     const slots = await slotsOf(options, token ? { WEFT_TOKEN: token.text } : {});
     const access = accessWith(token?.text, viewTokenOf(process.env, token));
-    const server = await serve(run, { ...options, access, certificate: await certificateOf(options), log });
+    const server = await serve(run, run, { ...options, access, certificate: await certificateOf(options), log });
     log.info(`dashboard: ${pageAddresses(options.host, server, token)}`);
     if (!isLoopback(options.host)) say(`more workers: ${workerLine(options.host, server, token)}`);
     const startedAt = performance.now();

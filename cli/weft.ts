@@ -16,6 +16,7 @@ import { evalCommand } from "./eval.ts";
 import { exportCommand } from "./export.ts";
 import { installCommand } from "./install.ts";
 import { pullCommand } from "./pull.ts";
+import { relayCommand } from "./relay.ts";
 import { runsCommand } from "./runs.ts";
 import { sampleCommand } from "./sample.ts";
 import { serveCommand } from "./serve.ts";
@@ -34,6 +35,7 @@ for (const command of [
   trainCommand(),
   coordinatorCommand(),
   workerCommand(),
+  relayCommand(),
   sampleCommand(),
   pullCommand(),
   evalCommand(),

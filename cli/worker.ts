@@ -36,7 +36,7 @@ async function workHere(place: Place | undefined, options: Options): Promise<voi
     const found = place.localSize > 1 && options.device !== "cpu" ? (await findGpus()).gpus.length : 0;
     const gpu = gpuOf(place, process.env.CUDA_VISIBLE_DEVICES, found);
     if (gpu !== undefined) Object.assign(process.env, { CUDA_VISIBLE_DEVICES: gpu, CUDA_DEVICE_ORDER: "PCI_BUS_ID" });
-    log.info(`${place.about}: for ${options.coordinator}${gpu === undefined ? "" : `, on GPU ${gpu}`}`);
+    log.info(`${place.about}: for ${options.coordinator.join(", ")}${gpu === undefined ? "" : `, on GPU ${gpu}`}`);
   }
   const working = work({
     options,
@@ -89,9 +89,10 @@ async function workInProcesses(place: Place | undefined, options: Options): Prom
 function optionsAt(place: Place | undefined, options: Options): Options {
   const found = coordinatorFrom(process.env, place);
   if (!found) return options;
-  if (!optionTable.coordinator.schema.safeParse(found.url).success)
+  const coordinator = [found.url];
+  if (!optionTable.coordinator.schema.safeParse(coordinator).success)
     throw new ConfigError(`worker: ${found.from} must be an address such as ws://127.0.0.1:7070, got "${found.url}"`);
-  return { ...options, coordinator: found.url };
+  return { ...options, coordinator };
 }
 
 /** Command-line words without some flags and their values. */

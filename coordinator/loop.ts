@@ -452,8 +452,8 @@ export class TrainingRun {
   #broadcast(from?: number): void {
     const { options, weights } = this.#setup;
     // Who is sent an update knows by its step from which one it leads.
-    const leads = from === stepBefore(this.#step, options.localSteps);
-    const update = leads ? this.#optimizer.update : undefined;
+    const { update: vector } = this.#optimizer;
+    const update = vector && from === stepBefore(this.#step, options.localSteps) ? { from, vector } : undefined;
     this.dispatch.crew.broadcast(this.#step, this.#optimizer.sent?.(weights) ?? weights, update);
   }
 

@@ -3,6 +3,7 @@
 // who has the weights of the step before is sent what changes them into this step's.
 import type { Codec } from "../shared/arithmetic/codec.ts";
 import { bytesOf, encodedFrames, framesOf } from "../shared/wire/frame.ts";
+import type { WeightsUpdate } from "../shared/wire/protocol.ts";
 import { SharedVector } from "../shared/wire/shared-memory.ts";
 
 /** Weights of one step, and their frames that any number of connections send from the same memory. */
@@ -13,8 +14,8 @@ export class WeightsSnapshot {
   /** Connections that still send from it. */
   users = 0;
   readonly #codec: Codec;
-  /** (P) As the weights. */
-  readonly #update: Float32Array | undefined;
+  /** As the weights. */
+  readonly #update: WeightsUpdate | undefined;
   readonly #spare: Partial<Record<"whole" | "update", readonly Buffer[]>>;
   readonly #frames: Partial<Record<"whole" | "update", readonly Buffer[]>> = {};
 
@@ -23,7 +24,7 @@ export class WeightsSnapshot {
     step: number,
     weights: Float32Array,
     codec: Codec,
-    update: Float32Array | undefined,
+    update: WeightsUpdate | undefined,
     spare?: WeightsSnapshot,
   ) {
     this.step = step;
@@ -38,8 +39,10 @@ export class WeightsSnapshot {
    * @param has the step whose weights the worker has; undefined where it has none for certain
    */
   frames(has: number | undefined): readonly Buffer[] {
-    if (this.#update && has === this.step - 1) {
-      this.#frames.update ??= [...encodedFrames("update", this.step, this.#update, this.#codec, this.#spare.update)];
+    if (this.#update && has === this.#update.from) {
+      this.#frames.update ??= [
+        ...encodedFrames("update", this.step, this.#update.vector, this.#codec, this.#spare.update),
+      ];
       return this.#frames.update;
     }
     this.#frames.whole ??= [...framesOf("weights", this.step, bytesOf(this.weights), this.#spare.whole)];
@@ -73,9 +76,9 @@ export class Weights {
 
   /**
    * @param weights (P) which may change once this has returned and every worker that shares no memory has been offered them
-   * @param update  (P) likewise: what changed the weights of the step before into these, where that may travel instead
+   * @param update  likewise: what made them, where that may travel instead
    */
-  publish(step: number, weights: Float32Array, update?: Float32Array): WeightsSnapshot {
+  publish(step: number, weights: Float32Array, update?: WeightsUpdate): WeightsSnapshot {
     const old = this.#newest;
     const spare = this.#spare?.users === 0 ? this.#spare : undefined;
     this.#shared?.values.set(weights);

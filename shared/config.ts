@@ -331,8 +331,10 @@ export const optionTable = {
   sampleTokens: number("local", 500, { min: 0, ...integer }, "length of the sample at the end", { unit: "tokens" }),
 
   coordinator: {
-    ...text("worker", "URL", "ws://127.0.0.1:7070", "coordinator to work for, ws:// or http://"),
-    schema: address,
+    ...list("worker", "URL", "coordinator or relay to work for, ws:// or http://; more: who is tried next"),
+    default: ["ws://127.0.0.1:7070"] as readonly string[],
+    defaultText: "ws://127.0.0.1:7070",
+    schema: z.array(address).min(1).readonly(),
   },
   name: {
     ...text("worker", "NAME", "", "name of this worker in status and ledger", "host name and process id"),

@@ -19,11 +19,12 @@ import {
   protocolVersion,
   stepBefore,
   timesOf,
+  type WeightsUpdate,
   type Welcome,
 } from "../shared/wire/protocol.ts";
 import { openSharedVector } from "../shared/wire/shared-memory.ts";
-import type { Engine } from "./engine/contract.ts";
-import { type Outcome, tasks } from "./task/task.ts";
+import { type Computer, type Computers, Deserted } from "./computer.ts";
+import type { Outcome } from "./task/task.ts";
 
 /** How a session ended. `lost`: come back later. */
 export type Ending = { how: "finished" | "left" | "lost"; reason: string; wasWelcome: boolean };
@@ -36,8 +37,8 @@ export interface SessionOptions {
   readonly name: string;
   /** For sums and codecs. */
   readonly threads: number;
-  /** An engine for the run; the session does not dispose of it. */
-  readonly openEngine: (welcome: Welcome) => Promise<Engine>;
+  /** Who computes for the run; the session does not dispose of it. */
+  readonly open: Computers["for"];
   /** Hears what people should know. */
   readonly onEvent: (text: string) => void;
   /** Aborted: finish what is being computed, hand back the rest, say goodbye. */
@@ -47,7 +48,7 @@ export interface SessionOptions {
 
 interface HeldLease {
   readonly order: LeaseMessage;
-  cancelled: boolean;
+  readonly cancel: AbortController;
   windows?: Uint16Array | Uint32Array;
 }
 
@@ -84,7 +85,7 @@ class Session {
   #end!: (ending: Ending) => void;
   #fail!: (error: unknown) => void;
   #welcome: Welcome | undefined;
-  #engine: Engine | undefined;
+  #computer: Computer | undefined;
   #pool = new VectorPool(0);
   #codec!: Codec;
   /** What the coordinator shares with us, where it can: its weights, and room for one gradient. */
@@ -93,10 +94,10 @@ class Session {
   #taken: Promise<void> = Promise.resolve();
   #onTaken: () => void = () => {};
   #arrival: Incoming | undefined;
-  /** The newest whole weights, and whether the engine has not been given them yet. */
-  #newest: { readonly step: number; readonly vector: Float32Array } | undefined;
+  /** The newest whole weights, with the update that made them where one did, and whether the computer has not got them yet. */
+  #newest: { readonly step: number; readonly vector: Float32Array; readonly update?: WeightsUpdate } | undefined;
   #isFresh = false;
-  /** What was sent for #step, the weights that the engine computes with among it. */
+  /** What was sent for #step, which the computer has. */
   #lent: Float32Array | undefined;
   #step = -1;
   #computing: HeldLease | undefined;
@@ -104,7 +105,7 @@ class Session {
   /** Of the loop that sets weights and computes leases; undefined while there is nothing to do. */
   #working: Promise<void> | undefined;
   #leaving = false;
-  #over = false;
+  readonly #ending = new AbortController();
 
   constructor(options: SessionOptions) {
     const { pipe, clock, handshakeMs } = options;
@@ -127,7 +128,8 @@ class Session {
     const leave = () => this.#leave();
     options.leave.addEventListener("abort", leave);
     const forget = () => {
-      this.#over = true;
+      this.#ending.abort();
+      this.#computing?.cancel.abort();
       this.#onTaken();
       options.leave.removeEventListener("abort", leave);
       // Whatever it was: nobody may be left waiting for a closing handshake.
@@ -137,6 +139,10 @@ class Session {
     this.#channel.watch(handshakeMs, handshakeMs / 5, false);
     if (options.leave.aborted) this.#leave();
     else this.#greet();
+  }
+
+  get #over(): boolean {
+    return this.#ending.signal.aborted;
   }
 
   #lose(reason: string): void {
@@ -174,7 +180,7 @@ class Session {
         return;
       case "cancel":
         for (const lease of [this.#computing, ...this.#queue])
-          if (lease?.order.lease === message.lease) lease.cancelled = true;
+          if (lease?.order.lease === message.lease) lease.cancel.abort();
         return;
       case "finish":
         this.#end({ how: "finished", reason: message.reason, wasWelcome: true });
@@ -201,23 +207,25 @@ class Session {
     this.#channel.watch(silenceMs, pingEveryMs, false);
     this.#pool = new VectorPool(vectors * parameters);
     this.#codec = codecOf(welcome.wire, vectors, parameters, (format) => bestCodec(format, this.#options.threads));
-    const engine = await this.#options.openEngine(welcome);
-    this.#engine = engine;
-    this.#shared = shared(welcome);
-    const { arithmetic, device, plannedBytes } = engine;
+    const computer = await this.#options.open(welcome, this.#ending.signal, (device) =>
+      this.#channel.say({ type: "device", device }),
+    );
+    this.#computer = computer;
+    this.#shared = computer.sharesMemory ? shared(welcome) : undefined;
+    const { arithmetic, device, plannedBytes } = computer;
     const sharesMemory = this.#shared && { sharesMemory: true as const };
     this.#channel.say({ type: "ready", arithmetic, device, plannedBytes, ...sharesMemory });
   }
 
   #onLease(order: LeaseMessage): void {
-    if (!this.#engine) throw new ProtocolError("a lease before this worker was ready");
+    if (!this.#computer) throw new ProtocolError("a lease before this worker was ready");
     if (this.#queue.length >= mostLeases) throw new ProtocolError(`more than ${mostLeases} leases at once`);
     if (order.rows > this.#welcome!.rowsPerShard)
       throw new ProtocolError(`${order.rows} windows a unit, the welcome said ${this.#welcome!.rowsPerShard}`);
     const last = this.#queue.at(-1);
     if (last && !last.windows)
       throw new ProtocolError(`lease ${order.lease} before the windows of lease ${last.order.lease}`);
-    this.#queue.push({ order, cancelled: false });
+    this.#queue.push({ order, cancel: new AbortController() });
     this.#channel.expect(true);
   }
 
@@ -241,22 +249,28 @@ class Session {
     this.#work();
   }
 
-  #refresh(step: number, vector: Float32Array): void {
-    if (this.#isFresh) this.#giveBack(this.#newest!.vector);
-    this.#newest = { step, vector };
+  #refresh(step: number, vector: Float32Array, update?: WeightsUpdate): void {
+    if (this.#isFresh) {
+      this.#giveBack(this.#newest!.vector);
+      if (this.#newest!.update) this.#pool.give(this.#newest!.update.vector);
+    }
+    this.#newest = { step, vector, ...(update && { update }) };
     this.#isFresh = true;
   }
 
-  /** @param vector what changes the weights of the step before, and whole what follows them; taken over */
-  #update(step: number, vector: Float32Array): void {
+  /** @param update what changes the weights of the step before, and whole what follows them; taken over */
+  #update(step: number, update: Float32Array): void {
     const { parameters, localSteps } = this.#welcome!;
-    if (this.#newest?.step !== stepBefore(step, localSteps))
+    const from = stepBefore(step, localSteps);
+    if (this.#newest?.step !== from)
       throw new ProtocolError(
         `an update to step ${step}, the weights here are of step ${this.#newest?.step ?? "none"}`,
       );
-    const weights = ({ vector }: { vector: Float32Array }) => vector.subarray(0, parameters);
-    bestOps(this.#options.threads).add(weights({ vector }), weights(this.#newest));
-    this.#refresh(step, vector);
+    const vector = this.#pool.take();
+    vector.set(update);
+    const weights = (sent: Float32Array) => sent.subarray(0, parameters);
+    bestOps(this.#options.threads).add(weights(vector), weights(this.#newest.vector));
+    this.#refresh(step, vector, { from, vector: update });
   }
 
   /** Weights that nobody computes with any more. */
@@ -266,7 +280,7 @@ class Session {
 
   /** The first chunk of a tensor: what is it, and where does it go? */
   #expect(frame: Frame): Incoming {
-    if (!this.#engine) throw new ProtocolError(`${frame.kind} before this worker was ready`);
+    if (!this.#computer) throw new ProtocolError(`${frame.kind} before this worker was ready`);
     if (frame.kind === "weights" || frame.kind === "update") {
       const vector = this.#pool.take();
       const codec = frame.kind === "update" ? this.#codec : bestCodec("float32");
@@ -274,7 +288,7 @@ class Session {
     }
     const lease = this.#queue.find(({ order, windows }) => order.lease === frame.id && !windows);
     if (!lease || frame.kind !== "windows") throw new ProtocolError(`${frame.kind} ${frame.id} that was not announced`);
-    const { vocabSize, blockSize } = this.#engine.model;
+    const { vocabSize, blockSize } = this.#welcome!.model;
     const size = lease.order.windows * (blockSize + 1);
     const isWide = vocabSize > 65_536;
     // Before memory is taken for them.
@@ -304,9 +318,10 @@ class Session {
   async #workOff(): Promise<void> {
     while (!this.#over) {
       if (this.#isFresh) {
-        const { step, vector } = this.#newest!;
+        const { step, vector, update } = this.#newest!;
         this.#isFresh = false;
-        await this.#engine!.setWeights(vector.subarray(0, this.#welcome!.parameters));
+        await this.#computer!.setWeights(step, vector, update);
+        if (update) this.#pool.give(update.vector);
         if (this.#lent) this.#giveBack(this.#lent);
         this.#lent = vector;
         this.#step = step;
@@ -323,26 +338,26 @@ class Session {
     const { order } = lease;
     const handBack = (reason: string, units = 0) =>
       this.#channel.say({ type: "handback", lease: order.lease, reason: reason.slice(0, 2000), units });
-    const cancelled = () => this.#over || lease.cancelled;
-    if (cancelled()) return handBack("it was cancelled");
+    const { signal } = lease.cancel;
+    if (signal.aborted || this.#over) return handBack("it was cancelled");
     if (this.#leaving) return handBack("the worker leaves");
     if (order.step !== this.#step)
       return handBack(`it is of step ${order.step + 1}, the weights here are of step ${this.#step + 1}`);
     const startedAt = this.#options.clock.now();
     try {
       const { seed } = this.#welcome!;
-      const outcome = await tasks[order.round](this.#engine!, {
+      const outcome = await this.#computer!.compute({
         order,
         windows: lease.windows!,
         seed,
         sent: this.#lent!,
         pool: this.#pool,
         round: nodeRounding(this.#codec, { seed, ...order }),
-        cancelled,
+        signal,
         progress: () => {},
       });
       if (!outcome) return handBack("it was cancelled");
-      if (cancelled()) {
+      if (signal.aborted) {
         if (outcome.vector) this.#pool.give(outcome.vector);
         return handBack("it was cancelled", order.count);
       }
@@ -350,6 +365,7 @@ class Session {
     } catch (error) {
       // The engine of a session that is over may be gone already: nobody waits for this answer.
       if (this.#over) return;
+      if (error instanceof Deserted) return this.#end({ how: "lost", reason: error.message, wasWelcome: true });
       if (!(error instanceof EngineError)) throw error;
       this.#options.onEvent(`lease handed back: ${error.message}`);
       handBack(messageOf(error));

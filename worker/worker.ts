@@ -7,6 +7,7 @@ import { ConfigError, Interrupted } from "../shared/errors.ts";
 import type { Pipe } from "../shared/wire/pipe.ts";
 import { timesOf, type Welcome } from "../shared/wire/protocol.ts";
 import { type Dial, dial, UnreachableError } from "../shared/wire/web-socket.ts";
+import { type Computer, type Computers, computerOf } from "./computer.ts";
 import { openEngine } from "./engine/choose.ts";
 import type { Engine } from "./engine/contract.ts";
 import { engineOptionsOf } from "./engine/options.ts";
@@ -39,57 +40,71 @@ const firstWaitMs = 250;
 const longestWaitMs = 10_000;
 
 /**
- * Work for a coordinator until its run is over or we are asked to leave.
- * @throws ConfigError when it cannot be reached for --patience seconds, or refuses us
+ * Work for a coordinator until its run is over or we are asked to leave. Where several are named, they are tried in
+ * their order, one more with every pass, and the first that takes us in is worked for until it is lost.
+ * @param computers who computes; left out: an engine of this process
+ * @returns how it ended
+ * @throws ConfigError when none can be reached for --patience seconds, or one refuses us
  * @throws EngineError when the engine cannot start
  */
-export async function work(settings: WorkerSettings, world = thisWorld): Promise<void> {
+export async function work(settings: WorkerSettings, world = thisWorld, computers?: Computers): Promise<Ending> {
   const { options, threads, name, token, log, leave } = settings;
   const { clock } = world;
   const engines = new EngineKeeper(settings, world);
-  const url = options.coordinator;
+  const urls = options.coordinator;
   const handshakeMs = timesOf(options.timeout * 1000).handshakeMs;
   let aloneSince = clock.now();
   let waitMs = firstWaitMs;
-  const session = async (): Promise<Ending> => {
+  const sessionAt = async (url: string): Promise<Ending> => {
     try {
       const pipe = await world.connect({ url, token, timeoutMs: handshakeMs });
-      const openEngine = (welcome: Welcome) => engines.for(welcome);
+      const open: Computers["for"] = (...asked) => (computers ?? engines).for(...asked);
       const onEvent = (text: string) => log.warn(text);
-      return await runSession({ pipe, clock, url, name, threads, handshakeMs, openEngine, onEvent, leave });
+      return await runSession({ pipe, clock, url, name, threads, handshakeMs, open, onEvent, leave });
     } catch (error) {
       if (!(error instanceof UnreachableError)) throw error;
       return { how: "lost", reason: error.message, wasWelcome: false };
     }
   };
+  /** With one of the first so many. */
+  const session = async (most: number): Promise<Ending> => {
+    const [url, ...others] = urls.slice(0, most) as [string, ...string[]];
+    let ending = await sessionAt(url);
+    for (const other of others)
+      if (ending.how === "lost" && !ending.wasWelcome && !leave.aborted) ending = await sessionAt(other);
+    return ending;
+  };
   try {
-    while (!leave.aborted) {
-      const ending = await session();
+    for (let passes = 1; !leave.aborted; passes++) {
+      const ending = await session(passes);
       if (ending.how !== "lost") {
         log.info(`worker ${name} ends: ${ending.reason}`);
-        return;
+        return ending;
       }
       if (ending.wasWelcome) {
         aloneSince = clock.now();
         waitMs = firstWaitMs;
+        passes = 0;
       }
       const aloneSeconds = (clock.now() - aloneSince) / 1000;
       if (aloneSeconds >= options.patience)
         throw new ConfigError(
-          `worker: ${url} cannot be reached (${ending.reason}); gave up after ${Math.round(aloneSeconds)} s, see --patience`,
+          `worker: ${urls.join(", ")} cannot be reached (${ending.reason}); gave up after ${Math.round(aloneSeconds)} s, see --patience`,
           { cause: new Interrupted(ending.reason) },
         );
-      if (waitMs === firstWaitMs) log.warn(`${url}: ${ending.reason}; trying again for ${options.patience} s`);
+      if (waitMs === firstWaitMs)
+        log.warn(`${urls.join(", ")}: ${ending.reason}; trying again for ${options.patience} s`);
       await sleep(clock, waitMs * (0.5 + world.random() / 2), leave);
       waitMs = Math.min(2 * waitMs, longestWaitMs);
     }
+    return { how: "left", reason: "asked to stop", wasWelcome: false };
   } finally {
     await engines.dispose();
   }
 }
 
 /** The engine of the last session, for as long as the run asks for the same. */
-class EngineKeeper {
+class EngineKeeper implements Computers {
   readonly #settings: WorkerSettings;
   readonly #world: World;
   #engine: Engine | undefined;
@@ -100,10 +115,10 @@ class EngineKeeper {
     this.#world = world;
   }
 
-  async for({ model, rowsPerShard, precision }: Welcome): Promise<Engine> {
+  async for({ model, rowsPerShard, precision }: Welcome): Promise<Computer> {
     const { options, threads, log } = this.#settings;
     const wanted = JSON.stringify({ model, rowsPerShard, precision });
-    if (this.#engine && this.#madeFor === wanted) return this.#engine;
+    if (this.#engine && this.#madeFor === wanted) return computerOf(this.#engine);
     await this.dispose();
     const { engine, why } = await this.#world.openEngine(
       options.engine,
@@ -112,7 +127,7 @@ class EngineKeeper {
     log.info({ arithmetic: engine.arithmetic, device: engine.device }, why);
     this.#engine = engine;
     this.#madeFor = wanted;
-    return engine;
+    return computerOf(engine);
   }
 
   async dispose(): Promise<void> {

@@ -238,6 +238,10 @@ export class Connection {
         this.#channel.ping();
         events.ready(this);
         return;
+      case "device":
+        this.device = message.device;
+        events.changed(this);
+        return;
       case "answer":
         this.#onAnswer(message.lease, unpackLosses(message.losses), message.computeMs);
         return;

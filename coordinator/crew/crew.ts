@@ -4,7 +4,7 @@ import type { Codec } from "../../shared/arithmetic/codec.ts";
 import type { VectorPool } from "../../shared/arithmetic/tree.ts";
 import { type Clock, sleep } from "../../shared/clock.ts";
 import type { Pipe } from "../../shared/wire/pipe.ts";
-import type { RoundKind, Welcome } from "../../shared/wire/protocol.ts";
+import type { RoundKind, WeightsUpdate, Welcome } from "../../shared/wire/protocol.ts";
 import type { GoneWorker, WorkerStatus } from "../status.ts";
 import { Weights } from "../weights.ts";
 import { Connection, type ConnectionEvents } from "./connection.ts";
@@ -78,6 +78,11 @@ export class Crew {
   /** Somebody is about to be ready. */
   get expectsMore(): boolean {
     return [...this.#members.keys()].some(({ state }) => state === "greeting" || state === "opening");
+  }
+
+  /** Those who have opened their engines. */
+  get ready(): Connection[] {
+    return [...this.#members.keys()].filter(({ state }) => state === "ready");
   }
 
   get isFinished(): boolean {
@@ -161,8 +166,8 @@ export class Crew {
     return this.#byName.get(name);
   }
 
-  /** New weights for everyone, encoded once. @param update what changed them, where that may travel instead */
-  broadcast(step: number, weights: Float32Array, update?: Float32Array): void {
+  /** New weights for everyone, encoded once. @param update what made them, where that may travel instead */
+  broadcast(step: number, weights: Float32Array, update?: WeightsUpdate): void {
     const snapshot = this.#weights.publish(step, weights, update);
     for (const worker of this.#members.keys()) worker.offer(snapshot);
   }

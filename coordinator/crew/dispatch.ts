@@ -37,6 +37,8 @@ export interface DispatchOptions {
   readonly quarantine?: Quarantine | undefined;
   /** Hears of every worker that comes, goes, is late or refused. */
   readonly journal: Journal;
+  /** Hears when a worker is ready to compute, changed or gone. */
+  readonly onCrew?: () => void;
 }
 
 /** What came of a round, beside what the round itself holds. */
@@ -134,21 +136,26 @@ export class Dispatch {
 
   /**
    * Compute a round.
-   * @throws what fail() was given; Diverged when the numbers stop being numbers; Spoiled when it is to be computed again;
-   * Distrust when two differ and nobody can say who is right
+   * @throws what fail() was given, or the signal's reason; Diverged when the numbers stop being numbers; Spoiled when it is
+   * to be computed again; Distrust when two differ and nobody can say who is right
    */
-  async gather(round: Round): Promise<Gathered> {
+  async gather(round: Round, signal?: AbortSignal): Promise<Gathered> {
     const work = new Work(round.units);
+    // What became of one round is not what becomes of the next.
+    if (this.#failure instanceof Diverged) this.#failure = undefined;
     this.#round = round;
     this.#work = work;
     this.#charged = new Set();
     this.#doubt = undefined;
     this.#spoiled = undefined;
     this.#sumSeconds = 0;
+    const wake = () => this.#wake();
+    signal?.addEventListener("abort", wake);
     try {
       while (!work.complete) {
         if (this.#failure) throw this.#failure;
         if (this.#spoiled) break;
+        signal?.throwIfAborted();
         this.#isAwake = false;
         this.#decideDoubt();
         this.#decideQuestions(work, round);
@@ -162,6 +169,7 @@ export class Dispatch {
       round.abandon();
       throw error;
     } finally {
+      signal?.removeEventListener("abort", wake);
       for (const lease of [...work.leases]) this.#release(work, lease);
       this.waitingFor = null;
     }
@@ -225,10 +233,11 @@ export class Dispatch {
       const { count: windows, ids } = round.windows(grant);
       // A disk that cannot be read ends the run, not one worker.
       if (ids instanceof Promise) ids.catch((error) => this.fail(error));
-      const { rows, local, sample } = round;
+      const { rows, local, sample, part = { first: 0, units } } = round;
+      const node = { units: part.units, first: part.first + first, count };
       const own = { ...(local && { local }), ...(sample && { sample }) };
       worker.lease(
-        { type: "lease", lease: id, round: kind, step, units, first, count, rows, windows, ...own },
+        { type: "lease", lease: id, round: kind, step, ...node, rows, windows, ...own },
         round.expects(grant),
         ids,
       );
@@ -274,7 +283,10 @@ export class Dispatch {
 
   readonly #events: ConnectionEvents = {
     ready: (worker) => this.#onReady(worker),
-    changed: () => this.#wake(),
+    changed: () => {
+      this.#settings.onCrew?.();
+      this.#wake();
+    },
     answered: (worker, id, answer) => {
       this.#onAnswer(worker, id, answer);
       this.#wake();
@@ -293,6 +305,7 @@ export class Dispatch {
           worker: worker.name,
           leases: held.map(nodeName),
         });
+      this.#settings.onCrew?.();
       this.#wake();
     },
     broken: (error) => this.fail(error),
@@ -314,6 +327,7 @@ export class Dispatch {
       arithmetic,
     });
     this.crew.supply(worker);
+    this.#settings.onCrew?.();
     this.#wake();
   }
 

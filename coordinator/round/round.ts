@@ -25,6 +25,8 @@ export interface Round {
   readonly local?: LocalTerms;
   /** Of a sample: what its lease says beside its window. */
   readonly sample?: SampleTerms;
+  /** Where it is a part of another round (a relay's): its first unit there, and how many there are. */
+  readonly part?: { readonly first: number; readonly units: number };
 
   /** How many windows a lease of this node carries, and they themselves: (windows, T + 1) ids. */
   windows(node: TreeNode): { count: number; ids: Promise<Windows> | Windows };
@@ -61,8 +63,12 @@ export class Losses {
     this.#byFirst.set(first, losses);
   }
 
+  inOrder(): number[] {
+    return [...this.#byFirst].sort(([a], [b]) => a - b).flatMap(([, losses]) => losses);
+  }
+
   mean(): number {
-    const all = [...this.#byFirst].sort(([a], [b]) => a - b).flatMap(([, losses]) => losses);
+    const all = this.inOrder();
     return all.reduce((sum, loss) => sum + loss, 0) / all.length;
   }
 }

@@ -32,7 +32,8 @@ export interface RunView {
 }
 
 export interface HttpOptions {
-  readonly run: RunView;
+  /** None: this is a relay, which has no pages. */
+  readonly run: RunView | undefined;
   readonly access: Access;
   /** With it the port speaks TLS, and nothing else. */
   readonly certificate?: { readonly cert: string; readonly key: string } | undefined;
@@ -77,20 +78,25 @@ export function createHttpServer(options: HttpOptions): Server {
     keepAliveTimeout: 10_000,
     connectionsCheckingInterval: 5000,
   };
-  const { certificate } = options;
+  const { run, certificate } = options;
+  const handler = run ? httpHandler({ ...options, run }) : answerForRelay;
   const server: Server = certificate
-    ? createSecureServer(
-        { ...limits, ...certificate, minVersion: "TLSv1.2", handshakeTimeout: 10_000 },
-        httpHandler(options),
-      )
-    : createServer(limits, httpHandler(options));
+    ? createSecureServer({ ...limits, ...certificate, minVersion: "TLSv1.2", handshakeTimeout: 10_000 }, handler)
+    : createServer(limits, handler);
   server.maxConnections = options.maxConnections;
   // A reader that takes nothing for so long is gone. The WebSockets set their own deadlines.
   server.timeout = 60_000;
   return server;
 }
 
-export function httpHandler({ run, access, onError }: HttpOptions) {
+function answerForRelay(request: IncomingMessage, response: ServerResponse): void {
+  for (const [name, value] of Object.entries(plainHeaders)) response.setHeader(name, value);
+  const isHealth = request.url === "/healthz";
+  const body = isHealth ? "a relay\n" : "this is a relay: the run's pages are at its coordinator\n";
+  send(request, response, isHealth ? 200 : 404, "text/plain; charset=utf-8", body);
+}
+
+export function httpHandler({ run, access, onError }: HttpOptions & { readonly run: RunView }) {
   let downloads = 0;
   let linkBusy = false;
 

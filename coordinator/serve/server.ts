@@ -6,11 +6,11 @@ import type { Duplex } from "node:stream";
 import type { Logger } from "pino";
 import { WebSocketServer } from "ws";
 import { ConfigError } from "../../shared/errors.ts";
+import type { Pipe } from "../../shared/wire/pipe.ts";
 import { subprotocol } from "../../shared/wire/protocol.ts";
 import { largestMessage, webSocketPipe } from "../../shared/wire/web-socket.ts";
-import type { TrainingRun } from "../loop.ts";
 import { type Access, isLoopback, type Right } from "./access.ts";
-import { createHttpServer } from "./http.ts";
+import { createHttpServer, type RunView } from "./http.ts";
 import type { Certificate } from "./tls.ts";
 
 export interface RunServer {
@@ -25,9 +25,19 @@ export interface RunServer {
 /** Viewers beside the workers. */
 const httpConnections = 1024;
 
-/** @throws ConfigError when the address cannot be listened on */
+/** Who takes workers in. */
+export interface Host {
+  /** @param isLocal from this machine, or by way of it @param address where it comes from, else */
+  admit(pipe: Pipe, isLocal: boolean, address: string | undefined): void;
+}
+
+/**
+ * @param run what people are shown; a relay has nothing to show
+ * @throws ConfigError when the address cannot be listened on
+ */
 export async function serve(
-  run: TrainingRun,
+  workers: Host,
+  run: RunView | undefined,
   options: {
     host: string;
     port: number;
@@ -73,7 +83,7 @@ export async function serve(
     const address = request.socket.remoteAddress?.replace(/^::ffff:/, "") ?? "";
     const isLocal = isLoopback(address);
     sockets.handleUpgrade(request, socket, head, (webSocket) =>
-      run.admit(webSocketPipe(webSocket), isLocal, isLocal ? undefined : address),
+      workers.admit(webSocketPipe(webSocket), isLocal, isLocal ? undefined : address),
     );
   };
   http.on("upgrade", (request: IncomingMessage, socket: Duplex, head: Buffer) => void upgrade(request, socket, head));

@@ -54,6 +54,8 @@ const fromWorker = z.discriminatedUnion("type", [
     /** Milliseconds that the computation took. */
     computeMs: z.number().min(0),
   }),
+  /** What it computes with, where that has changed: a relay's workers come and go. */
+  z.strictObject({ type: z.literal("device"), device: sentence }),
   /** The lease goes back unanswered, with the reason, after so many of its units had been computed. */
   z.strictObject({ type: z.literal("handback"), lease: id, reason: sentence, units: id }),
   /** No more leases, please: the worker finishes what it holds and goes. */
@@ -212,6 +214,12 @@ export const decodeFromWorker = (message: Buffer, sequence: number): FromWorker 
 /** @throws ProtocolError */
 export const decodeFromCoordinator = (message: Buffer, sequence: number): FromCoordinator =>
   decode(fromCoordinator, message, sequence, "the coordinator");
+
+/** What changes the weights of one step into those of a later one, and whole what follows them; as they are laid out. */
+export interface WeightsUpdate {
+  readonly from: number;
+  readonly vector: Float32Array;
+}
 
 /** The step from which an update to `step` leads: the multiple of --local-steps before it. */
 export const stepBefore = (step: number, localSteps: number): number => (Math.ceil(step / localSteps) - 1) * localSteps;

@@ -92,7 +92,7 @@ test.each([
   [["train", ...tiny, "--init-from", trained, "--n-embd", "16", ...out], "its model has nEmbd 8, this run 16"],
   [["train", ...tiny, "--init-from", join(directory, "foreign"), ...out], "foreign"],
   [["worker", "--coordinator", "ws://127.0.0.1:9", "--patience", "0"], /cannot be reached.*ECONNREFUSED/],
-  [["worker", "--coordinator", "host-a:7070"], /--coordinator must be an address such as ws:.*got "host-a:7070"/],
+  [["worker", "--coordinator", "host-a:7070"], /--coordinator must be an address such as ws:.*got \["host-a:7070"\]/],
   [["sample", "--checkpoint", trained, "--engine", "native", "--backend", "wasm"], /--backend belongs to the tfjs/],
   [["sample", "--checkpoint", join(directory, "foreign")], "foreign"],
   [["sample", "--checkpoint", trained, "--prompt", "\u2603"], /\u2603/],

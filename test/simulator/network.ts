@@ -218,8 +218,11 @@ export class Network {
   readonly connections = new Set<Connected>();
   readonly #time: Time;
   readonly #random: Random;
-  /** The coordinator of this moment, if there is one. */
-  listener: { readonly process: Process; readonly admit: (pipe: Pipe, address?: string) => void } | undefined;
+  /** By address: the coordinator of this moment, if there is one, and relays. */
+  readonly listeners = new Map<
+    string,
+    { readonly process: Process; readonly admit: (pipe: Pipe, address?: string) => void }
+  >();
 
   constructor(time: Time, random: Random) {
     this.#time = time;
@@ -227,11 +230,11 @@ export class Network {
   }
 
   /** @throws UnreachableError where nobody listens */
-  dial(process: Process, link: LinkSettings, isReachable: () => boolean, address?: string): Promise<Pipe> {
+  dial(process: Process, url: string, link: LinkSettings, isReachable: () => boolean, address?: string): Promise<Pipe> {
     return new Promise((resolve, reject) => {
       this.#time.after(2 * link.latencyMs + 0.1, () =>
         process.deliver(() => {
-          const listener = this.listener;
+          const listener = this.listeners.get(url);
           if (!listener?.process.isAlive || !isReachable())
             return reject(new UnreachableError("connect ECONNREFUSED, nobody listens"));
           const [up, down] = [new Way(this.#time, link, this.#random), new Way(this.#time, link, this.#random)];

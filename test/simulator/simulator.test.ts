@@ -3,8 +3,9 @@
 import { setFlagsFromString } from "node:v8";
 import { runInNewContext } from "node:vm";
 import { expect, test } from "vitest";
+import { wireFormats } from "../../shared/arithmetic/codec.ts";
 import { campaign, withFaults } from "./campaign.ts";
-import { live, lyingPlanOf, planOf, referenceDigest } from "./world.ts";
+import { live, lyingPlanOf, planOf, referenceDigest, withRelays } from "./world.ts";
 
 test("300 worlds", async () => {
   const failed: string[] = [];
@@ -29,6 +30,32 @@ test.each([
     (seed) => lyingPlanOf(seed, verify),
   );
   expect(failed).toEqual([]);
+});
+
+test("worlds with relays one and two deep, which are killed", async () => {
+  const failed: string[] = [];
+  for (let seed = 1; seed <= 100; seed++) {
+    const { failures } = await live(withRelays(planOf(seed), 1 + (seed % 2)));
+    if (failures.length > 0) failed.push(`world ${seed}: ${failures.join("; ")}`);
+  }
+  expect(failed).toEqual([]);
+});
+
+test.each(wireFormats)("%s: one digest for 1, 2, 3 and 5 workers below no relay, one and two", async (wire) => {
+  for (const count of [1, 2, 3, 5])
+    for (const depth of [0, 1, 2]) {
+      const { options, workers } = planOf(5);
+      const few = Array.from({ length: count }, (_, i) => ({ ...workers[0]!, unitMs: 10 + 7 * i }));
+      const settings = { ...options, wire, steps: 4, decaySteps: 4, shards: 8, batchSize: 8, evalInterval: 2 };
+      const plan = { seed: 5, options: settings, workers: few, faults: [] };
+      const relayed = withRelays(plan, depth, true);
+      const { failures, workers: helpers } = await live({
+        ...relayed,
+        relays: relayed.relays!.map((relay) => ({ ...relay, killedAt: Number.POSITIVE_INFINITY })),
+      });
+      expect(failures, `${count} workers, ${depth} relays`).toEqual([]);
+      if (depth > 0) expect(helpers).toEqual(new Set(["r0"]));
+    }
 });
 
 /** Each was found by a campaign; what it found is gone since. */

@@ -16,11 +16,12 @@ import { type EarlierState, type RunResult, type RunSetup, TrainingRun } from ".
 import { AdamW } from "../../coordinator/optimizer/adamw.ts";
 import { roundedUpdates } from "../../coordinator/optimizer/rounded.ts";
 import { learningRateAt } from "../../coordinator/optimizer/schedule.ts";
+import { Relay } from "../../relay/relay.ts";
 import { codecOver, nodeRounding, scalarCodec, type WireFormat, wireFormats } from "../../shared/arithmetic/codec.ts";
 import { TreeSum, VectorPool } from "../../shared/arithmetic/tree.ts";
 import { scalarOps } from "../../shared/arithmetic/vector.ts";
 import type { Options } from "../../shared/config.ts";
-import { messageOf } from "../../shared/errors.ts";
+import { ConfigError, messageOf } from "../../shared/errors.ts";
 import { initialWeights } from "../../shared/family/init.ts";
 import { layoutOf } from "../../shared/family/layout.ts";
 import { resolveOptions } from "../../shared/resolve.ts";
@@ -42,7 +43,9 @@ const layout = layoutOf(toyModel);
 export interface Plan {
   readonly seed: number;
   readonly options: Options;
-  readonly workers: readonly { readonly unitMs: number; readonly link: LinkSettings }[];
+  readonly workers: readonly { readonly unitMs: number; readonly link: LinkSettings; readonly below?: number }[];
+  /** Relays, each below an earlier one or the coordinator, and when they are killed. */
+  readonly relays?: readonly { readonly link: LinkSettings; readonly below?: number; readonly killedAt: number }[];
   readonly faults: readonly Fault[];
   /** What the last worker does, from a moment on; the one before it and worker 0 are honest. */
   readonly lie?: { readonly kind: Lie; readonly fromMs: number };
@@ -87,6 +90,27 @@ export function lyingPlanOf(seed: number, verify: number): Plan {
   const spanMs = steps * options.shards * first.unitMs;
   const lie = { kind: oneOf(random, lies), fromMs: oneOf(random, [0, 0, between(random, 0, spanMs / 2)]) };
   return { ...plan, options, workers: [...plan.workers, ...more], lie };
+}
+
+/**
+ * The same world with a chain of relays and the workers along it; the honest one stays with the coordinator, where it is
+ * to be heard in any case.
+ */
+export function withRelays(plan: Plan, depth: number, honestBelow = false): Plan {
+  const random = randomFrom(plan.seed + 0.25);
+  const spanMs = plan.options.steps * plan.options.shards * plan.workers[0]!.unitMs;
+  const link = { latencyMs: oneOf(random, [0.1, 5]), bytesPerMs: oneOf(random, [1000, 100_000]) };
+  const relays = Array.from({ length: depth }, (_, i) => ({
+    link,
+    ...(i > 0 && { below: i - 1 }),
+    killedAt: oneOf(random, [between(random, 0, spanMs), Number.POSITIVE_INFINITY]),
+  }));
+  const workers = plan.workers.map((worker, i) =>
+    depth > 0 && (i > 0 || honestBelow)
+      ? { ...worker, below: i === 0 ? depth - 1 : whole(random, 0, depth - 1) }
+      : worker,
+  );
+  return { ...plan, relays, workers };
 }
 
 let base: Options | undefined;
@@ -170,6 +194,15 @@ export function referenceDigest({ options }: Plan): string {
   return scalarOps.digest(weights);
 }
 
+const coordinatorUrl = "ws://coordinator";
+
+/** Whom one that stands below this relay works for, and who comes after. */
+function urlsOf({ relays = [] }: Plan, below: number | undefined): string[] {
+  return below === undefined
+    ? [coordinatorUrl]
+    : [`ws://relay-${below}`, ...urlsOf({ relays } as Plan, relays[below]!.below)];
+}
+
 /** One simulated worker, started again whenever its process ends before the run does. */
 class Member {
   readonly index: number;
@@ -179,11 +212,13 @@ class Member {
   readonly #world: World;
   readonly #link: LinkSettings;
   readonly #arithmetic: string;
+  readonly #urls: readonly string[];
   isReachable = true;
   #isDown = false;
 
-  constructor(world: World, index: number, unitMs: number, link: LinkSettings, says = arithmetic) {
+  constructor(world: World, index: number, unitMs: number, link: LinkSettings, says = arithmetic, below?: number) {
     this.index = index;
+    this.#urls = urlsOf(world.plan, below);
     this.#world = world;
     this.#link = link;
     this.#arithmetic = says;
@@ -205,7 +240,7 @@ class Member {
     };
     work(
       {
-        options: { ...plan.options, coordinator: "ws://coordinator" },
+        options: { ...plan.options, coordinator: this.#urls },
         threads: 1,
         name: `w${this.index}`,
         token: undefined,
@@ -215,7 +250,7 @@ class Member {
       {
         clock: process.clock,
         random,
-        connect: () => network.dial(process, this.#link, () => this.isReachable, `10.0.0.${this.index}`),
+        connect: ({ url }) => network.dial(process, url, this.#link, () => this.isReachable, `10.0.0.${this.index}`),
         openEngine: async (_name, { maxRows }) => ({
           engine: toyEngine(process, this.health, maxRows, this.#arithmetic),
           why: "",
@@ -236,12 +271,74 @@ class Member {
   }
 }
 
+/** One simulated relay; killed, it comes back after a while. */
+class RelayMember {
+  readonly #world: World;
+  readonly #index: number;
+  #process!: Process;
+
+  constructor(world: World, index: number) {
+    this.#world = world;
+    this.#index = index;
+    this.start();
+  }
+
+  start(): void {
+    const { time, network, plan, random } = this.#world;
+    const { link, below } = plan.relays![this.#index]!;
+    const process = new Process(time);
+    this.#process = process;
+    const { options } = plan;
+    const relay = new Relay({ options, clock: process.clock, threads: 1, log });
+    network.listeners.set(`ws://relay-${this.#index}`, {
+      process,
+      admit: (pipe) => relay.admit(pipe, false, undefined),
+    });
+    const again = () => {
+      relay.suspend("it ended");
+      time.after(500, () => {
+        if (this.#process === process && !this.#world.isOver) this.start();
+      });
+    };
+    work(
+      {
+        options: { ...options, coordinator: urlsOf(plan, below) },
+        ...{ threads: 1, name: `r${this.#index}`, token: undefined, log, leave: new AbortController().signal },
+      },
+      {
+        clock: process.clock,
+        random,
+        connect: ({ url }) => network.dial(process, url, link, () => true),
+        openEngine: () => Promise.reject(new Error("a relay has no engine")),
+      },
+      relay,
+    ).then(
+      ({ how, reason }) => (how === "finished" ? relay.finish(reason) : again()),
+      (error: unknown) => {
+        if (!(error instanceof ConfigError)) this.#world.blame(`a relay ended: ${(error as Error).stack}`);
+        again();
+      },
+    );
+  }
+
+  kill(): void {
+    const process = this.#process;
+    process.die();
+    this.#world.network.gone(process, this.#world.random() < 0.3);
+    this.#world.time.after(3000, () => {
+      if (!this.#world.isOver) this.start();
+    });
+  }
+}
+
 /** What became of a world. */
 export interface Verdict {
   /** What did not hold; none where all did. */
   readonly failures: readonly string[];
   readonly virtualMs: number;
   readonly steps: number;
+  /** Whose answers counted. */
+  readonly workers: ReadonlySet<string>;
 }
 
 class World {
@@ -270,8 +367,12 @@ class World {
   async live(): Promise<Verdict> {
     const { plan, time } = this;
     this.#begin();
-    plan.workers.forEach(({ unitMs, link }, index) => {
-      this.#members.push(new Member(this, index, unitMs, link));
+    for (const [index, { killedAt }] of (plan.relays ?? []).entries()) {
+      const relay = new RelayMember(this, index);
+      if (Number.isFinite(killedAt)) time.after(killedAt, () => this.isOver || relay.kill());
+    }
+    plan.workers.forEach(({ unitMs, link, below }, index) => {
+      this.#members.push(new Member(this, index, unitMs, link, arithmetic, below));
     });
     const { lie } = plan;
     const { health } = this.#members.at(-1)!;
@@ -293,7 +394,14 @@ class World {
         `after ${Math.round(limit)} ms only ${this.#disk.steps.length} of ${plan.options.steps} steps are done`,
       );
     else if (this.#result) await this.#inspect(this.#result);
-    return { failures: this.#failures, virtualMs: time.now, steps: this.#disk.steps.length };
+    const { steps } = this.#disk;
+    const workers = new Set(steps.flatMap(({ parts }) => parts.map(({ worker }) => worker)));
+    return { failures: this.#failures, virtualMs: time.now, steps: steps.length, workers };
+  }
+
+  /** Something went wrong that nothing excuses. */
+  blame(what: string): void {
+    this.#failures.push(what);
   }
 
   get isOver(): boolean {
@@ -352,7 +460,10 @@ class World {
     const run = new TrainingRun(setup);
     this.#coordinator = process;
     this.#run = run;
-    this.network.listener = { process, admit: (pipe, address) => run.admit(pipe, false, address) };
+    this.network.listeners.set(coordinatorUrl, {
+      process,
+      admit: (pipe, address) => run.admit(pipe, false, address),
+    });
     run.train().then(
       (result) => {
         if (process !== this.#coordinator || !process.isAlive) return;
@@ -410,7 +521,7 @@ class World {
     const process = this.#coordinator;
     process.die();
     this.network.gone(process, false);
-    this.network.listener = undefined;
+    this.network.listeners.delete(coordinatorUrl);
     this.#excused.push({ from: this.time.now, to: this.time.now + ms + this.#recoveryMs });
     this.time.after(ms, () => {
       if (this.#coordinator === process) this.#begin();

@@ -17,6 +17,7 @@ import {
 } from "../../shared/wire/protocol.ts";
 import { SharedVector } from "../../shared/wire/shared-memory.ts";
 import { dial } from "../../shared/wire/web-socket.ts";
+import { computerOf } from "../../worker/computer.ts";
 import { tfjs } from "../../worker/engine/tfjs/engine.ts";
 import { runSession } from "../../worker/session.ts";
 import { bigram } from "../seeds/bigram.ts";
@@ -44,8 +45,10 @@ async function meet() {
     url,
     name: "w",
     threads: 1,
-    openEngine: () =>
-      tfjs.create({ model, maxRows: 1, precision: "float32", threads: 1, device: "cpu", backend: "wasm" }),
+    open: async () =>
+      computerOf(
+        await tfjs.create({ model, maxRows: 1, precision: "float32", threads: 1, device: "cpu", backend: "wasm" }),
+      ),
     onEvent: () => {},
     leave: leave.signal,
     handshakeMs: 5000,

@@ -8,7 +8,7 @@ import { localTraining } from "../engine/local.ts";
 import type { Task } from "./task.ts";
 import { splitWindows } from "./windows.ts";
 
-export const localTask: Task = async (engine, { order, windows, seed, sent, pool, round, cancelled, progress }) => {
+export const localTask: Task = async (engine, { order, windows, seed, sent, pool, round, signal, progress }) => {
   const { first, count, rows, step } = order;
   const { shards, learningRates, updates, optimizer } = order.local!;
   const P = layoutOf(engine.model).size;
@@ -33,7 +33,7 @@ export const localTask: Task = async (engine, { order, windows, seed, sent, pool
         targets,
         { at, rows, learningRates, updates, optimizer },
         { weights, m, v },
-        { progress: (steps) => progress(done + steps), stopped: cancelled },
+        { progress: (steps) => progress(done + steps), stopped: () => signal.aborted },
       );
       if (!averages) for (const moment of [m, v]) pool.give(moment);
       if (result.losses.length < learningRates.length) {

@@ -13,11 +13,11 @@ const style = {
   repetitionPenalty: repetitionPenalty.default,
 };
 
-export const sampleTask: Task = async (engine, { order, windows, seed, cancelled }) => {
+export const sampleTask: Task = async (engine, { order, windows, seed, signal }) => {
   const { prompt, tokens, ids } = order.sample!;
   const losses = Array<number>(tokens).fill(-1);
   const has = (id: number): boolean => id < ids;
-  const options = { ...style, samples: 1, seed, tokens, has, finished: cancelled };
+  const options = { ...style, samples: 1, seed, tokens, has, finished: () => signal.aborted };
   try {
     let count = 0;
     for await (const { token } of sample(engine, Int32Array.from(windows.subarray(0, prompt)), options))
@@ -25,5 +25,5 @@ export const sampleTask: Task = async (engine, { order, windows, seed, cancelled
   } catch (error) {
     if (!(error instanceof EngineError || error instanceof ConfigError)) throw error;
   }
-  return cancelled() ? undefined : { losses };
+  return signal.aborted ? undefined : { losses };
 };

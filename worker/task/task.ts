@@ -22,7 +22,8 @@ export interface Assignment {
   readonly round: NodeRounding | undefined;
   /** So many of the answer's losses are known. */
   readonly progress: (losses: number) => void;
-  readonly cancelled: () => boolean;
+  /** Aborted: nobody wants the answer any more. */
+  readonly signal: AbortSignal;
 }
 
 export interface Outcome {

@@ -52,7 +52,7 @@ async function start(flags: Partial<Record<OptionName, unknown>> = {}): Promise<
   const setup = await setUpRun(sources, log, { substitute: false });
   run = new TrainingRun(setup);
   parameters = run.status().model.parameters;
-  server = await serve(run, { ...setup.options, access: accessWith(token), log });
+  server = await serve(run, run, { ...setup.options, access: accessWith(token), log });
   trained = run.train().catch((error: Error) => error);
 }
 

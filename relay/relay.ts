@@ -1,0 +1,149 @@
+// A relay: a worker to its coordinator, a coordinator to workers of its own, for sites with many of them and for
+// coordinators whose link is the limit. It computes a lease by dealing it on; what comes out is the same bits, and a relay
+// that is gone is a worker that is gone. Trees of any depth: its workers may be relays.
+import { isDeepStrictEqual } from "node:util";
+import type { Logger } from "pino";
+import type { Connection } from "../coordinator/crew/connection.ts";
+import { Dispatch, Diverged, Spoiled } from "../coordinator/crew/dispatch.ts";
+import { Journal } from "../coordinator/journal.ts";
+import { codecOf } from "../shared/arithmetic/codec.ts";
+import { bestCodec, bestOps } from "../shared/arithmetic/native.ts";
+import { VectorPool } from "../shared/arithmetic/tree.ts";
+import type { Clock } from "../shared/clock.ts";
+import type { Options } from "../shared/config.ts";
+import type { Pipe } from "../shared/wire/pipe.ts";
+import type { Welcome } from "../shared/wire/protocol.ts";
+import { type Computer, type Computers, Deserted } from "../worker/computer.ts";
+import type { Assignment, Outcome } from "../worker/task/task.ts";
+import { LeasedRound } from "./round.ts";
+
+export interface RelaySettings {
+  readonly options: Pick<Options, "engine" | "isa" | "anyArithmetic" | "sharedMemory">;
+  readonly clock: Clock;
+  /** For sums and codecs. */
+  readonly threads: number;
+  readonly log: Logger;
+}
+
+/** What a relay's workers work on: the coordinator's run, as its welcome says. */
+interface Run {
+  readonly welcome: Welcome;
+  readonly dispatch: Dispatch;
+}
+
+export class Relay implements Computers {
+  readonly #settings: RelaySettings;
+  #run: Run | undefined;
+  /** Told whenever a worker is ready, or gone. */
+  #look: () => void = () => {};
+  /** The coordinator is told who computes here. */
+  #tell: (device: string) => void = () => {};
+  #device = "";
+
+  constructor(settings: RelaySettings) {
+    this.#settings = settings;
+  }
+
+  /** A worker has connected. @param isLocal from this machine, or by way of it @param address where it comes from, else */
+  admit(pipe: Pipe, isLocal: boolean, address: string | undefined): void {
+    const mayShareMemory = isLocal && this.#settings.options.sharedMemory;
+    if (this.#run) this.#run.dispatch.admit(pipe, this.#run.welcome, { mayShareMemory, address });
+    else pipe.close(1013, "this relay has not reached its coordinator yet");
+  }
+
+  /** @returns once a worker is there: what it computes with is what the relay does */
+  async for(
+    { sharedMemory: _, ...welcome }: Welcome,
+    signal: AbortSignal,
+    tell: (device: string) => void,
+  ): Promise<Computer> {
+    if (!isDeepStrictEqual(welcome, this.#run?.welcome)) {
+      this.suspend("the coordinator has another run");
+      this.#run = { welcome, dispatch: this.#dispatchFor(welcome) };
+    }
+    const { dispatch } = this.#run!;
+    const { crew } = dispatch;
+    while (crew.ready.length === 0 && !signal.aborted)
+      await new Promise<void>((resolve) => {
+        this.#look = resolve;
+        signal.addEventListener("abort", () => resolve(), { once: true });
+      });
+    if (signal.aborted) throw new Deserted("no worker came while there was a coordinator");
+    dispatch.arithmetic ??= crew.ready[0]!.arithmetic;
+    this.#device = deviceOf(crew.ready);
+    this.#tell = tell;
+    signal.addEventListener("abort", () => {
+      this.#tell = () => {};
+    });
+    return {
+      arithmetic: dispatch.arithmetic,
+      device: this.#device,
+      plannedBytes: 0,
+      // The coordinator writes over it while a worker that comes late would still be sent from it.
+      sharesMemory: false,
+      setWeights: async (step, sent, update) => crew.broadcast(step, sent, update),
+      compute: (assignment) => this.#compute(dispatch, assignment),
+    };
+  }
+
+  async #compute(dispatch: Dispatch, assignment: Assignment): Promise<Outcome | undefined> {
+    const { signal } = assignment;
+    const stop = new AbortController();
+    const abort = () => stop.abort();
+    signal.addEventListener("abort", abort);
+    this.#look = () => {
+      if (dispatch.crew.ready.length === 0) stop.abort(new Deserted("none of the relay's workers is left"));
+    };
+    this.#look();
+    try {
+      for (;;) {
+        const round = new LeasedRound(assignment, bestOps(this.#settings.threads));
+        try {
+          await dispatch.gather(round, stop.signal);
+          return round.outcome();
+        } catch (error) {
+          if (error instanceof Diverged) return round.hopeless();
+          if (signal.aborted) return undefined;
+          if (!(error instanceof Spoiled)) throw error;
+        }
+      }
+    } finally {
+      signal.removeEventListener("abort", abort);
+      this.#look = () => {};
+    }
+  }
+
+  #dispatchFor({ wire, vectors, parameters, seed, precision, timeoutMs }: Welcome): Dispatch {
+    const { options, clock, threads, log } = this.#settings;
+    return new Dispatch({
+      // Second opinions are the coordinator's to ask for.
+      options: { ...options, precision, seed, verify: 0, timeout: timeoutMs / 1000 },
+      secret: 0,
+      clock,
+      pool: new VectorPool(vectors * parameters),
+      codec: codecOf(wire, vectors, parameters, (format) => bestCodec(format, threads)),
+      ops: bestOps(threads),
+      journal: new Journal(log),
+      onCrew: () => {
+        const workers = this.#run?.dispatch.crew.ready ?? [];
+        const device = workers.length > 0 ? deviceOf(workers) : this.#device;
+        if (device !== this.#device) this.#tell(device);
+        this.#device = device;
+        this.#look();
+      },
+    });
+  }
+
+  /** The run is over. Resolves when the workers have been told, or soon. */
+  async finish(reason: string): Promise<void> {
+    await this.#run?.dispatch.crew.finish(reason);
+  }
+
+  /** The relay goes and the run does not: its workers go to whom they know else, or wait. */
+  suspend(reason: string): void {
+    this.#run?.dispatch.crew.suspend(reason);
+  }
+}
+
+const deviceOf = (workers: readonly Connection[]): string =>
+  `relay: ${workers.length === 1 ? "1 worker" : `${workers.length} workers`}, ${workers[0]!.device}`.slice(0, 2000);

@@ -1,0 +1,51 @@
+// Relays as real processes: two of them above one another, of which the lower is killed; its workers go on where they were
+// told to, and the bits are those of one worker.
+import { afterEach, expect, test } from "vitest";
+import { statusSchema } from "../../coordinator/status.ts";
+import { atStep, coordinator, digestOf, killAll, ledgerOf, temporary, text, weft } from "./weft.ts";
+
+afterEach(killAll);
+
+const options = [
+  ...["--data", text, "--block-size", "16", "--n-layer", "2", "--n-head", "2", "--n-embd", "32", "--wire", "bf16"],
+  ...["--batch-size", "16", "--shards", "8", "--warmup-steps", "5", "--steps", "400", "--eval-windows", "40"],
+  ...["--eval-interval", "0", "--checkpoint-interval", "0"],
+];
+
+async function relay(name: string, above: readonly string[]) {
+  const where = above.flatMap((url) => ["--coordinator", url]);
+  const run = weft(["relay", "--port", "0", "--threads", "1", "--name", name, ...where]);
+  const { msg } = await run.until((line) => line.msg.startsWith("listening on "));
+  return { ...run, url: `ws://${/listening on (\S+): relay/.exec(msg)![1]}` };
+}
+
+test("a relay below a relay is killed, and its workers go on with the one above", async () => {
+  const out = temporary();
+  const run = await coordinator([...options, "--out", out]);
+  const upper = await relay("upper", [run.url]);
+  const lower = await relay("lower", [upper.url, run.url]);
+  const below = (name: string) =>
+    weft([
+      ...["worker", "--threads", "1", "--name", name],
+      ...["--coordinator", lower.url, "--coordinator", upper.url, "--coordinator", run.url],
+    ]);
+  const [first, second] = [below("first"), below("second")];
+  const joined = (relayed: typeof lower, name: string) =>
+    relayed.until((line) => line.msg.startsWith(`worker ${name} joined`));
+  await Promise.all([joined(lower, "first"), joined(lower, "second"), joined(upper, "lower")]);
+  await run.until(atStep(20));
+  const { workers } = statusSchema.parse(await (await fetch(`${run.url.replace("ws", "http")}/status`)).json());
+  expect(workers.map(({ id }) => id)).toEqual(["upper"]);
+  expect(workers[0]!.device).toMatch(/^relay: 1 worker, relay: 2 workers, /);
+  lower.child.kill("SIGKILL");
+  await Promise.all([joined(upper, "first"), joined(upper, "second")]);
+  expect(await run.ended, run.stderr()).toBe(0);
+  expect([await upper.ended, await first.ended, await second.ended]).toEqual([0, 0, 0]);
+  const helpers = new Set(ledgerOf(out).flatMap(({ parts }) => parts.map(({ worker }) => worker)));
+  expect(helpers).toEqual(new Set(["upper"]));
+
+  const alone = temporary();
+  const train = weft(["train", ...options, "--out", alone, "--port", "0", "--workers", "1", "--sample-tokens", "0"]);
+  expect(await train.ended, train.stderr()).toBe(0);
+  expect(digestOf(out)).toBe(digestOf(alone));
+});

@@ -1,0 +1,40 @@
+// Who computes what a session is told to: an engine of this process, or the workers of a relay.
+import { layoutOf } from "../shared/family/layout.ts";
+import type { WeightsUpdate, Welcome } from "../shared/wire/protocol.ts";
+import type { Engine } from "./engine/contract.ts";
+import { type Assignment, type Outcome, tasks } from "./task/task.ts";
+
+export interface Computer {
+  /** As Engine's. */
+  readonly arithmetic: string;
+  readonly device: string;
+  readonly plannedBytes: number;
+  /** Weights and gradients may go through memory that the coordinator shares, where it does. */
+  readonly sharesMemory: boolean;
+  /**
+   * Compute with these from now on.
+   * @param sent   (vectors P) the weights, and what follows them; lent until the next
+   * @param update lent for the call: what made them, where that is known
+   */
+  setWeights(step: number, sent: Float32Array, update: WeightsUpdate | undefined): Promise<void>;
+  /** @returns undefined where it was told to stop @throws EngineError; Deserted */
+  compute(assignment: Assignment): Promise<Outcome | undefined>;
+}
+
+/** Who would compute is gone: the coordinator is left, so that it gives the work to others, until somebody comes. */
+export class Deserted extends Error {}
+
+/** What opens a computer for a run, and keeps it over the sessions that ask for the same. */
+export interface Computers {
+  /** @param signal nobody waits for it any more @param tell of another device than that it had */
+  for(welcome: Welcome, signal: AbortSignal, tell: (device: string) => void): Promise<Computer>;
+}
+
+export const computerOf = (engine: Engine): Computer => ({
+  arithmetic: engine.arithmetic,
+  device: engine.device,
+  plannedBytes: engine.plannedBytes,
+  sharesMemory: true,
+  setWeights: (_step, sent) => engine.setWeights(sent.subarray(0, layoutOf(engine.model).size)),
+  compute: (assignment) => tasks[assignment.order.round](engine, assignment),
+});
