@@ -8,7 +8,7 @@ afterEach(killAll);
 
 const options = [
   ...["--data", text, "--block-size", "16", "--n-layer", "2", "--n-head", "2", "--n-embd", "32", "--wire", "bf16"],
-  ...["--batch-size", "16", "--shards", "8", "--warmup-steps", "5", "--steps", "400", "--eval-windows", "40"],
+  ...["--batch-size", "16", "--shards", "8", "--warmup-steps", "5", "--steps", "300", "--eval-windows", "40"],
   ...["--eval-interval", "0", "--checkpoint-interval", "0"],
 ];
 
@@ -44,8 +44,24 @@ test("a relay below a relay is killed, and its workers go on with the one above"
   const helpers = new Set(ledgerOf(out).flatMap(({ parts }) => parts.map(({ worker }) => worker)));
   expect(helpers).toEqual(new Set(["upper"]));
 
-  const alone = temporary();
-  const train = weft(["train", ...options, "--out", alone, "--port", "0", "--workers", "1", "--sample-tokens", "0"]);
-  expect(await train.ended, train.stderr()).toBe(0);
-  expect(digestOf(out)).toBe(digestOf(alone));
+  expect(digestOf(out)).toBe(await alone(options));
 });
+
+test("rounds of local steps, their moments and a small wire, below a relay", async () => {
+  const flags = [...options, "--local-steps", "10", "--replicas", "4", "--wire", "int8", "--steps", "45"];
+  const out = temporary();
+  const run = await coordinator([...flags, "--out", out]);
+  const above = await relay("above", [run.url]);
+  for (const name of ["first", "second"])
+    weft(["worker", "--threads", "1", "--name", name, "--coordinator", above.url]);
+  expect(await run.ended, run.stderr()).toBe(0);
+  expect(digestOf(out)).toBe(await alone(flags));
+});
+
+/** The digest of one worker that shares the coordinator's memory. */
+async function alone(flags: readonly string[]): Promise<string> {
+  const out = temporary();
+  const train = weft(["train", ...flags, "--out", out, "--port", "0", "--workers", "1", "--sample-tokens", "0"]);
+  expect(await train.ended, train.stderr()).toBe(0);
+  return digestOf(out);
+}

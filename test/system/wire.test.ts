@@ -9,7 +9,7 @@ afterEach(killAll);
 const options = (wire: string, steps: number) => [
   ...["--data", text, "--block-size", "16", "--n-layer", "2", "--n-head", "2", "--n-embd", "32", "--wire", wire],
   ...["--batch-size", "16", "--shards", "8", "--warmup-steps", "5", "--steps", String(steps), "--eval-windows", "8"],
-  ...["--eval-interval", "0", "--checkpoint-interval", "50"],
+  ...["--eval-interval", "0", "--checkpoint-interval", "30"],
 ];
 
 async function trained(wire: string, steps: number): Promise<string> {
@@ -34,17 +34,17 @@ test("each wire has bits of its own, and keeps them over three workers' sockets 
   const digests = new Set<string>();
   for (const wire of ["bf16", "int8", "int4"]) {
     const out = temporary();
-    const flags = [...options(wire, 150), "--no-shared-memory", "--out", out];
+    const flags = [...options(wire, 100), "--no-shared-memory", "--out", out];
     const first = await coordinator(flags);
     for (let i = 0; i < 3; i++) weft(["worker", "--coordinator", first.url, "--threads", "1"]);
-    await first.until((line) => line.msg.startsWith("checkpoint ") && (line.step ?? 0) >= 50);
+    await first.until((line) => line.msg.startsWith("checkpoint ") && (line.step ?? 0) >= 30);
     first.child.kill("SIGKILL");
     await first.ended;
     const second = weft(["coordinator", ...flags, "--resume", "--no-stay", "--port", first.url.split(":").at(-1)!]);
     expect(await second.ended, second.stderr()).toBe(0);
     expect(second.log.some(({ msg }) => msg.startsWith("resuming"))).toBe(true);
     const digest = digestOf(out);
-    expect(digest, wire).toBe(await trained(wire, 150));
+    expect(digest, wire).toBe(await trained(wire, 100));
     digests.add(digest);
   }
   expect(digests.size).toBe(3);
