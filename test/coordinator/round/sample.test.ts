@@ -15,7 +15,7 @@ window.set([3, 4]);
 const node = { first: 0, count: 1 };
 const work = { step: 7, window, prompt: 2, tokens: 12, ids: 15 };
 
-function assignment(round: SampleRound, cancelled = () => false): Assignment {
+function assignment(round: SampleRound, signal = new AbortController().signal): Assignment {
   const { count: windows, ids } = round.windows();
   const order = {
     type: "lease",
@@ -28,7 +28,7 @@ function assignment(round: SampleRound, cancelled = () => false): Assignment {
     windows,
     sample: round.sample,
   };
-  return { order: order as LeaseMessage, windows: ids, seed: 5, cancelled } as Assignment;
+  return { order: order as LeaseMessage, windows: ids, seed: 5, signal } as Assignment;
 }
 
 test("what a worker draws, a coordinator takes: as many ids as asked for, all of the tokenizer, the same each time", async () => {
@@ -65,12 +65,7 @@ test("an engine that cannot go on gives what it has; one that is told to stop gi
   expect(outcome!.losses.slice(2)).toEqual(Array(10).fill(-1));
   round.take(node, outcome!.losses);
   expect(round.result()).toHaveLength(2);
-  expect(
-    await sampleTask(
-      model as unknown as Engine,
-      assignment(round, () => true),
-    ),
-  ).toBeUndefined();
+  expect(await sampleTask(model as unknown as Engine, assignment(round, AbortSignal.abort()))).toBeUndefined();
   expect(model.open).toBe(0);
 });
 
