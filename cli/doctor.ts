@@ -34,7 +34,8 @@ export interface Report {
   readonly findings: readonly Finding[];
   /** Or the reason why no engine computes this preset here. */
   readonly speed: Speed | string;
-  readonly link?: LinkReport;
+  /** Or the reason why it could not be tested. */
+  readonly link?: LinkReport | string;
   readonly prediction?: Prediction;
 }
 
@@ -97,13 +98,18 @@ export async function diagnose(asked: {
   const model = modelOf(options, options.tokenizer === "gpt2" ? vocabularyOf.gpt2 : vocabularyOf.char);
   const remote = coordinator === undefined ? undefined : new Remote(coordinator, asked.token);
   const { findings } = await examine(asked.port);
-  const link = remote && (await testLink(remote));
+  const link =
+    remote &&
+    (await testLink(remote).catch((error) => {
+      if (error instanceof ConfigError) return error.message;
+      throw error;
+    }));
   const speed = await measure(preset, options, model).catch((error) => {
     if (error instanceof EngineError) return error.message;
     throw error;
   });
   const prediction =
-    link && typeof speed !== "string"
+    link && typeof link !== "string" && typeof speed !== "string"
       ? predict({ parameters: speed.parameters, tokens: speed.tokensPerStep }, speed.tokensPerSec, link)
       : undefined;
   return { findings, speed, ...(link && { link }), ...(prediction && { prediction }) };
@@ -121,7 +127,8 @@ export function printed({ findings, speed, link, prediction }: Report): string {
     const model = `${speed.parameters.toLocaleString("en")} parameters`;
     lines.push(row(marks.good, "speed", `${short(speed.tokensPerSec)} tokens/s with ${speed.preset} (${model})`));
   }
-  if (link) {
+  if (typeof link === "string") lines.push(row(marks.bad, "link", link));
+  else if (link) {
     const fits = link.arithmetic === null || typeof speed === "string" || link.arithmetic === speed.arithmetic;
     const speaks = link.protocol === String(protocolVersion);
     const run = `${link.run}, weft ${link.weft}, protocol ${link.protocol}`;
@@ -167,6 +174,7 @@ export function doctorCommand(): Command {
     const token = await tokenToShow(tokenFile, process.env);
     const report = await diagnose({ preset, coordinator, port, token });
     process.stdout.write(printable(json ? `${JSON.stringify(report, null, 2)}\n` : printed(report)));
-    if (typeof report.speed === "string" || report.findings.some(({ state }) => state === "bad")) process.exitCode = 1;
+    const isBroken = typeof report.speed === "string" || typeof report.link === "string";
+    if (isBroken || report.findings.some(({ state }) => state === "bad")) process.exitCode = 1;
   });
 }

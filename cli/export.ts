@@ -27,11 +27,7 @@ const own = {
 export function exportCommand(): Command {
   const command = new Command("export")
     .description("a run's curves as CSV, JSON lines or TensorBoard event files")
-    .argument("<RUN>", "the run's folder")
-    .addHelpText(
-      "after",
-      "\nExamples:\n  weft export runs/a > a.csv\n  weft export runs/a --format tensorboard --out logs/a",
-    );
+    .argument("<RUN>", "the run's folder");
   addOptions(command, [], own);
   return command.action(async (run: string) => {
     const { format } = await optionsOf(command, own);

@@ -41,11 +41,12 @@ export function addOptions(command: Command, groups: readonly OptionGroup[], own
     } else {
       const shown = own[name]?.default === undefined ? spec.defaultText : undefined;
       const help = `${helpOf(spec)} [default: ${shown ?? JSON.stringify(spec.default)}]`;
-      command.addOption(
-        new Option(`${flagOf(name)} <${spec.value}>`, help)
-          .argParser((raw, before) => parseFlag(name, raw, before))
-          .helpGroup(heading),
-      );
+      const choices = spec.value.includes("|") ? spec.value.split("|") : undefined;
+      const option = new Option(`${flagOf(name)} <${choices ? "WHICH" : spec.value}>`, help)
+        .argParser((raw, before) => parseFlag(name, raw, before))
+        .helpGroup(heading);
+      if (choices) option.argChoices = choices; // shown and completed; checked with all else
+      command.addOption(option);
     }
   }
   return command;

@@ -19,8 +19,7 @@ interface Run extends RunCurves {
 export function runsCommand(): Command {
   const command = new Command("runs")
     .description("list the runs of a folder, or compare some: options that differ, curves side by side")
-    .argument("[RUN...]", "folders of runs to compare; one folder of runs lists them", ["runs"])
-    .addHelpText("after", "\nExamples:\n  weft runs\n  weft runs runs/a runs/b");
+    .argument("[RUN...]", "folders of runs to compare; one folder of runs lists them", ["runs"]);
   addOptions(command, [], { json: {} });
   return command.action(async (folders: string[]) => {
     const { json } = await optionsOf(command);

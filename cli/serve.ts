@@ -25,12 +25,9 @@ const own = {
 } satisfies Own;
 
 export function serveCommand(): Command {
-  const command = new Command("serve")
-    .description("serve a model over OpenAI's completions API: /v1/models, /v1/completions, streaming too")
-    .addHelpText(
-      "after",
-      "\nExamples:\n  weft serve --checkpoint runs/a\n  WEFT_TOKEN=... weft serve --checkpoint runs/a --host 0.0.0.0",
-    );
+  const command = new Command("serve").description(
+    "serve a model over OpenAI's completions API: /v1/models, /v1/completions, streaming too",
+  );
   addOptions(command, ["engine"], own);
   return command.action(async () => {
     const options = await optionsOf(command, own);

@@ -11,9 +11,7 @@ import { onOneLine, tell } from "./terminal.ts";
 const own = { from: { default: "http://127.0.0.1:7070" }, tokenFile: {}, json: {} } satisfies Own;
 
 export function statusCommand(): Command {
-  const command = new Command("status")
-    .description("how a run stands: progress, losses, workers, checkpoints")
-    .addHelpText("after", "\nExamples:\n  weft status\n  weft status --from http://host-a:7070 --json");
+  const command = new Command("status").description("how a run stands: progress, losses, workers, checkpoints");
   addOptions(command, [], own);
   return command.action(async () => {
     const { from, tokenFile, json } = await optionsOf(command, own);

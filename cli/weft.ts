@@ -1,56 +1,13 @@
 #!/usr/bin/env node
-// The program: its commands, and how errors reach people. ConfigError and EngineError are for the user to act on and
+// The program, and how its errors reach people. ConfigError and EngineError are for the user to act on and
 // are printed alone; anything else is our bug and keeps its stack.
-import { Command } from "commander";
 import { didYouMean } from "../shared/config.ts";
 import { diskError } from "../shared/disk.ts";
 import { ConfigError, EngineError, ProtocolError } from "../shared/errors.ts";
-import { weftVersion } from "../shared/version.ts";
-import { auditCommand } from "./audit.ts";
-import { chaosCommand } from "./chaos.ts";
-import { convertCommand } from "./convert.ts";
-import { coordinatorCommand } from "./coordinator.ts";
-import { dataCommand } from "./data.ts";
-import { doctorCommand } from "./doctor.ts";
-import { evalCommand } from "./eval.ts";
-import { exportCommand } from "./export.ts";
-import { installCommand } from "./install.ts";
-import { pullCommand } from "./pull.ts";
-import { relayCommand } from "./relay.ts";
-import { runsCommand } from "./runs.ts";
-import { sampleCommand } from "./sample.ts";
-import { serveCommand } from "./serve.ts";
-import { statusCommand } from "./status.ts";
-import { onOneLine, say } from "./terminal.ts";
-import { trainCommand } from "./train.ts";
-import { workerCommand } from "./worker.ts";
+import { weftProgram } from "./program.ts";
+import { say } from "./terminal.ts";
 
-const program = new Command("weft")
-  .description("Train GPT models across machines: the same bits for any number of workers.")
-  .version(weftVersion)
-  .enablePositionalOptions() // install tensorflow has a --version of its own
-  .configureOutput({ outputError: (text, write) => write(`${onOneLine(text)}\n`) })
-  .configureHelp({ showGlobalOptions: false });
-for (const command of [
-  trainCommand(),
-  coordinatorCommand(),
-  workerCommand(),
-  relayCommand(),
-  sampleCommand(),
-  pullCommand(),
-  evalCommand(),
-  serveCommand(),
-  runsCommand(),
-  statusCommand(),
-  exportCommand(),
-  dataCommand(),
-  convertCommand(),
-  auditCommand(),
-  chaosCommand(),
-  doctorCommand(),
-  installCommand(),
-])
-  program.addCommand(command.copyInheritedSettings(program));
+const program = weftProgram();
 
 // A reader such as head that has seen enough ends the program and is no error.
 process.stdout.on("error", (error: NodeJS.ErrnoException) => {

@@ -4,30 +4,19 @@ import { existsSync, readdirSync, readFileSync } from "node:fs";
 import { dirname, join } from "node:path";
 import type { Command } from "commander";
 import { expect, test } from "vitest";
-import { coordinatorCommand } from "../cli/coordinator.ts";
-import { dataCommand } from "../cli/data.ts";
-import { doctorCommand } from "../cli/doctor.ts";
-import { evalCommand } from "../cli/eval.ts";
-import { pullCommand } from "../cli/pull.ts";
-import { sampleCommand } from "../cli/sample.ts";
-import { trainCommand } from "../cli/train.ts";
-import { workerCommand } from "../cli/worker.ts";
+import { weftProgram } from "../cli/program.ts";
 
 const root = join(import.meta.dirname, "..");
 const docs = readdirSync(join(root, "docs")).filter((name) => name.endsWith(".md"));
 const files = ["README.md", "CONTRIBUTING.md", ...docs.map((name) => `docs/${name}`)];
 const read = (file: string): string => readFileSync(join(root, file), "utf8");
-const commands = [
-  ...[trainCommand(), coordinatorCommand(), workerCommand(), sampleCommand(), pullCommand()],
-  ...[evalCommand(), dataCommand(), doctorCommand()],
-];
+const { commands } = weftProgram();
 
 /** Command lines of the fenced blocks: "weft train --preset ...", whatever stands before. */
 function lines(text: string): string[][] {
   const fenced = [...text.matchAll(/^```\w*\n([\s\S]*?)^```/gm)].flatMap(([, block]) => block!.split("\n"));
   return fenced.flatMap((line) => {
-    const [, words] =
-      /(?:^|[$ ])(?:npx )?weft ((?:train|coordinator|worker|sample|pull|eval|data|doctor)\b.*)$/.exec(line) ?? [];
+    const [, words] = /(?:^|[$ ])(?:npx )?weft ([a-z]+\b.*)$/.exec(line) ?? [];
     return words === undefined ? [] : [words.replace(/ +#.*/, "").split(/ +/)];
   });
 }

@@ -5,7 +5,7 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { parseArgs } from "node:util";
 import { isMainThread, parentPort, Worker, workerData } from "node:worker_threads";
-import { emptyFolder, type Failure, fuzzOnce, longestMs } from "./harness.ts";
+import { emptyFolder, type Failure, fuzzOnce, longestMs, processorMs } from "./harness.ts";
 import { readers } from "./readers.ts";
 
 interface Job {
@@ -19,6 +19,8 @@ interface Job {
 type Report = { readonly run: number; readonly refused: number; readonly read: number; readonly failure?: Failure };
 
 const silenceMs = 4 * longestMs;
+/** Without a word and without work: on a busy machine a reader may have to wait for its turn. */
+const longestWaitMs = 600_000;
 const memoryBytes = 2 * 2 ** 30;
 
 async function fuzzInThread({ reader: name, seed, first, runs, dump }: Job): Promise<void> {
@@ -53,7 +55,7 @@ async function watch(job: Job): Promise<boolean> {
   });
   let report: Report = { run: job.first, refused: 0, read: 0 };
   let failures = 0;
-  let heard = Date.now();
+  let heard = { at: Date.now(), processor: processorMs() };
   const replay = (run: number) => `npm run fuzz -- --reader ${job.reader} --seed ${job.seed} --first ${run} --runs 1`;
   const fail = (why: string): void => {
     failures++;
@@ -63,11 +65,12 @@ async function watch(job: Job): Promise<boolean> {
     void worker.terminate();
   };
   const timer = setInterval(() => {
-    if (Date.now() - heard > silenceMs) fail(`hangs for ${silenceMs / 1000} s`);
+    if (processorMs() - heard.processor > silenceMs) fail(`hangs for ${silenceMs / 1000} s of the processor`);
+    if (Date.now() - heard.at > longestWaitMs) fail(`says nothing for ${longestWaitMs / 1000} s`);
     if (process.memoryUsage.rss() > memoryBytes) fail(`takes ${process.memoryUsage.rss()} bytes of memory`);
   }, 1000);
   worker.on("message", (message: Report) => {
-    heard = Date.now();
+    heard = { at: Date.now(), processor: processorMs() };
     report = message;
     if (!message.failure || failures++ >= 3) return;
     const { why, target, edits, base64, run } = message.failure;
