@@ -33,6 +33,8 @@ const workerSchema = z.object({
   /** Why it computes only what somebody else computes too; null where it is trusted. */
   probation: z.string().nullable(),
   leasesHeld: count,
+  /** Share of the oldest of them that it says is done; null where it says nothing yet. */
+  leaseProgress: measured,
   /** Leases that others answered before it, and that it has not said a word about yet. */
   leasesOwed: count,
   shardsDone: count,

@@ -70,6 +70,11 @@ export class LeasedRound implements Round {
     if (vector) this.#sum.add(node, vector);
   }
 
+  progress(share: number): void {
+    const { losses } = this.expects({ first: 0, count: this.units });
+    this.#assignment.progress(Math.floor(share * losses));
+  }
+
   abandon(): void {
     this.#sum.clear();
   }

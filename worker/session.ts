@@ -343,9 +343,19 @@ class Session {
     if (this.#leaving) return handBack("the worker leaves");
     if (order.step !== this.#step)
       return handBack(`it is of step ${order.step + 1}, the weights here are of step ${this.#step + 1}`);
-    const startedAt = this.#options.clock.now();
+    const { clock } = this.#options;
+    const { seed, timeoutMs } = this.#welcome!;
+    const { progressEveryMs } = timesOf(timeoutMs);
+    const startedAt = clock.now();
+    let [known, saidAt] = [0, startedAt];
+    const progress = (losses: number) => {
+      if (losses <= known) return;
+      known = losses;
+      if (this.#over || clock.now() - saidAt < progressEveryMs) return;
+      saidAt = clock.now();
+      this.#channel.say({ type: "progress", lease: order.lease, losses });
+    };
     try {
-      const { seed } = this.#welcome!;
       const outcome = await this.#computer!.compute({
         order,
         windows: lease.windows!,
@@ -354,14 +364,15 @@ class Session {
         pool: this.#pool,
         round: nodeRounding(this.#codec, { seed, ...order }),
         signal,
-        progress: () => {},
+        progress,
       });
-      if (!outcome) return handBack("it was cancelled");
+      // Its losses are those of each step of a unit, one after another; other rounds say nothing before their answer.
+      if (!outcome) return handBack("it was cancelled", known / (order.local?.learningRates.length ?? 1));
       if (signal.aborted) {
         if (outcome.vector) this.#pool.give(outcome.vector);
         return handBack("it was cancelled", order.count);
       }
-      this.#answer(lease, outcome, this.#options.clock.now() - startedAt);
+      this.#answer(lease, outcome, clock.now() - startedAt);
     } catch (error) {
       // The engine of a session that is over may be gone already: nobody waits for this answer.
       if (this.#over) return;

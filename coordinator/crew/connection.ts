@@ -28,6 +28,15 @@ export interface Answer {
   readonly computeMs: number;
 }
 
+/** How far a lease is, in shares of 0 to 1. */
+export interface Progress {
+  readonly share: number;
+  /** From one word of it to the next. */
+  readonly each: number;
+  /** The answer is on its way, since then: what is said is of that. */
+  readonly uploadingSince?: number;
+}
+
 /** What the crew and the dispatcher hear. */
 export interface ConnectionEvents {
   /** Its engine is open: it may be offered weights, or refused. */
@@ -35,7 +44,9 @@ export interface ConnectionEvents {
   /** It may be able to take more, or less, than before. */
   changed(worker: Connection): void;
   answered(worker: Connection, lease: number, answer: Answer): void;
-  /** @param units computed before it was given back */
+  /** It goes on with a lease. */
+  progressed(worker: Connection, lease: number, progress: Progress): void;
+  /** @param units computed before it was given back, or parts of one */
   handedBack(worker: Connection, lease: number, reason: string, units: number): void;
   gone(worker: Connection, reason: string): void;
   /** Our own fault. */
@@ -69,6 +80,8 @@ export interface Expected {
 
 interface HeldLease extends Expected {
   upload?: Upload;
+  /** Losses that it says are known. */
+  known: number;
 }
 
 export class Connection {
@@ -170,7 +183,7 @@ export class Connection {
     expected: Expected,
     windows: Promise<Uint16Array | Uint32Array> | Uint16Array | Uint32Array,
   ): void {
-    this.#leases.set(message.lease, { ...expected });
+    this.#leases.set(message.lease, { ...expected, known: 0 });
     this.#channel.add(async () => {
       const ids = windows instanceof Promise ? await windows : windows;
       await this.#channel.tell(message);
@@ -245,6 +258,17 @@ export class Connection {
       case "answer":
         this.#onAnswer(message.lease, unpackLosses(message.losses), message.computeMs);
         return;
+      case "progress": {
+        const lease = this.#heldLease(message.lease);
+        if (message.losses <= lease.known || message.losses > lease.losses)
+          throw new ProtocolError(
+            `progress of lease ${message.lease}: ${message.losses} losses of ${lease.losses}, after ${lease.known}`,
+          );
+        lease.known = message.losses;
+        const progress = { share: lease.known / lease.losses, each: 1 / lease.losses };
+        events.progressed(this, message.lease, progress);
+        return;
+      }
       case "handback": {
         const { upload } = this.#heldLease(message.lease);
         if (upload) this.#options.uploads.drop(upload);
@@ -280,6 +304,9 @@ export class Connection {
     if (!this.#arrival) throw new ProtocolError(`gradient of lease ${frame.id} after its end`);
     this.#arrival.take(frame);
     this.#channel.expect(true);
+    const each = frame.data.length / frame.total;
+    const share = frame.offset / frame.total + each;
+    this.#options.events.progressed(this, frame.id, { share, each, uploadingSince: lease.upload.since });
     return undefined;
   }
 

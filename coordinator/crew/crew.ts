@@ -21,12 +21,21 @@ export interface Origin {
   readonly address: string | undefined;
 }
 
+/** A lease that is over for everyone but its holder. */
+interface Debt {
+  readonly kind: RoundKind;
+  readonly count: number;
+  readonly grantedAt: number;
+  /** When its holder last said a word of it; else when it was granted. */
+  readonly heardAt: number;
+}
+
 /** What the run has seen of one worker. */
 interface Experience {
   /** Units a second of each kind of round, smoothed over the last answers. */
   readonly speed: Map<RoundKind, number>;
   /** Leases that others answered first, or of rounds that are over, until it answers or hands them back. */
-  readonly owes: Map<number, { readonly kind: RoundKind; readonly count: number; readonly grantedAt: number }>;
+  readonly owes: Map<number, Debt>;
   lastAnswerAt: number;
   shardsDone: number;
   /** Another has given the same answer as it. */
@@ -189,15 +198,15 @@ export class Crew {
         able: worker.hasWeightsOf(step),
         unitsPerSecond: speed.get(kind),
         onProbation: this.standing.probation(worker.name) !== undefined,
-        owesSince: debt?.grantedAt,
+        owesSince: debt?.heardAt,
       });
     }
     return views;
   }
 
   /** A lease is over for everyone but its holder, who will still say something about it. */
-  owe(worker: Connection, kind: RoundKind, { id, count, grantedAt }: Lease): void {
-    this.#members.get(worker)?.owes.set(id, { kind, count, grantedAt });
+  owe(worker: Connection, kind: RoundKind, { id, count, grantedAt, heard }: Lease): void {
+    this.#members.get(worker)?.owes.set(id, { kind, count, grantedAt, heardAt: heard?.at ?? grantedAt });
   }
 
   /** The holder has said something about a lease that was over: learn from it. @param units that it has computed */
@@ -210,11 +219,11 @@ export class Crew {
   }
 
   /** Connections that have owed an answer since before then. */
-  *debtors(before: number): Generator<{ worker: Connection; grantedAt: number }> {
+  *debtors(before: number): Generator<{ worker: Connection; heardAt: number }> {
     for (const [worker, { owes }] of this.#members)
-      for (const { grantedAt } of owes.values())
-        if (grantedAt < before) {
-          yield { worker, grantedAt };
+      for (const { heardAt } of owes.values())
+        if (heardAt < before) {
+          yield { worker, heardAt };
           break;
         }
   }
@@ -231,6 +240,10 @@ export class Crew {
     seen.speed.set(kind, before === undefined ? speed : before + smoothing * (speed - before));
     seen.lastAnswerAt = now;
     seen.handbacks = 0;
+  }
+
+  lastAnswerAt(worker: Connection): number {
+    return this.#members.get(worker)?.lastAnswerAt ?? Number.NEGATIVE_INFINITY;
   }
 
   /** An answer of the worker's counted. */
@@ -312,8 +325,7 @@ export class Crew {
 
   /** @param tokensPerSec of each worker that had a part in the last steps */
   status(step: number, leases: readonly Lease[], tokensPerSec: ReadonlyMap<string, number>): WorkerStatus[] {
-    const held = new Map<string, number>();
-    for (const { worker } of leases) held.set(worker, (held.get(worker) ?? 0) + 1);
+    const held = (name: string) => leases.filter(({ worker }) => worker === name);
     return [...this.#members]
       .filter(([worker]) => worker.name !== "")
       .map(([worker, seen]) => ({
@@ -324,7 +336,8 @@ export class Crew {
         state: worker.state === "leaving" ? "leaving" : worker.hasWeightsOf(step) ? "contributing" : "connected",
         probation: this.standing.probation(worker.name) ?? null,
         step: Math.max(0, worker.step),
-        leasesHeld: held.get(worker.name) ?? 0,
+        leasesHeld: held(worker.name).length,
+        leaseProgress: held(worker.name)[0]?.heard?.share ?? null,
         leasesOwed: seen.owes.size,
         shardsDone: seen.shardsDone,
         tokensPerSec: tokensPerSec.get(worker.name) ?? null,

@@ -15,7 +15,7 @@ import { timesOf, type Welcome } from "../../shared/wire/protocol.ts";
 import type { Journal } from "../journal.ts";
 import type { Round } from "../round/round.ts";
 import { whyForeign } from "./arithmetic.ts";
-import type { Answer, Connection, ConnectionEvents } from "./connection.ts";
+import type { Answer, Connection, ConnectionEvents, Progress } from "./connection.ts";
 import { Crew, type Origin } from "./crew.ts";
 import { digestOf, Lots } from "./opinion.ts";
 import { type Awaited, type Lease, planRound, type WorkerView } from "./plan.ts";
@@ -271,14 +271,14 @@ export class Dispatch {
     const views = new Map(this.crew.views(round.step, round.kind).map((view) => [view.name, view]));
     for (const lease of [...this.leases]) {
       const speed = views.get(lease.worker)?.unitsPerSecond;
-      const heldMs = now - lease.grantedAt;
+      const heldMs = now - (lease.heard?.at ?? lease.grantedAt);
       if (heldMs > leaseMs + (speed ? (10_000 * lease.count) / speed : 0))
         this.crew
           .find(lease.worker)
           ?.close(`lease ${nodeName(lease)} of ${round.name} not answered in ${(heldMs / 1000).toFixed(0)} s`);
     }
-    for (const { worker, grantedAt } of [...this.crew.debtors(now - leaseMs)])
-      worker.close(`a lease of an earlier round not answered in ${((now - grantedAt) / 1000).toFixed(0)} s`);
+    for (const { worker, heardAt } of [...this.crew.debtors(now - leaseMs)])
+      worker.close(`a lease of an earlier round not answered in ${((now - heardAt) / 1000).toFixed(0)} s`);
   }
 
   readonly #events: ConnectionEvents = {
@@ -291,6 +291,7 @@ export class Dispatch {
       this.#onAnswer(worker, id, answer);
       this.#wake();
     },
+    progressed: (worker, id, progress) => this.#onProgress(worker, id, progress),
     handedBack: (worker, id, reason, units) => {
       this.#onHandback(worker, id, reason, units);
       this.#wake();
@@ -365,6 +366,24 @@ export class Dispatch {
       return;
     }
     if (!isAsked) this.#count(worker, work, round, lease, answer);
+  }
+
+  #onProgress(worker: Connection, id: number, { share, each, uploadingSince }: Progress): void {
+    const lease = this.#work?.find(id);
+    // An answer on its way says nothing of a lease that was too short to say how far it is.
+    if (!lease || lease.worker !== worker.name || (uploadingSince !== undefined && !lease.heard)) return;
+    const at = this.#clock.now();
+    const beganAt = lease.heard?.beganAt ?? Math.max(lease.grantedAt, this.crew.lastAnswerAt(worker));
+    const tookMs = at - (uploadingSince ?? beganAt);
+    const leftMs = (tookMs * (1 - share)) / share;
+    lease.heard = {
+      ...{ at, beganAt, leftMs, share: uploadingSince === undefined ? share : 1 },
+      nextMs: Math.max(this.#times.progressEveryMs, (tookMs * each) / share),
+    };
+    this.progressAt = at;
+    const { done, leases, units } = this.#work!;
+    const going = leases.reduce((sum, { count, heard }) => sum + count * (heard?.share ?? 0), 0);
+    this.#round!.progress?.(Math.min(1, (done.filter(Boolean).length + going) / units));
   }
 
   /** Is nobody there to be asked for a second opinion, nor has been for a while? */

@@ -7,6 +7,9 @@
 //   the lateness of what others held   2 x what their speed gives + grace, or the fixed time where no speed is known
 //   + U x its own time for a unit
 //
+// Of units that take minutes their holders say how far they are: that counts for what is expected of them, and nobody is
+// overdue who goes on. It does not put off the moment from which others may take the unit.
+//
 // after it has the weights. Who holds something overdue gets nothing more (it loses its turn), and who has let the others
 // down too often computes only what somebody else computes as well (standing.ts), until it has answered in time again.
 import { nodeName, type TreeNode } from "../../shared/arithmetic/tree.ts";
@@ -18,6 +21,20 @@ export interface Lease extends TreeNode {
   readonly worker: string;
   /** Milliseconds, of the clock that `now` comes from. */
   readonly grantedAt: number;
+  /** What its holder last said of it; nothing where a lease is too short for that. */
+  heard?: Heard;
+}
+
+/** How far a lease is. */
+export interface Heard {
+  readonly at: number;
+  /** When its holder began with it. */
+  readonly beganAt: number;
+  /** Share that is computed, 0 to 1. */
+  readonly share: number;
+  /** Milliseconds until it is done with what it does, at the pace so far, and until the next word of it. */
+  readonly leftMs: number;
+  readonly nextMs: number;
 }
 
 /** A node that was answered, and counts when another says the same of this very node. */
@@ -168,20 +185,36 @@ function sharesOf(workers: readonly WorkerView[]): Shares {
 
 /** From its granting to its answer, with what its worker held before it. */
 function outlooksOf(round: RoundView, workers: readonly WorkerView[], speeds: Speeds, now: number): Outlook[] {
-  const held = new Map<string, number>();
+  const held = new Map<string, { units: number; before?: Outlook }>();
   const here = new Set(workers.map(({ name }) => name));
   return round.leases.map((lease) => {
-    const units = (held.get(lease.worker) ?? 0) + lease.count;
-    held.set(lease.worker, units);
+    const holder = held.get(lease.worker) ?? { units: 0 };
+    const units = holder.units + lease.count;
     const own = speeds.of.get(lease.worker);
     const speed = own ?? speeds.slowest;
     if (!here.has(lease.worker)) return { lease, lateAt: now, overdueAt: now, expectedAt: Number.POSITIVE_INFINITY };
     const expectedMs = speed === undefined ? round.unmeasuredMs : (1000 * units) / speed;
-    const lateAt =
-      lease.grantedAt + (speed === undefined ? round.unmeasuredMs : lateFactor * expectedMs + round.graceMs);
+    let lateAt = lease.grantedAt + (speed === undefined ? round.unmeasuredMs : lateFactor * expectedMs + round.graceMs);
+    let expectedAt = lease.grantedAt + expectedMs;
     // One that was never measured may be slower than anyone known, and honest.
-    const overdueAt = own === undefined ? Math.max(lateAt, lease.grantedAt + round.unmeasuredMs) : lateAt;
-    return { lease, lateAt, overdueAt, expectedAt: lease.grantedAt + expectedMs };
+    let overdueAt = own === undefined ? Math.max(lateAt, lease.grantedAt + round.unmeasuredMs) : lateAt;
+    const { heard } = lease;
+    if (heard) {
+      // Whoever says how far it is lets nobody down while it goes on, however long that takes.
+      expectedAt = heard.at + heard.leftMs;
+      if (own !== undefined)
+        lateAt = Math.max(lateAt, heard.beganAt + (lateFactor * 1000 * lease.count) / own + round.graceMs);
+      overdueAt = Math.max(overdueAt, lateAt, heard.at + lateFactor * heard.nextMs + round.graceMs);
+    }
+    const { before } = holder;
+    if (before) {
+      // What waits is not worked on yet.
+      expectedAt = Math.max(expectedAt, before.expectedAt + (speed === undefined ? 0 : (1000 * lease.count) / speed));
+      overdueAt = Math.max(overdueAt, before.overdueAt);
+    }
+    const outlook = { lease, lateAt, overdueAt, expectedAt };
+    held.set(lease.worker, { units, before: outlook });
+    return outlook;
   });
 }
 

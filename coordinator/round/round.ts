@@ -39,6 +39,8 @@ export interface Round {
    * @param vector (P) the round's from now on
    */
   take(node: TreeNode, losses: readonly number[], vector: Float32Array | undefined): void;
+  /** Hears, of long leases, how much of all units is computed: 0 to 1. */
+  progress?(share: number): void;
   /** The round was left unfinished: give back what it holds. */
   abandon(): void;
 }

@@ -56,8 +56,10 @@ const fromWorker = z.discriminatedUnion("type", [
   }),
   /** What it computes with, where that has changed: a relay's workers come and go. */
   z.strictObject({ type: z.literal("device"), device: sentence }),
-  /** The lease goes back unanswered, with the reason, after so many of its units had been computed. */
-  z.strictObject({ type: z.literal("handback"), lease: id, reason: sentence, units: id }),
+  /** So many of the losses of a lease's answer are known by now, more than before. */
+  z.strictObject({ type: z.literal("progress"), lease: id, losses: z.int().min(1) }),
+  /** The lease goes back unanswered, with the reason, after so many of its units had been computed, or parts of one. */
+  z.strictObject({ type: z.literal("handback"), lease: id, reason: sentence, units: z.number().min(0) }),
   /** No more leases, please: the worker finishes what it holds and goes. */
   z.strictObject({ type: z.literal("leaving"), reason: sentence }),
 ]);
@@ -244,6 +246,8 @@ export function timesOf(timeoutMs: number) {
     pingEveryMs: timeoutMs / 5,
     /** Longest time without a sign of life, or without anything leaving for a peer. */
     silenceMs: timeoutMs,
+    /** How often a worker says how far it is with a long lease. */
+    progressEveryMs: timeoutMs / 5,
     /** From the connection to the hello. */
     handshakeMs: timeoutMs,
     /** From the connection to an open engine: large models and GPU libraries take their time. */

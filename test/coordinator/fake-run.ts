@@ -12,6 +12,7 @@ export function fakeWorker(id: string, changes: Partial<WorkerStatus> = {}): Wor
     step: 250,
     probation: null,
     leasesHeld: 2,
+    leaseProgress: null,
     leasesOwed: 0,
     shardsDone: 500,
     tokensPerSec: 20_480.5,

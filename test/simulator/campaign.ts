@@ -28,7 +28,9 @@ export function describe(plan: Plan): string {
   );
   const liar =
     plan.lie === undefined ? "" : `; the last one lies from ${Math.round(plan.lie.fromMs)} ms on: ${plan.lie.kind}`;
-  return `${options.steps} steps of ${options.shards} shards, timeout ${options.timeout} s; workers: ${each}${liar}; faults: ${faults.join(", ") || "none"}`;
+  const { localSteps, replicas, innerState } = options;
+  const local = localSteps > 1 ? ` in rounds of ${localSteps} on ${replicas} replicas, ${innerState}` : "";
+  return `${options.steps} steps of ${options.shards} shards${local}, timeout ${options.timeout} s; workers: ${each}${liar}; faults: ${faults.join(", ") || "none"}`;
 }
 
 export interface Failure {

@@ -102,7 +102,6 @@ export function toyEngine(process: Process, health: Health, maxRows: number, ari
         return health.lie?.kind === "validation" ? loss / 2 : loss;
       });
     },
-    localTraining: never,
     logits: never,
     hidden: never,
     // After a token comes the next.

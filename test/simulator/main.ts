@@ -1,9 +1,9 @@
-// `npm run simulate -- --seed N --worlds N [--faults 0,3] [--verify P]`: worlds from a seed on, or one world with some of
-// its faults; with --verify a liar is in each.
+// `npm run simulate -- --seed N --worlds N [--faults 0,3] [--verify P] [--local]`: worlds from a seed on, or one world
+// with some of its faults; with --verify a liar is in each, with --local they train in rounds of local steps.
 import { performance } from "node:perf_hooks";
 import { parseArgs } from "node:util";
 import { campaign, describe, type Failure, withFaults } from "./campaign.ts";
-import { live, lyingPlanOf, planOf } from "./world.ts";
+import { inRounds, live, lyingPlanOf, planOf } from "./world.ts";
 
 const { values } = parseArgs({
   options: {
@@ -11,6 +11,7 @@ const { values } = parseArgs({
     worlds: { type: "string", default: "1000" },
     faults: { type: "string" },
     verify: { type: "string" },
+    local: { type: "boolean", default: false },
   },
 });
 const [seed, worlds] = [Number(values.seed), Number(values.worlds)];
@@ -20,8 +21,11 @@ if (!Number.isInteger(seed) || !Number.isInteger(worlds) || worlds < 1) {
 }
 
 const verify = values.verify === undefined ? undefined : Number(values.verify);
-const planFor = (of: number) => (verify === undefined ? planOf(of) : lyingPlanOf(of, verify));
-const again = verify === undefined ? "" : ` --verify ${verify}`;
+const planFor = (of: number) => {
+  const plan = verify === undefined ? planOf(of) : lyingPlanOf(of, verify);
+  return values.local ? inRounds(plan) : plan;
+};
+const again = `${verify === undefined ? "" : ` --verify ${verify}`}${values.local ? " --local" : ""}`;
 
 if (values.faults !== undefined || worlds === 1) {
   const whole = planFor(seed);

@@ -5,7 +5,7 @@ import { runInNewContext } from "node:vm";
 import { expect, test } from "vitest";
 import { wireFormats } from "../../shared/arithmetic/codec.ts";
 import { campaign, withFaults } from "./campaign.ts";
-import { live, lyingPlanOf, planOf, referenceDigest, withRelays } from "./world.ts";
+import { inRounds, live, lyingPlanOf, type Plan, planOf, referenceDigest, withRelays } from "./world.ts";
 
 test("300 worlds", async () => {
   const failed: string[] = [];
@@ -13,6 +13,45 @@ test("300 worlds", async () => {
     failed.push(`npm run simulate -- --seed ${seed} --faults ${faults}: ${verdict.failures.join("; ")}`),
   );
   expect(failed).toEqual([]);
+});
+
+test("100 worlds in rounds of local steps, and 8 of them with a liar", async () => {
+  const failed: string[] = [];
+  const run = (count: number, more: string, plan: (seed: number) => Plan) =>
+    campaign(
+      1,
+      count,
+      ({ seed, verdict, faults }) =>
+        failed.push(
+          `npm run simulate -- --local --seed ${seed} --faults ${faults}${more}: ${verdict.failures.join("; ")}`,
+        ),
+      (seed) => inRounds(plan(seed)),
+    );
+  await run(100, "", planOf);
+  await run(8, " --verify 0.1", (seed) => lyingPlanOf(seed, 0.1));
+  expect(failed).toEqual([]);
+});
+
+test("units of many timeouts: nobody is asked twice while all go on, and a mute one is found out by its silence", async () => {
+  const { options, ...plan } = inRounds(planOf(3));
+  const link = { latencyMs: 1, bytesPerMs: 1000 };
+  const local = { localSteps: 20, replicas: 4, shards: 4, batchSize: 4, steps: 60, timeout: 1, evalInterval: 0 };
+  // A replica takes 40 timeouts: twice what a silent lease is waited for before its connection is closed.
+  const workers = Array.from({ length: 3 }, () => ({ unitMs: 2000, link }));
+  const long = { ...plan, options: { ...options, ...local, decaySteps: 60 }, workers };
+  const calm = await live({ ...long, faults: [] });
+  expect(calm).toMatchObject({ failures: [], hedged: 0 });
+  // Three rounds, in each of which somebody has two, and an evaluation.
+  expect(calm.virtualMs).toBeLessThan(1.02 * 3 * 2 * 20 * 2000 + 14 * 2000);
+  const below = withRelays({ ...long, faults: [] }, 1, true);
+  expect(
+    await live({ ...below, relays: below.relays!.map((relay) => ({ ...relay, killedAt: Number.POSITIVE_INFINITY })) }),
+  ).toMatchObject({
+    failures: [],
+    hedged: 0,
+  });
+  const mute = { kind: "mute", at: 100_000, forMs: 1e9, worker: 1 } as const;
+  expect(await live({ ...long, faults: [mute] })).toMatchObject({ failures: [] });
 });
 
 test.each([

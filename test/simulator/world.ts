@@ -14,16 +14,25 @@ import { randomSampler } from "../../coordinator/data/sampler.ts";
 import { History } from "../../coordinator/history.ts";
 import { type EarlierState, type RunResult, type RunSetup, TrainingRun } from "../../coordinator/loop.ts";
 import { AdamW } from "../../coordinator/optimizer/adamw.ts";
+import { Nesterov } from "../../coordinator/optimizer/nesterov.ts";
 import { roundedUpdates } from "../../coordinator/optimizer/rounded.ts";
 import { learningRateAt } from "../../coordinator/optimizer/schedule.ts";
 import { Relay } from "../../relay/relay.ts";
-import { codecOver, nodeRounding, scalarCodec, type WireFormat, wireFormats } from "../../shared/arithmetic/codec.ts";
+import { adamwUpdate } from "../../shared/arithmetic/adamw.ts";
+import {
+  codecOf,
+  codecOver,
+  nodeRounding,
+  scalarCodec,
+  type WireFormat,
+  wireFormats,
+} from "../../shared/arithmetic/codec.ts";
 import { TreeSum, VectorPool } from "../../shared/arithmetic/tree.ts";
 import { scalarOps } from "../../shared/arithmetic/vector.ts";
 import type { Options } from "../../shared/config.ts";
 import { ConfigError, messageOf } from "../../shared/errors.ts";
 import { initialWeights } from "../../shared/family/init.ts";
-import { layoutOf } from "../../shared/family/layout.ts";
+import { decayStretches, layoutOf } from "../../shared/family/layout.ts";
 import { resolveOptions } from "../../shared/resolve.ts";
 import { timesOf } from "../../shared/wire/protocol.ts";
 import { work } from "../../worker/worker.ts";
@@ -113,6 +122,28 @@ export function withRelays(plan: Plan, depth: number, honestBelow = false): Plan
   return { ...plan, relays, workers };
 }
 
+/** The same world in rounds of local steps. */
+export function inRounds(plan: Plan): Plan {
+  const { seed, options, faults } = plan;
+  const random = randomFrom(seed + 0.75);
+  const localSteps = whole(random, 2, 5);
+  const replicas = oneOf(
+    random,
+    [1, 2, 4, 8].filter((replicas) => replicas <= options.shards),
+  );
+  const steps = Math.max(2, options.steps * localSteps - whole(random, 0, localSteps - 1));
+  const innerState = oneOf(random, ["averaged", "fresh"] as const);
+  // A unit may take far longer than the timeout.
+  const longer = oneOf(random, [1, 1, 20]);
+  return {
+    ...plan,
+    options: optionsOf({ ...options, localSteps, replicas, steps, innerState }),
+    workers: plan.workers.map(({ unitMs, link }) => ({ unitMs: unitMs * longer, link })),
+    // AdamW makes a step of the usual size of any gradient: what is absurd inside a replica is nothing that can be seen.
+    faults: faults.map((fault) => (fault.kind === "absurd" ? { ...fault, kind: "nan" } : fault)),
+  };
+}
+
 let base: Options | undefined;
 function optionsOf(own: Partial<Options>): Options {
   base ??= resolveOptions({
@@ -161,8 +192,68 @@ const dataset = {
 const codecs = (format: WireFormat) => codecOver(format, scalarCodec, scalarOps);
 const samplerOf = ({ seed, batchSize }: Options) => randomSampler(seed, batchSize, trainTokens.length - blockSize);
 
+/** A shard's gradient at these weights. */
+function gradientOf(weights: Float32Array, windows: readonly number[], shard: number, out: Float32Array): void {
+  const ids = (shift: number) =>
+    Int32Array.from(windows.flatMap((at) => [...trainTokens.subarray(at + shift, at + shift + blockSize)]));
+  toyGradient(weights, ids(0), ids(1), shard, out);
+}
+
+/** The same in rounds of local steps. */
+function localDigest(options: Options): string {
+  const { shards, replicas, localSteps, innerState, batchSize, steps, seed, outerLearningRate } = options;
+  const [rows, each] = [batchSize / shards, shards / replicas];
+  const P = layout.size;
+  const isAveraged = innerState === "averaged";
+  const state = { weights: initialWeights(layout, seed), m: new Float32Array(P), v: new Float32Array(P) };
+  const wire = { codec: codecs(options.wire), seed, ops: scalarOps };
+  const nesterov = { momentum: options.outerMomentum };
+  const outer = roundedUpdates(P, wire, () => new Nesterov(layout, nesterov, scalarOps));
+  const codec = codecOf(options.wire, isAveraged ? 3 : 1, P, codecs);
+  const pool = new VectorPool((isAveraged ? 3 : 1) * P);
+  const sampler = samplerOf(options);
+  for (let step = 0; step < steps; ) {
+    const end = Math.min(step + localSteps, steps);
+    const round = nodeRounding(codec, { seed, step, units: replicas });
+    const sum = new TreeSum({ first: 0, count: replicas }, pool, scalarOps, round);
+    for (let replica = 0; replica < replicas; replica++) {
+      const own = { weights: state.weights.slice(), m: state.m.slice(), v: state.v.slice() };
+      for (let h = step; h < end; h++) {
+        const gradients = new VectorPool(P);
+        const batch = new TreeSum({ first: replica * each, count: each }, gradients, scalarOps);
+        for (let shard = replica * each; shard < (replica + 1) * each; shard++) {
+          const gradient = gradients.take();
+          gradientOf(own.weights, sampler(h).slice(shard * rows, (shard + 1) * rows), shard, gradient);
+          batch.add({ first: shard, count: 1 }, gradient);
+        }
+        const count = isAveraged ? h + 1 : h + 1 - step;
+        const update = { ...options, units: each, learningRate: learningRateAt(h, options), count };
+        adamwUpdate(scalarOps, decayStretches(layout), own, batch.take(), update);
+      }
+      const vector = pool.take();
+      vector.set(state.weights.map((x, i) => x - own.weights[i]!));
+      if (isAveraged) vector.set(own.m, P);
+      if (isAveraged) vector.set(own.v, 2 * P);
+      round?.({ first: replica, count: 1 }, vector);
+      sum.add({ first: replica, count: 1 }, vector);
+    }
+    const all = sum.take();
+    const update = { units: replicas, learningRate: outerLearningRate, count: end };
+    outer.apply(state.weights, all.subarray(0, P), update);
+    for (const [i, moment] of [state.m, state.v].entries())
+      if (isAveraged)
+        moment.set(
+          all.subarray((i + 1) * P, (i + 2) * P).map((x) => (Math.abs(x) / replicas < 2 ** -100 ? 0 : x / replicas)),
+        );
+    pool.give(all);
+    step = end;
+  }
+  return scalarOps.digest(state.weights);
+}
+
 /** The digest that one undisturbed worker gives, by the shortest way. */
 export function referenceDigest({ options }: Plan): string {
+  if (options.localSteps > 1) return localDigest(options);
   const { shards, batchSize, steps, seed } = options;
   const rows = batchSize / shards;
   const weights = initialWeights(layout, seed);
@@ -179,11 +270,8 @@ export function referenceDigest({ options }: Plan): string {
     const round = nodeRounding(codec, { seed, step, units: shards });
     const sum = new TreeSum({ first: 0, count: shards }, pool, scalarOps, round);
     for (let shard = 0; shard < shards; shard++) {
-      const windows = starts.slice(shard * rows, (shard + 1) * rows);
-      const ids = (shift: number) =>
-        Int32Array.from(windows.flatMap((at) => [...trainTokens.subarray(at + shift, at + shift + blockSize)]));
       const gradient = pool.take();
-      toyGradient(weights, ids(0), ids(1), shard, gradient);
+      gradientOf(weights, starts.slice(shard * rows, (shard + 1) * rows), shard, gradient);
       round?.({ first: shard, count: 1 }, gradient);
       sum.add({ first: shard, count: 1 }, gradient);
     }
@@ -339,6 +427,8 @@ export interface Verdict {
   readonly steps: number;
   /** Whose answers counted. */
   readonly workers: ReadonlySet<string>;
+  /** Parts of steps that were with more than one worker when they were answered. */
+  readonly hedged: number;
 }
 
 class World {
@@ -395,8 +485,10 @@ class World {
       );
     else if (this.#result) await this.#inspect(this.#result);
     const { steps } = this.#disk;
-    const workers = new Set(steps.flatMap(({ parts }) => parts.map(({ worker }) => worker)));
-    return { failures: this.#failures, virtualMs: time.now, steps: steps.length, workers };
+    const parts = steps.flatMap(({ parts }) => parts);
+    const workers = new Set(parts.map(({ worker }) => worker));
+    const hedged = parts.filter(({ leases }) => leases > 1).length;
+    return { failures: this.#failures, virtualMs: time.now, steps: steps.length, workers, hedged };
   }
 
   /** Something went wrong that nothing excuses. */
@@ -408,15 +500,15 @@ class World {
     return this.#result !== undefined;
   }
 
-  /** How long a step, with its evaluation, may take while the honest worker can compute. */
+  /** How long a step or round, with its evaluation, may take while the honest worker can compute. */
   get #boundMs(): number {
     const { options, workers } = this.plan;
     const { unitMs, link } = workers[0]!;
     const groups = Math.ceil(14 / (options.batchSize / options.shards));
-    const wireMs = 20 * link.latencyMs + (40 * 4 * layout.size) / link.bytesPerMs;
-    return (
-      3 * options.timeout * 1000 + 12 * unitMs * (options.shards + groups + options.evalSampleTokens) + 20 * wireMs
-    );
+    const vectors = options.localSteps > 1 && options.innerState === "averaged" ? 3 : 1;
+    const wireMs = 20 * link.latencyMs + (40 * 4 * vectors * layout.size) / link.bytesPerMs;
+    const units = options.shards * options.localSteps + groups + options.evalSampleTokens;
+    return 3 * options.timeout * 1000 + 12 * unitMs * units + 20 * wireMs;
   }
 
   /** From the end of a fault of the wire to a worker that computes again: both ends give up, the longest wait, a handshake. */
@@ -670,9 +762,9 @@ class World {
   #inspectLedger(): void {
     const { options, faults } = this.plan;
     const lines = this.#disk.steps;
-    const steps = lines.map(({ step }) => step).join();
+    const named = lines.flatMap(({ step, steps = 1 }) => Array.from({ length: steps }, (_, i) => step - steps + 1 + i));
     const all = Array.from({ length: options.steps }, (_, i) => i + 1).join();
-    if (steps !== all) this.#failures.push(`the ledger has steps ${steps}`);
+    if (named.join() !== all) this.#failures.push(`the ledger has steps ${named}`);
     const times = [...this.#starts, ...lines.map(({ at }) => at)].sort((a, b) => a - b);
     for (const { step, parts, at } of lines) {
       const shards = parts.flatMap(({ shards }) => {

@@ -194,3 +194,34 @@ test("256 workers and 1,024 units are planned for in milliseconds, not in half a
   for (let i = 0; i < 20; i++) planRound(round(1024, all), workers, 1);
   expect((performance.now() - started) / 21).toBeLessThan(60);
 });
+
+/** A lease of minutes, whose holder says from time to time how far it is. */
+const told = (of: Lease, at: number, share: number): Lease => {
+  const tookMs = at - of.grantedAt;
+  const leftMs = (tookMs * (1 - share)) / share;
+  return { ...of, heard: { at, beganAt: of.grantedAt, share, leftMs, nextMs: 12_000 } };
+};
+
+test("who says how far it is with a long lease is overdue only when it stops saying so", () => {
+  const going = round(4, [told(lease(1, 0, 1, "a"), 60_000, 0.2)]);
+  const overdue = (now: number) => planRound(going, [worker("a")], now).overdue.map(({ id }) => id);
+  expect(overdue(84_000)).toEqual([]);
+  expect(overdue(84_101)).toEqual([1]);
+  expect(planRound(round(4, [lease(1, 0, 1, "a")]), [worker("a")], 60_000).overdue).toHaveLength(1);
+});
+
+test("what waits behind a long lease that goes on is not overdue either", () => {
+  const behind = lease(2, 1, 1, "a");
+  const slow = round(2, [told(lease(1, 0, 1, "a"), 60_000, 0.9), behind]);
+  expect(planRound(slow, [worker("a", 0.1)], 60_000).overdue).toEqual([]);
+  expect(planRound(round(2, [lease(1, 0, 1, "a"), behind]), [worker("a", 0.1)], 60_000).overdue).toHaveLength(2);
+});
+
+test("a long lease is taken by who would be done long before its holder says that it is, or is not known yet", () => {
+  const far = [told(lease(1, 0, 1, "a"), 60_000, 0.2)];
+  const near = [told(lease(1, 0, 1, "a"), 60_000, 0.99)];
+  const measured = [worker("a", 1 / 70), worker("b", 1 / 70)];
+  expect(granted(round(1, far), measured, 60_000)).toBe("b 0");
+  expect(granted(round(1, near), measured, 60_000)).toBe("");
+  expect(granted(round(1, far), [worker("a"), worker("b")], 60_000)).toBe("b 0");
+});

@@ -192,6 +192,7 @@ test.each<[string, (peer: Peer) => void, RegExp]>([
     },
     /message 3 from the worker arrived damaged or out of turn/,
   ],
+  ["progress of nothing", (p) => p.say({ type: "progress", lease: 7, losses: 1 }), /does not hold lease 7/],
   ["a lease nobody gave", (p) => p.say({ type: "handback", lease: 7, reason: "", units: 0 }), /does not hold lease 7/],
   [
     "a second hello",
@@ -216,6 +217,17 @@ test.each<[string, (peer: Peer) => void, RegExp]>([
   const closed = await peer.closed;
   expect(closed.code).toBe(4000);
   expect(closed.reason).toMatch(reason);
+});
+
+test("progress goes forward, and no further than there is to do", async () => {
+  await start();
+  for (const losses of [[100_000], [1, 1]]) {
+    const peer = new Peer();
+    await peer.join("odd");
+    const { lease } = await peer.hear("lease");
+    for (const known of losses) peer.say({ type: "progress", lease, losses: known });
+    expect((await peer.closed).reason).toMatch(/progress of lease \d+: (100000|1) losses of \d+, after [01]$/);
+  }
 });
 
 test("a message beyond every bound is cut off", async () => {
