@@ -22,14 +22,14 @@ interface Memory {
 async function memoryOf(options: Options, model: ModelConfig, workers: number): Promise<Memory> {
   const { size } = layoutOf(model);
   const sharing = options.sharedMemory ? workers : 0;
-  const coordinator = coordinatorBytes(size, sharing);
+  const coordinator = coordinatorBytes(size, sharing, options.wire);
   if (workers === 0) return { coordinatorBytes: coordinator, workerBytes: undefined, workers };
   const threads = options.threads || threadsEach(workers);
   const rows = options.batchSize / options.shards;
   const { kind, asked } = await chooseEngine(options.engine, engineOptionsOf({ ...options, threads }, model, rows));
   const planned = await kind.plannedBytes?.(asked);
-  // Weights that are on their way while it still computes with the last ones.
-  const arriving = sharing > 0 ? 0 : 2 * 4 * size;
+  // Weights that are on their way while it still computes with the last ones, and what changes them.
+  const arriving = sharing > 0 ? 0 : (options.wire === "float32" ? 2 : 3) * 4 * size;
   const workerBytes = planned === undefined ? undefined : processBytes + planned + arriving;
   return { coordinatorBytes: coordinator, workerBytes, workers };
 }
