@@ -29,7 +29,8 @@ const mostConnections = 64;
 const longestMs = 300_000;
 
 const strings = z.union([z.string(), z.array(z.string()).max(4)]);
-const nothing = z.union([z.null(), z.literal(0), z.literal(false), z.literal("")]).optional();
+const isNotDone = { error: "this server does not do that; leave it out" };
+const nothing = z.union([z.null(), z.literal(0), z.literal(false), z.literal("")], isNotDone).optional();
 
 const requestSchema = z.strictObject({
   model: z.string(),
@@ -44,7 +45,7 @@ const requestSchema = z.strictObject({
   stream_options: z.strictObject({ include_usage: z.boolean().optional() }).nullish(),
   user: z.string().optional(),
   // What we do not do is refused, unless it asks for nothing.
-  logprobs: nothing,
+  logprobs: z.null(isNotDone).optional(), // 0 asks for those of what was drawn
   echo: nothing,
   suffix: nothing,
   presence_penalty: nothing,

@@ -42,15 +42,30 @@ export function exportCommand(): Command {
       tell(`${path}: ${scalars.length} values; see them with: tensorboard --logdir ${out}`);
       return;
     }
-    const text = format === "csv" ? csv(curves.rows) : curves.rows.map((row) => `${JSON.stringify(row)}\n`).join("");
-    if (out === "") tell(text.trimEnd());
-    else await onDisk(out, "written", () => writeFile(out, text));
+    const lines = format === "csv" ? csv(curves.rows) : jsonLines(curves.rows);
+    if (out === "") for (const piece of lines) tell(piece.trimEnd());
+    else await onDisk(out, "written", () => writeFile(out, lines));
   });
 }
 
-function csv(rows: readonly CurveRow[]): string {
-  const lines = rows.map((row) => columns.map((name) => row[name] ?? "").join(","));
-  return `${[columns.join(","), ...lines].join("\n")}\n`;
+/** Lines that are written at once: a text of all of them may be longer than a string can be. */
+const together = 1000;
+
+function* csv(rows: readonly CurveRow[]): Generator<string> {
+  yield `${columns.join(",")}\n`;
+  for (let at = 0; at < rows.length; at += together)
+    yield rows
+      .slice(at, at + together)
+      .map((row) => `${columns.map((name) => row[name] ?? "").join(",")}\n`)
+      .join("");
+}
+
+function* jsonLines(rows: readonly CurveRow[]): Generator<string> {
+  for (let at = 0; at < rows.length; at += together)
+    yield rows
+      .slice(at, at + together)
+      .map((row) => `${JSON.stringify(row)}\n`)
+      .join("");
 }
 
 /** With times that end when the run's newest step was written; the history says how long the steps before took. */

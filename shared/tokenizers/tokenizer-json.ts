@@ -77,6 +77,11 @@ const tokenizerSchema = z.strictObject({
 /** @throws ConfigError naming the file and what in it is not as Weft tokenizes */
 export function parseTokenizerJson(json: string, path: string): TokenizerPlan {
   const value = parseJson(json, path);
+  const half = halfCharacter(json);
+  if (half)
+    throw new ConfigError(
+      `${path}: ${half} is half a character (a lone surrogate), which Hugging Face's library refuses too`,
+    );
   const type = (value as { model?: { type?: unknown } } | null)?.model?.type;
   if (typeof type === "string" && type !== "BPE")
     throw new ConfigError(`${path}: a ${type.slice(0, 60)} model; Weft reads BPE`);
@@ -139,6 +144,13 @@ export function parseTokenizerJson(json: string, path: string): TokenizerPlan {
     endOfText: end?.special ? end.id : undefined,
     roles: end?.special ? { bos_token: endOfTextToken, eos_token: endOfTextToken } : {},
   };
+}
+
+/** The first escape of JSON that is a surrogate without its other half. */
+function halfCharacter(json: string): string | undefined {
+  const escapes = /\\u[dD][89abAB][\da-fA-F]{2}\\u[dD][c-fC-F][\da-fA-F]{2}|\\u[\da-fA-F]{4}|\\./g;
+  for (const [found] of json.matchAll(escapes)) if (/^\\u[dD][89a-fA-F]..$/.test(found)) return found;
+  return undefined;
 }
 
 const pair = z.tuple([z.string(), id]);

@@ -72,8 +72,9 @@ test.each([
   [{ prompt: "" }, 400, /it is empty/],
   [{ prompt: "Q" }, 400, /"Q"/],
   [{ prompt: [99] }, 400, /token 99 at position 0/],
-  [{ logprobs: 2 }, 400, /logprobs/],
-  [{ echo: true }, 400, /echo/],
+  [{ logprobs: 2 }, 400, /logprobs: this server does not do that/],
+  [{ logprobs: 0 }, 400, /logprobs: this server does not do that/],
+  [{ echo: true }, 400, /echo: this server does not do that/],
   [{ temperature: -1 }, 400, /temperature/],
   [{ best: 2 }, 400, /best/],
 ])("%j is refused by name", async (change, status, message) => {

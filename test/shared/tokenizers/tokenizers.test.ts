@@ -162,6 +162,7 @@ describe("tokenizer.json of others", () => {
   const base = () => JSON.parse(trained.toFiles().get("tokenizer.json")!);
   test.each<[string, (file: ReturnType<typeof base>) => void, RegExp]>([
     ["another model", (f) => (f.model.type = "WordPiece"), /a WordPiece model; Weft reads BPE/],
+    ["half a character, wherever", (f) => (f.note = "a\ud800"), /\\ud800 is half a character/],
     ["a normalizer", (f) => (f.normalizer = { type: "NFC" }), /normalizer NFC/],
     ["another pre_tokenizer", (f) => (f.pre_tokenizer = { type: "Metaspace" }), /pre_tokenizer Metaspace/],
     ["a prefix space that the other file denies", (f) => (f.pre_tokenizer.add_prefix_space = true), /add_prefix_space/],
