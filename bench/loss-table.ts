@@ -4,7 +4,7 @@
 //   node dist/bench/loss-table.js [--preset shakespeare-cpu] [--data SOURCE] [--steps 2000] [--batch-size 48] [--seeds 1337,1,2]
 //                         [--local-steps 5,20,50,100] [--replicas 2,4,8] [--wires float32,bf16,int8,int4]
 //                         [--inner averaged,fresh] [--outer-learning-rate 0.7] [--outer-momentum 0.9]
-//                         [--out docs/local-steps]
+//                         [--out docs/local-steps-loss]
 //
 // Equal tokens: a step is `--batch-size` windows whoever computes them, `batch-size / replicas` by each replica.
 import { existsSync, mkdirSync, readFileSync, writeFileSync } from "node:fs";
@@ -31,7 +31,7 @@ const { values } = parseArgs({
     inner: { type: "string", default: "averaged" },
     "outer-learning-rate": { type: "string", default: "0.7" },
     "outer-momentum": { type: "string", default: "0.9" },
-    out: { type: "string", default: "docs/local-steps" },
+    out: { type: "string", default: "docs/local-steps-loss" },
   },
 });
 const numbers = (text: string): number[] => text.split(",").map(Number);

@@ -2,7 +2,7 @@
 import { performance } from "node:perf_hooks";
 import type { Logger } from "pino";
 import type { TrainingRun } from "../coordinator/loop.ts";
-import { coordinatorBytes, processBytes } from "../coordinator/memory.ts";
+import { coordinatorBytes, processBytes, vectorsSent } from "../coordinator/memory.ts";
 import { flagOf, type Options, threadsEach } from "../shared/config.ts";
 import { ConfigError } from "../shared/errors.ts";
 import { layoutOf } from "../shared/family/layout.ts";
@@ -22,15 +22,17 @@ interface Memory {
 async function memoryOf(options: Options, model: ModelConfig, workers: number): Promise<Memory> {
   const { size } = layoutOf(model);
   const sharing = options.sharedMemory ? workers : 0;
-  const coordinator = coordinatorBytes(size, sharing, options.wire);
+  const coordinator = coordinatorBytes(size, sharing, options);
   if (workers === 0) return { coordinatorBytes: coordinator, workerBytes: undefined, workers };
   const threads = options.threads || threadsEach(workers);
   const rows = options.batchSize / options.shards;
   const { kind, asked } = await chooseEngine(options.engine, engineOptionsOf({ ...options, threads }, model, rows));
   const planned = await kind.plannedBytes?.(asked);
   // Weights that are on their way while it still computes with the last ones, and what changes them.
-  const arriving = sharing > 0 ? 0 : (options.wire === "float32" ? 2 : 3) * 4 * size;
-  const workerBytes = planned === undefined ? undefined : processBytes + planned + arriving;
+  const arriving = sharing > 0 ? 0 : (options.wire === "float32" ? 2 : 3) * 4 * size * vectorsSent(options);
+  // Weights and moments of the replica that it trains.
+  const replica = options.localSteps > 1 ? 3 * 4 * size : 0;
+  const workerBytes = planned === undefined ? undefined : processBytes + planned + arriving + replica;
   return { coordinatorBytes: coordinator, workerBytes, workers };
 }
 

@@ -212,9 +212,15 @@ export const optionTable = {
     "the exchanges before were summed with it",
     number("training", 0.9, { min: 0, below: 1 }, "with --local-steps: of the exchange's Nesterov step"),
   ),
-  evalInterval: number("training", 250, { min: 0, ...integer }, "validation every so many steps; 0: at the end only", {
-    unit: "steps",
-  }),
+  evalInterval: number(
+    "training",
+    250,
+    { min: 0, ...integer },
+    "validation every so many steps, at the exchange after them; 0: at the end only",
+    {
+      unit: "steps",
+    },
+  ),
   evalWindows: number("training", 0, { min: 0, ...integer }, "windows of a validation on the way; 0: all", {
     unit: "windows",
   }),
@@ -234,9 +240,15 @@ export const optionTable = {
       "none",
     ),
   ),
-  checkpointInterval: number("run", 500, { min: 0, ...integer }, "checkpoint every so many steps; 0: at the end only", {
-    unit: "steps",
-  }),
+  checkpointInterval: number(
+    "run",
+    500,
+    { min: 0, ...integer },
+    "checkpoint every so many steps, at the exchange after them; 0: at the end only",
+    {
+      unit: "steps",
+    },
+  ),
   checkpointTo: {
     ...text("run", "URL", "", "object store for checkpoints as well: s3://bucket/prefix; --resume finds them", "none"),
     schema: z.string().refine((url) => url === "" || isStoreAddress(url), "must be an address such as s3://bucket/run"),
