@@ -34,7 +34,7 @@ export interface World {
   readonly random: () => number;
 }
 
-const thisWorld: World = { clock: systemClock, connect: dial, openEngine, random: Math.random };
+export const thisWorld: World = { clock: systemClock, connect: dial, openEngine, random: Math.random };
 
 const firstWaitMs = 250;
 const longestWaitMs = 10_000;

@@ -38,8 +38,8 @@ interface Experience {
   readonly owes: Map<number, Debt>;
   lastAnswerAt: number;
   shardsDone: number;
-  /** Another has given the same answer as it. */
-  isConfirmed: boolean;
+  /** Kinds of rounds in which another has given the same answer as it. */
+  readonly confirmed: Set<RoundKind>;
   /** Leases handed back since its last answer. */
   handbacks: number;
 }
@@ -130,7 +130,7 @@ export class Crew {
       owes: new Map(),
       lastAnswerAt: Number.NEGATIVE_INFINITY,
       shardsDone: 0,
-      isConfirmed: false,
+      confirmed: new Set(),
       handbacks: 0,
     });
     if (this.#finished !== undefined) void connection.finish(this.#finished);
@@ -253,13 +253,13 @@ export class Crew {
   }
 
   /** Another has said the same as this worker: from now on a share of its answers is held against another's. */
-  confirm(name: string): void {
+  confirm(name: string, kind: RoundKind): void {
     const worker = this.#byName.get(name);
-    if (worker) this.#members.get(worker)!.isConfirmed = true;
+    if (worker) this.#members.get(worker)!.confirmed.add(kind);
   }
 
-  isConfirmed(worker: Connection): boolean {
-    return this.#members.get(worker)?.isConfirmed ?? false;
+  isConfirmed(worker: Connection, kind: RoundKind): boolean {
+    return this.#members.get(worker)?.confirmed.has(kind) ?? false;
   }
 
   /**

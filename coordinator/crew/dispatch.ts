@@ -354,12 +354,13 @@ export class Dispatch {
     const startedAt = this.#clock.now();
     const refusal = round.refusal(lease, losses, vector);
     this.#sumSeconds += (this.#clock.now() - startedAt) / 1000;
+    const isConfirmed = this.crew.isConfirmed(worker, round.kind);
     // A sample reaches no number: nobody is asked what he thinks of it.
     const canBeDrawn = options.verify > 0 && round.kind !== "sample";
-    const isDrawn = canBeDrawn && (!this.crew.isConfirmed(worker) || this.#lots.draws(id, options.verify));
+    const isDrawn = canBeDrawn && (!isConfirmed || this.#lots.draws(id, options.verify));
     const isAsked = work.isAsked(lease) || (isDrawn && !this.#mustCount(worker, work, lease));
     // Being fast earns nothing before somebody has said the same.
-    if (refusal || !isAsked || this.crew.isConfirmed(worker)) this.crew.learn(worker, round.kind, lease);
+    if (refusal || !isAsked || isConfirmed) this.crew.learn(worker, round.kind, lease);
     if (refusal || (isAsked && !this.#compare(worker, work, round, lease, answer))) {
       if (vector) pool.give(vector);
       if (refusal) this.#refuse(worker, work, round, lease, refusal);
@@ -415,8 +416,8 @@ export class Dispatch {
       }
       return false;
     }
-    if (!this.crew.isConfirmed(worker)) this.crew.learn(worker, round.kind, lease);
-    for (const name of [worker.name, agreed]) this.crew.confirm(name);
+    if (!this.crew.isConfirmed(worker, round.kind)) this.crew.learn(worker, round.kind, lease);
+    for (const name of [worker.name, agreed]) this.crew.confirm(name, round.kind);
     this.counts.confirmed++;
     this.#count(worker, work, round, lease, answer, agreed);
     return true;

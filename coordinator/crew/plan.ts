@@ -272,7 +272,8 @@ class PlanState {
     const isNew = unitsPerSecond === undefined;
     if (held > pass || (isNew && held > 0)) return undefined;
     if (worker.onProbation && proven) return held === 0 ? this.#copyFor(worker) : undefined;
-    const opinion = isNew ? undefined : this.#opinionBy(worker);
+    // Opinions go to who is free: kept for one who is not, they would come one after another.
+    const opinion = isNew || held > 0 ? undefined : this.#opinionBy(worker);
     if (opinion) return opinion;
     const size = isNew ? 1 : fairShare(this.#round, unitsPerSecond, shares);
     const open = this.#find(this.#open, worker, size);

@@ -6,8 +6,6 @@ import { layoutOf } from "../../shared/family/layout.ts";
 import type { ModelConfig } from "../../shared/model.ts";
 import type { Engine } from "../../worker/engine/contract.ts";
 import { shardByShard } from "../../worker/engine/shards.ts";
-import type { Lie } from "./faults.ts";
-import type { Random } from "./random.ts";
 import type { Process } from "./time.ts";
 
 export const vocabSize = 12;
@@ -30,17 +28,6 @@ export interface Health {
   loss: number | undefined;
   /** Calls throw an EngineError. */
   broken: boolean;
-  lie?: { readonly kind: Lie; readonly random: Random } | undefined;
-}
-
-/** What a liar makes of a gradient; one that lies rarely does so one time in fifty. */
-function falsify({ kind, random }: NonNullable<Health["lie"]>, out: Float32Array): void {
-  if (kind === "zeros") out.fill(0);
-  else if (kind === "random") for (let i = 0; i < out.length; i++) out[i] = random() - 0.5;
-  else if (kind === "sign" || (kind === "rarely" && random() < 1 / 50)) {
-    const at = out.findIndex((value) => value !== 0);
-    if (at >= 0) out[at] = -out[at]!;
-  }
 }
 
 export function toyGradient(
@@ -90,7 +77,6 @@ export function toyEngine(process: Process, health: Health, maxRows: number, ari
       check();
       const loss = toyGradient(weights, tokens, targets, shard, out);
       if (health.value !== undefined) out.fill(health.value);
-      if (health.lie) falsify(health.lie, out);
       return health.loss ?? loss;
     }),
     losses: async (tokens: Int32Array, targets: Int32Array, rows: number) => {
@@ -98,8 +84,7 @@ export function toyEngine(process: Process, health: Health, maxRows: number, ari
       check();
       return Float32Array.from({ length: rows }, (_, row) => {
         const at = (ids: Int32Array) => ids.subarray(row * blockSize, (row + 1) * blockSize);
-        const loss = health.loss ?? toyLoss(weights, at(tokens), at(targets));
-        return health.lie?.kind === "validation" ? loss / 2 : loss;
+        return health.loss ?? toyLoss(weights, at(tokens), at(targets));
       });
     },
     logits: never,

@@ -16,10 +16,6 @@ export const wireFaults = [
 ] as const;
 export const runFaults = ["kill", "stop", "freeze-coordinator", "disk", "storm", "stranger"] as const;
 
-/** What a worker does that computes wrongly, and plausibly. */
-export const lies = ["zeros", "random", "sign", "validation", "rarely"] as const;
-export type Lie = (typeof lies)[number];
-
 export interface Fault {
   readonly kind: (typeof workerFaults)[number] | (typeof wireFaults)[number] | (typeof runFaults)[number];
   /** Virtual milliseconds after the world's beginning. */

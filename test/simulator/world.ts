@@ -8,6 +8,7 @@
 //     + what the wire takes;
 // - nothing is left behind: no timer, no vector on its way in, no more memory than the round's.
 import pino from "pino";
+import { type Lie, lies, lyingEngine } from "../../cli/liar.ts";
 import { isBy, Quarantine } from "../../coordinator/crew/quarantine.ts";
 import type { Dataset } from "../../coordinator/data/dataset.ts";
 import { randomSampler } from "../../coordinator/data/sampler.ts";
@@ -35,10 +36,11 @@ import { initialWeights } from "../../shared/family/init.ts";
 import { decayStretches, layoutOf } from "../../shared/family/layout.ts";
 import { resolveOptions } from "../../shared/resolve.ts";
 import { timesOf } from "../../shared/wire/protocol.ts";
+import type { Engine } from "../../worker/engine/contract.ts";
 import { work } from "../../worker/worker.ts";
 import { Disk } from "./disk.ts";
 import { blockSize, type Health, toyEngine, toyGradient, toyModel } from "./engine.ts";
-import { drawFaults, excuses, type Fault, type Lie, lies } from "./faults.ts";
+import { drawFaults, excuses, type Fault } from "./faults.ts";
 import { type LinkSettings, type Mishap, Network } from "./network.ts";
 import { between, oneOf, type Random, randomFrom, whole } from "./random.ts";
 import { Process, Time } from "./time.ts";
@@ -145,7 +147,7 @@ export function inRounds(plan: Plan): Plan {
 }
 
 let base: Options | undefined;
-function optionsOf(own: Partial<Options>): Options {
+export function optionsOf(own: Partial<Options>): Options {
   base ??= resolveOptions({
     flags: {
       family: "bigram",
@@ -340,7 +342,7 @@ class Member {
         random,
         connect: ({ url }) => network.dial(process, url, this.#link, () => this.isReachable, `10.0.0.${this.index}`),
         openEngine: async (_name, { maxRows }) => ({
-          engine: toyEngine(process, this.health, maxRows, this.#arithmetic),
+          engine: this.#world.maybeLying(toyEngine(process, this.health, maxRows, this.#arithmetic), this),
           why: "",
         }),
       },
@@ -429,6 +431,10 @@ export interface Verdict {
   readonly workers: ReadonlySet<string>;
   /** Parts of steps that were with more than one worker when they were answered. */
   readonly hedged: number;
+  /** Steps done when the first wrong answer was given, and when its giver was found out; none where none was given. */
+  readonly lie?: { readonly began: number; readonly found: number | undefined } | undefined;
+  /** The digest is the honest one. */
+  readonly isRight: boolean;
 }
 
 class World {
@@ -444,6 +450,9 @@ class World {
   #coordinator!: Process;
   #run!: TrainingRun;
   #result: RunResult | undefined;
+  #liar: Member | undefined;
+  #lie: Verdict["lie"];
+  #endedAt: number | undefined;
   /** When the run began, and when its coordinators did. */
   readonly #starts: number[] = [];
 
@@ -452,6 +461,17 @@ class World {
     this.random = randomFrom(plan.seed + 0.5);
     this.network = new Network(this.time, this.random);
     this.#disk = new Disk(this.time, 20, keptLines);
+  }
+
+  /** The engine of a member, which lies where it is the one that does. */
+  maybeLying(engine: Engine, member: Member): Engine {
+    const { lie } = this.plan;
+    if (!lie || member !== this.#liar) return engine;
+    const begins = () => this.time.now >= lie.fromMs;
+    const onLie = () => {
+      this.#lie ??= { began: this.#run.status().step, found: undefined };
+    };
+    return lyingEngine(engine, { kind: lie.kind, random: this.random, begins, onLie });
   }
 
   async live(): Promise<Verdict> {
@@ -464,12 +484,7 @@ class World {
     plan.workers.forEach(({ unitMs, link, below }, index) => {
       this.#members.push(new Member(this, index, unitMs, link, arithmetic, below));
     });
-    const { lie } = plan;
-    const { health } = this.#members.at(-1)!;
-    if (lie)
-      time.after(lie.fromMs, () => {
-        health.lie = { kind: lie.kind, random: this.random };
-      });
+    this.#liar = plan.lie && this.#members.at(-1);
     for (const fault of plan.faults) time.after(fault.at, () => this.#befall(fault));
     const recovery = this.#recoveryMs;
     for (const fault of plan.faults)
@@ -484,11 +499,18 @@ class World {
         `after ${Math.round(limit)} ms only ${this.#disk.steps.length} of ${plan.options.steps} steps are done`,
       );
     else if (this.#result) await this.#inspect(this.#result);
-    const { steps } = this.#disk;
+    const { quarantined, steps } = this.#disk;
+    const found = quarantined.find((entry) => isBy([entry], `w${plan.workers.length - 1}`))?.step;
     const parts = steps.flatMap(({ parts }) => parts);
-    const workers = new Set(parts.map(({ worker }) => worker));
-    const hedged = parts.filter(({ leases }) => leases > 1).length;
-    return { failures: this.#failures, virtualMs: time.now, steps: steps.length, workers, hedged };
+    return {
+      failures: this.#failures,
+      virtualMs: this.#endedAt ?? time.now,
+      steps: steps.length,
+      workers: new Set(parts.map(({ worker }) => worker)),
+      hedged: parts.filter(({ leases }) => leases > 1).length,
+      lie: this.#lie && { ...this.#lie, found },
+      isRight: this.#result?.weightsDigest === referenceDigest(plan),
+    };
   }
 
   /** Something went wrong that nothing excuses. */
@@ -559,7 +581,9 @@ class World {
     run.train().then(
       (result) => {
         if (process !== this.#coordinator || !process.isAlive) return;
-        if (result.finished) this.#result = result;
+        if (!result.finished) return;
+        this.#result = result;
+        this.#endedAt = this.time.now;
       },
       (error: unknown) => this.#onEnd(process, error),
     );
