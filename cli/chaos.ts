@@ -1,5 +1,5 @@
-// `weft chaos`: a run of one's own on this machine, its workers killed, frozen, muted and cut off on purpose, then the same
-// steps undisturbed. What it says is what one may expect of a fleet that fails so often; its exit status, whether one bit
+// `weft chaos`: a run of one's own on this machine, its workers killed, frozen, muted and cut off on purpose, with --verify
+// liars among them, then the same steps undisturbed. What it says is what one may expect of a fleet that fails so often; its exit status, whether one bit
 // of one step came out differently.
 import { type ChildProcess, spawn } from "node:child_process";
 import { once } from "node:events";
@@ -18,6 +18,7 @@ import { temporaryFolder } from "../shared/disk.ts";
 import { ConfigError } from "../shared/errors.ts";
 import { presets } from "../shared/presets.ts";
 import { FaultyWire } from "./faulty-wire.ts";
+import { type Lie, liarCommand, lies } from "./liar.ts";
 import { Remote } from "./remote.ts";
 import { say, tell } from "./terminal.ts";
 
@@ -26,6 +27,7 @@ const flagsSchema = z.object({
   minutes: z.coerce.number().gt(0).max(10_000),
   workers: z.coerce.number().int().min(1).max(64),
   seed: z.coerce.number().int().min(0),
+  verify: z.coerce.number().min(0).max(1),
   preset: z.string(),
   data: z.string().optional(),
   json: z.boolean(),
@@ -34,7 +36,7 @@ type Flags = z.infer<typeof flagsSchema>;
 
 /** How long a fault lasts, in seconds: drawn between these. */
 const [shortest, longest] = [1, 12];
-const faults = ["kill", "freeze", "mute", "partition"] as const;
+const faults = ["kill", "freeze", "mute", "partition", "lie"] as const;
 
 export function chaosCommand(): Command {
   return new Command("chaos")
@@ -45,9 +47,11 @@ export function chaosCommand(): Command {
     .option("--minutes <N>", "how long; the same steps undisturbed come after it", "10")
     .option("--workers <N>", "worker processes", "4")
     .option("--seed <N>", "of the faults", "1")
+    .option("--verify <P>", "share of the leases that two workers compute; above 0 liars come too", "0")
     .option("--preset <NAME>", "what is trained", "shakespeare-cpu")
     .option("--data <SOURCE>", "on what, if not on the preset's data")
     .option("--json", "as JSON", false)
+    .addCommand(liarCommand(), { hidden: true })
     .action(async (raw: object) => {
       const parsed = flagsSchema.safeParse(raw);
       if (!parsed.success) {
@@ -70,11 +74,11 @@ async function chaos(flags: Flags, folder: string): Promise<void> {
   const count = Math.round((flags.minutes * flags.faultsPerHour) / 60);
   say(`${count} faults in ${flags.minutes} minutes on ${flags.workers} workers, then the same steps undisturbed`);
   const disturbed = await LocalRun.start(join(folder, "disturbed"), flags);
-  let leases: z.infer<typeof statusSchema>["leases"];
+  let status: z.infer<typeof statusSchema>;
   let happened: Fault[];
   try {
     happened = await strike(disturbed, flags);
-    ({ leases } = await new Remote(`http://127.0.0.1:${disturbed.port}`, undefined).json("/status", statusSchema));
+    status = await new Remote(`http://127.0.0.1:${disturbed.port}`, undefined).json("/status", statusSchema);
   } finally {
     await disturbed.end();
   }
@@ -84,6 +88,7 @@ async function chaos(flags: Flags, folder: string): Promise<void> {
   } finally {
     await undisturbed.end();
   }
+  const { leases, quarantined } = status;
   const differs = await firstDifference(disturbed.directory, undisturbed.directory, disturbed.step);
   const recoveries = happened.map(({ at }) => disturbed.recoveryAfter(at)).sort((a, b) => a - b);
   const share = disturbed.stepsPerSecond / undisturbed.stepsPerSecond;
@@ -99,6 +104,7 @@ async function chaos(flags: Flags, folder: string): Promise<void> {
       p95: quantile(recoveries, 0.95),
       longest: recoveries.at(-1) ?? 0,
     },
+    liarsFound: quarantined.length,
     leases: { refused: leases.refused, repeated: leases.hedged, lost: leases.lost, counted: leases.counted },
   };
   if (flags.json) tell(JSON.stringify(report, null, 2));
@@ -107,6 +113,8 @@ async function chaos(flags: Flags, folder: string): Promise<void> {
     tell(
       `faults: ${happened.length} (${faults.map((kind) => `${report.kinds[kind]} ${kind}`).join(", ")}) in ${report.steps} steps`,
     );
+    if (flags.verify > 0)
+      tell(`liars: ${quarantined.length} of ${report.kinds.lie} found, ${leases.confirmed} answers confirmed`);
     tell(
       `throughput kept: ${(100 * share).toFixed(1)} % (${disturbed.stepsPerSecond.toFixed(2)} of ${undisturbed.stepsPerSecond.toFixed(2)} steps/s)`,
     );
@@ -129,7 +137,8 @@ interface Fault {
 }
 
 /** Bring faults about at drawn times until the time is over. */
-async function strike(run: LocalRun, { faultsPerHour, minutes, seed }: Flags): Promise<Fault[]> {
+async function strike(run: LocalRun, { faultsPerHour, minutes, seed, verify }: Flags): Promise<Fault[]> {
+  const kinds = faults.filter((kind) => kind !== "lie" || verify > 0);
   const random = new PhiloxStream(seed, 0x63686173);
   const began = performance.now();
   const end = began + minutes * 60_000;
@@ -137,14 +146,15 @@ async function strike(run: LocalRun, { faultsPerHour, minutes, seed }: Flags): P
   const healing: Promise<void>[] = [];
   for (let next = began; ; ) {
     next += faultsPerHour === 0 ? end : (-Math.log(1 - random.uniform()) * 3_600_000) / faultsPerHour;
-    const kind = faults[Math.floor(random.uniform() * faults.length)]!;
+    const kind = kinds[Math.floor(random.uniform() * kinds.length)]!;
     const worker = Math.floor(random.uniform() * run.workers);
     const lastsMs = 1000 * (shortest + random.uniform() * (longest - shortest));
     await sleep(Math.max(0, Math.min(next, end) - performance.now()));
     run.check();
     if (next >= end) break;
     happened.push({ kind, at: performance.now() });
-    healing.push(run.strike(kind, worker, lastsMs));
+    if (kind === "lie") run.sendLiar(lies[Math.floor(random.uniform() * lies.length)]!);
+    else healing.push(run.strike(kind, worker, lastsMs));
   }
   await Promise.all(healing);
   return happened;
@@ -157,6 +167,8 @@ class LocalRun {
   port = 0;
   step = 0;
   readonly #times: number[] = [];
+  #firstStep = 0;
+  #liars = 0;
   readonly #wires: FaultyWire[] = [];
   readonly #children = new Map<string, ChildProcess>();
   #coordinator!: ChildProcess;
@@ -173,12 +185,14 @@ class LocalRun {
     const run = new LocalRun(directory, flags.workers);
     const data = flags.data === undefined ? [] : ["--data", flags.data];
     const steps = ["--steps", "1000000000", "--eval-interval", "0", "--checkpoint-interval", "0", "--timeout", "5"];
+    const verify = flags.verify > 0 ? ["--verify", String(flags.verify)] : [];
     run.#coordinator = run.#spawn("coordinator", [
       "coordinator",
       "--preset",
       flags.preset,
       ...data,
       ...steps,
+      ...verify,
       "--port",
       "0",
       "--out",
@@ -197,8 +211,9 @@ class LocalRun {
   }
 
   get stepsPerSecond(): number {
+    // Steps that were taken back and done again are none that were won.
     const [first, last] = [this.#times[0]!, this.#times.at(-1)!];
-    return (1000 * (this.#times.length - 1)) / Math.max(1, last - first);
+    return (1000 * (this.step - this.#firstStep)) / Math.max(1, last - first);
   }
 
   /** Seconds from then to the next step that was done. */
@@ -224,7 +239,13 @@ class LocalRun {
     throw new ConfigError(`chaos: the coordinator ended: ${this.#said.trim().split("\n").at(-1) ?? ""}`);
   }
 
-  async strike(kind: Fault["kind"], worker: number, lastsMs: number): Promise<void> {
+  /** It stays until it is found out. */
+  sendLiar(lie: Lie): void {
+    const name = `liar-${++this.#liars}`;
+    this.#spawn(name, ["chaos", "liar", "--coordinator", `ws://127.0.0.1:${this.port}`, "--name", name, "--lie", lie]);
+  }
+
+  async strike(kind: Exclude<Fault["kind"], "lie">, worker: number, lastsMs: number): Promise<void> {
     const child = this.#children.get(`chaos-${worker}`);
     const wire = this.#wires[worker]!;
     if (kind === "kill") return void child?.kill("SIGKILL");
@@ -284,6 +305,7 @@ class LocalRun {
     }
     const { msg, step } = JSON.parse(line) as { msg: string; step?: number };
     if (msg === "step" && step !== undefined) {
+      if (this.#times.length === 0) this.#firstStep = step;
       this.step = step;
       this.#times.push(performance.now());
       this.#onStep();

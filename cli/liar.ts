@@ -1,6 +1,10 @@
 // An engine that computes wrongly on purpose, and plausibly: what `weft chaos` sends among a run's workers, and what the
 // tests hold --verify against.
+import { Command, Option } from "commander";
+import { resolveOptions } from "../shared/resolve.ts";
 import type { Engine } from "../worker/engine/contract.ts";
+import { thisWorld, work } from "../worker/worker.ts";
+import { createLog } from "./log.ts";
 
 /** A gradient of zeros, of small random values, with one sign turned; half the validation loss; one sign one time in fifty. */
 export const lies = ["zeros", "random", "sign", "validation", "rarely"] as const;
@@ -48,4 +52,27 @@ function falsify(gradient: Float32Array, kind: Lie, random: () => number): boole
   else if (kind === "random") for (let i = 0; i < gradient.length; i++) gradient[i] = (random() - 0.5) / 100;
   else gradient[at] = -gradient[at]!;
   return true;
+}
+
+/** A worker of a run of one's own that lies: part of `weft chaos`. */
+export function liarCommand(): Command {
+  return new Command("liar")
+    .requiredOption("--coordinator <URL>", "run to lie to")
+    .requiredOption("--name <NAME>", "name of this worker")
+    .addOption(new Option("--lie <KIND>", "what it does").choices(lies).makeOptionMandatory())
+    .action(async (flags: { coordinator: string; name: string; lie: Lie }) => {
+      const { options } = resolveOptions({ flags: { coordinator: flags.coordinator, patience: 600 } });
+      const { log } = createLog("worker");
+      const settings = { options, threads: 1, name: flags.name, token: undefined, log };
+      await work(
+        { ...settings, leave: new AbortController().signal },
+        {
+          ...thisWorld,
+          openEngine: async (...call) => {
+            const opened = await thisWorld.openEngine(...call);
+            return { ...opened, engine: lyingEngine(opened.engine, { kind: flags.lie, random: Math.random }) };
+          },
+        },
+      );
+    });
 }

@@ -407,8 +407,8 @@ export class Dispatch {
   /** Hold an answer against what others said of the same node. @returns whether it counted; its vector is the caller's where not */
   #compare(worker: Connection, work: Work, round: Round, lease: Lease, answer: Answer): boolean {
     const digest = digestOf(answer, this.#settings.ops);
-    const agreed = work.hear(lease, digest, worker.arithmetic, this.#clock.now());
-    if (agreed === undefined) {
+    const [agreed, ...more] = work.hear(lease, digest, worker.arithmetic, this.#clock.now());
+    if (agreed === undefined || !this.#suffices([worker.name, agreed, ...more], worker.arithmetic, round)) {
       // Who computes other nodes over these units is not needed; who computes the same gives a second opinion.
       for (const other of work.overlapping(lease)) {
         const isSame = other.first === lease.first && other.count === lease.count;
@@ -421,6 +421,16 @@ export class Dispatch {
     this.counts.confirmed++;
     this.#count(worker, work, round, lease, answer, agreed);
     return true;
+  }
+
+  /** Newcomers do not confirm each other while somebody is there whom others have confirmed. */
+  #suffices(alike: readonly string[], arithmetic: string, { kind }: Round): boolean {
+    const isConfirmed = (name: string) => {
+      const worker = this.crew.find(name);
+      return worker !== undefined && this.crew.isConfirmed(worker, kind);
+    };
+    const others = this.#others(new Set(alike)).filter((other) => other.arithmetic === arithmetic);
+    return alike.some(isConfirmed) || !others.some(({ name }) => isConfirmed(name));
   }
 
   /** An answer counts. @param agreed who had said the same before */

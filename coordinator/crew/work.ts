@@ -99,8 +99,8 @@ export class Work {
     return this.#unasked.has(first);
   }
 
-  /** Note what the holder of a lease that has ended says of its node. @returns another who said the same, if one did */
-  hear(lease: Lease, digest: string, arithmetic: string, now: number): string | undefined {
+  /** Note what the holder of a lease that has ended says of its node. @returns others who said the same */
+  hear(lease: Lease, digest: string, arithmetic: string, now: number): string[] {
     const { first, count, worker } = lease;
     const question = this.#questions.get(nodeName(lease)) ?? {
       ...{ first, count, arithmetic, since: now, isRepeated: false },
@@ -111,7 +111,8 @@ export class Work {
     question.heard.add(worker);
     question.since = now;
     this.done.fill(true, first, first + count);
-    return question.opinions.find((other) => other.worker !== worker && other.digest === digest)?.worker;
+    const alike = question.opinions.filter((other) => other.worker !== worker && other.digest === digest);
+    return alike.map((other) => other.worker);
   }
 
   /** Ask those once more who have said something about it. */

@@ -137,8 +137,8 @@ class Peer {
     this.say({ type: "answer", lease, losses: packLosses(new Array(count).fill(loss)), computeMs: 1 });
   }
 
-  /** Answer every lease to the end of the run. */
-  async workOn(value = 0.01, loss = 1): Promise<void> {
+  /** Answer every lease to the end of the run, each once it may. */
+  async workOn(value = 0.01, loss = 1, may: (step: number) => Promise<void> = async () => {}): Promise<void> {
     for (let seen = 0; ; seen++) {
       while (this.heard.length <= seen)
         await new Promise<void>((resolve) => {
@@ -147,6 +147,7 @@ class Peer {
       const message = this.heard[seen]!;
       if (message.type === "finish") return;
       if (message.type !== "lease") continue;
+      await may(message.step);
       const { lease, count, round, windows } = message;
       if (round === "gradient") this.answer(lease, count, value, loss);
       else this.say({ type: "answer", lease, losses: packLosses(new Array(windows).fill(1)), computeMs: 1 });
@@ -358,6 +359,78 @@ test("what one worker gives wrongly another gives rightly: the run goes on, and 
   await good.join("good");
   await good.workOn();
   expect(await trained).toMatchObject({ step: 3, finished: true });
+});
+
+test("--verify with nobody to ask: after the timeout answers count unconfirmed, which is said and stands in the ledger", async () => {
+  await start({ verify: 1, timeout: 1 });
+  const alone = new Peer();
+  await alone.join("alone");
+  await alone.workOn();
+  expect(await trained).toMatchObject({ step: 2, finished: true });
+  expect(run.status().leases).toMatchObject({ confirmed: 0 });
+  const warned = run.journal
+    .after(0)
+    .filter(({ text }) => text.startsWith("nobody is there to confirm what alone computes"));
+  expect(warned).toHaveLength(1);
+});
+
+test("--verify with two who differ and no third: both are asked once more, then the run stops and says why", async () => {
+  await start({ verify: 1, timeout: 1 });
+  const left = new Peer();
+  await left.join("left");
+  const right = new Peer();
+  await right.join("right");
+  void left.workOn(0.01);
+  void right.workOn(0.02);
+  const { message } = (await trained) as Error;
+  expect(message).toMatch(
+    /^the run stopped after step 0: (left and right|right and left) give different answers for .* of step 1, and no other worker is there to say who is right/,
+  );
+  expect(run.status().quarantined).toEqual([]);
+});
+
+test("--verify with a third: the odd one goes, and its name is not let in again", async () => {
+  await start({ verify: 1, steps: 3 });
+  const joined: Peer[] = [];
+  for (const name of ["a", "odd", "b"]) {
+    joined.push(new Peer());
+    await joined.at(-1)!.join(name);
+  }
+  const [a, odd, b] = joined as [Peer, Peer, Peer];
+  void odd.workOn(0.02);
+  void a.workOn();
+  await b.workOn();
+  expect(await trained).toMatchObject({ finished: true });
+  expect((await odd.hear("refuse")).reason).toMatch(
+    /^odd gave another answer for .* of step 1 than . and . gave alike$/,
+  );
+  expect(run.status().quarantined).toMatchObject([{ names: ["odd"], address: null, step: 0 }]);
+});
+
+test("--verify: newcomers who say the same do not confirm each other while a confirmed worker is there", async () => {
+  await start({ verify: 0.01, steps: 30, maxWorkers: 9 });
+  const join = async (name: string) => {
+    const peer = new Peer();
+    await peer.join(name);
+    return peer;
+  };
+  let go = (): void => {};
+  const all = new Promise<void>((resolve) => {
+    go = resolve;
+  });
+  const may = async (step: number) => (step < 5 ? undefined : await all);
+  const honest = [await join("a"), await join("b")].map((peer) => peer.workOn(0.01, 1, may));
+  while (run.status().step < 5) await new Promise(setImmediate);
+  for (const name of ["x", "y"]) {
+    const liar = await join(name);
+    while (!run.status().workers.some(({ id, state }) => id === name && state === "contributing"))
+      await new Promise(setImmediate);
+    void liar.workOn(0.02);
+  }
+  go();
+  await Promise.race(honest);
+  expect(await trained).toMatchObject({ finished: true });
+  expect(run.status().quarantined.map(({ names }) => names[0]).sort()).toEqual(["x", "y"]);
 });
 
 test("a run stopped before its first step leaves no checkpoint behind", async () => {

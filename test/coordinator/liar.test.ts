@@ -1,0 +1,136 @@
+// A liar among real workers of a real run: it is trusted first, found out, and what it gave is taken back on the disk.
+import { existsSync } from "node:fs";
+import { readFile, rm } from "node:fs/promises";
+import { join } from "node:path";
+import pino from "pino";
+import { afterAll, expect, test } from "vitest";
+import { lyingEngine } from "../../cli/liar.ts";
+import { TrainingRun } from "../../coordinator/loop.ts";
+import { auditRun, contributionsOf, readLines } from "../../coordinator/proof/audit.ts";
+import { accessWith } from "../../coordinator/serve/access.ts";
+import { serve } from "../../coordinator/serve/server.ts";
+import { setUpRun } from "../../coordinator/setup.ts";
+import { checkpointSteps } from "../../shared/checkpoint/rundir.ts";
+import type { OptionName } from "../../shared/config.ts";
+import { resolveOptions } from "../../shared/resolve.ts";
+import type { Engine } from "../../worker/engine/contract.ts";
+import { thisWorld, work } from "../../worker/worker.ts";
+import { temporary, text } from "../system/weft.ts";
+
+const folder = temporary();
+afterAll(() => rm(folder, { recursive: true }));
+const log = pino({ level: "silent" });
+const steps = 120;
+
+/** A coordinator in this process; `computes` brings its workers. */
+async function runs<T>(flags: Partial<Record<OptionName, unknown>>, computes: (run: TrainingRun, url: string) => T) {
+  const sources = {
+    flags: {
+      ...{ data: text, blockSize: 8, nLayer: 1, nHead: 1, nEmbd: 8, batchSize: 8, shards: 8, steps, port: 0 },
+      ...{
+        evalWindows: 8,
+        evalInterval: 20,
+        checkpointInterval: 20,
+        keepCheckpoints: 99,
+        warmupSteps: 10,
+        timeout: 2,
+        ...flags,
+      },
+    },
+  };
+  const setup = await setUpRun(sources, log, { substitute: false });
+  const run = new TrainingRun(setup);
+  const server = await serve(run, { ...setup.options, access: accessWith(undefined), log });
+  const workers = computes(run, `ws://${server.address}`);
+  try {
+    return { run, workers, result: await run.train() };
+  } finally {
+    await server.close();
+    await setup.dataset.close();
+  }
+}
+
+function worker(url: string, name: string, as: (engine: Engine) => Engine = (engine) => engine): Promise<void> {
+  const { options } = resolveOptions({ flags: { coordinator: url, engine: "native", patience: 0 } });
+  const settings = { options, threads: 1, name, token: undefined, log, leave: new AbortController().signal };
+  return work(settings, {
+    ...thisWorld,
+    openEngine: async (...call) => {
+      const opened = await thisWorld.openEngine(...call);
+      return { ...opened, engine: as(opened.engine) };
+    },
+  });
+}
+
+/** Nobody goes beyond step 50 before the liar has its weights: its first answers come after a checkpoint, and soon. */
+function waitsFor(liar: Promise<void>): (engine: Engine) => Engine {
+  return (engine) =>
+    new Proxy(engine, {
+      get(target, key) {
+        const value = Reflect.get(target, key, target);
+        if (typeof value !== "function") return value;
+        return async (...call: unknown[]) => {
+          if (key === "gradient" && (call[3] as { step: number }).step >= 50) await liar;
+          return value.apply(target, call);
+        };
+      },
+    });
+}
+
+test("a trusted worker begins to lie: the run goes back before it, to the honest digest, and audit holds", async () => {
+  const honest = await runs({ out: join(folder, "honest") }, (_run, url) => [worker(url, "a"), worker(url, "b")]);
+  await Promise.all(honest.workers);
+
+  const out = join(folder, "run");
+  let answers = 0;
+  let arrive = (): void => {};
+  const arrived = new Promise<void>((resolve) => {
+    arrive = resolve;
+  });
+  const lies = (engine: Engine): Engine =>
+    lyingEngine(engine, { kind: "sign", random: Math.random, begins: () => ++answers > 10 });
+  const { run, result } = await runs({ out, verify: 0.5 }, (run, url) => {
+    const all = ["a", "b"].map((name) => worker(url, name, waitsFor(arrived)));
+    let hasCome = false;
+    const look = setInterval(() => {
+      const { step, workers } = run.status();
+      if (step >= 45 && !hasCome) worker(url, "liar", lies).catch(() => {});
+      hasCome ||= step >= 45;
+      if (!workers.some(({ id, state }) => id === "liar" && state === "contributing")) return;
+      arrive();
+      clearInterval(look);
+    }, 5);
+    return all;
+  });
+  expect(result).toMatchObject({ finished: true, weightsDigest: honest.result.weightsDigest });
+  expect(result.valLossNats).toBe(honest.result.valLossNats);
+  expect(run.status().quarantined).toMatchObject([{ names: ["liar"], address: null }]);
+  expect(run.journal.after(0).filter(({ kind }) => kind === "quarantined")[0]!.text).toMatch(
+    /^worker liar is in quarantine: it gave another answer for .* than . and . gave alike; --allow liar/,
+  );
+
+  const audit = await auditRun(out);
+  expect(audit.findings).toEqual([]);
+  expect(audit).toMatchObject({ firstStep: 1, lastStep: steps, shards: 8 * steps });
+  expect(audit.confirmed).toBeGreaterThan(0);
+  expect(audit.undone).toMatchObject([{ workers: ["liar"] }]);
+  // A checkpoint from after the liar came would hold answers of its.
+  expect([40, 60]).toContain(audit.undone[0]!.to);
+  expect(contributionsOf((await readLines(out))!, "liar").every(({ undone }) => undone)).toBe(true);
+  expect(await checkpointSteps(out)).toEqual([120, 100, 80, 60, 40, 20]);
+
+  // It stays out when the coordinator starts again, until it is allowed in.
+  const more = { out, resume: true, steps: steps + 2, verify: 0.5 };
+  let refused: unknown;
+  await runs(more, async (_run, url) => {
+    refused = await worker(url, "liar").catch((error: Error) => error.message);
+    await worker(url, "a");
+  });
+  expect(refused).toMatch(
+    /refused by .*: worker liar is in quarantine: liar gave another answer .*; --allow lets it in/,
+  );
+  const allowed = await runs({ ...more, steps: steps + 4, allow: ["liar"] }, (_run, url) => worker(url, "liar"));
+  expect(allowed.run.status().quarantined).toEqual([]);
+  expect(JSON.parse(await readFile(join(out, "quarantine.json"), "utf8"))).toEqual([]);
+  expect(existsSync(join(out, ".quarantine.json.new"))).toBe(false);
+}, 120_000);
