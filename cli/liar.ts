@@ -61,7 +61,7 @@ export function liarCommand(): Command {
     .requiredOption("--name <NAME>", "name of this worker")
     .addOption(new Option("--lie <KIND>", "what it does").choices(lies).makeOptionMandatory())
     .action(async (flags: { coordinator: string; name: string; lie: Lie }) => {
-      const { options } = resolveOptions({ flags: { coordinator: flags.coordinator, patience: 600 } });
+      const { options } = resolveOptions({ flags: { coordinator: [flags.coordinator], patience: 600 } });
       const { log } = createLog("worker");
       const settings = { options, threads: 1, name: flags.name, token: undefined, log };
       await work(

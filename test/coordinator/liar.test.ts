@@ -40,7 +40,7 @@ async function runs<T>(flags: Partial<Record<OptionName, unknown>>, computes: (r
   };
   const setup = await setUpRun(sources, log, { substitute: false });
   const run = new TrainingRun(setup);
-  const server = await serve(run, { ...setup.options, access: accessWith(undefined), log });
+  const server = await serve(run, run, { ...setup.options, access: accessWith(undefined), log });
   const workers = computes(run, `ws://${server.address}`);
   try {
     return { run, workers, result: await run.train() };
@@ -50,8 +50,8 @@ async function runs<T>(flags: Partial<Record<OptionName, unknown>>, computes: (r
   }
 }
 
-function worker(url: string, name: string, as: (engine: Engine) => Engine = (engine) => engine): Promise<void> {
-  const { options } = resolveOptions({ flags: { coordinator: url, engine: "native", patience: 0 } });
+function worker(url: string, name: string, as: (engine: Engine) => Engine = (engine) => engine): Promise<unknown> {
+  const { options } = resolveOptions({ flags: { coordinator: [url], engine: "native", patience: 0 } });
   const settings = { options, threads: 1, name, token: undefined, log, leave: new AbortController().signal };
   return work(settings, {
     ...thisWorld,

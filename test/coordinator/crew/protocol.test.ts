@@ -430,7 +430,12 @@ test("--verify: newcomers who say the same do not confirm each other while a con
   go();
   await Promise.race(honest);
   expect(await trained).toMatchObject({ finished: true });
-  expect(run.status().quarantined.map(({ names }) => names[0]).sort()).toEqual(["x", "y"]);
+  expect(
+    run
+      .status()
+      .quarantined.map(({ names }) => names[0])
+      .sort(),
+  ).toEqual(["x", "y"]);
 });
 
 test("a run stopped before its first step leaves no checkpoint behind", async () => {
