@@ -453,6 +453,7 @@ class World {
   #liar: Member | undefined;
   #lie: Verdict["lie"];
   #endedAt: number | undefined;
+  #isRight = false;
   /** When the run began, and when its coordinators did. */
   readonly #starts: number[] = [];
 
@@ -509,7 +510,7 @@ class World {
       workers: new Set(parts.map(({ worker }) => worker)),
       hedged: parts.filter(({ leases }) => leases > 1).length,
       lie: this.#lie && { ...this.#lie, found },
-      isRight: this.#result?.weightsDigest === referenceDigest(plan),
+      isRight: this.#isRight,
     };
   }
 
@@ -757,7 +758,8 @@ class World {
   async #inspect(result: RunResult): Promise<void> {
     const { options } = this.plan;
     const expected = referenceDigest(this.plan);
-    if (result.weightsDigest !== expected && !this.#isBelieved)
+    this.#isRight = result.weightsDigest === expected;
+    if (!this.#isRight && !this.#isBelieved)
       this.#failures.push(`the digest is ${result.weightsDigest}, expected ${expected}`);
     if (options.steps <= keptLines) this.#inspectLedger();
     if (this.#run.dispatch.crew.uploads.size > 0) this.#failures.push("a vector is still on its way in");
