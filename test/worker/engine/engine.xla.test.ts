@@ -4,11 +4,12 @@ import { mkdtempSync, readdirSync, rmSync, truncateSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { describe, expect, test } from "vitest";
+import { codecOver, nodeRounding, scalarCodec } from "../../../shared/arithmetic/codec.ts";
 import { scalarOps } from "../../../shared/arithmetic/vector.ts";
 import { initialWeights } from "../../../shared/family/init.ts";
 import { layoutOf } from "../../../shared/family/layout.ts";
 import type { ModelConfig } from "../../../shared/model.ts";
-import type { Engine, EngineOptions } from "../../../worker/engine/contract.ts";
+import type { Engine, EngineOptions, LeasePosition } from "../../../worker/engine/contract.ts";
 import { xla } from "../../../worker/engine/xla/kind.ts";
 import { rowsPerPass } from "../../../worker/engine/xla/trace.ts";
 import { openOracle } from "../../oracle.ts";
@@ -39,7 +40,10 @@ const weights = initialWeights(layoutOf(model), 1);
 const tokens = Int32Array.from({ length: 8 * 2 * 16 }, (_, i) => (i * 31) % 65);
 const lease = { seed: 5, step: 9, first: 0, count: 8 };
 
-async function gradient(engine: Engine, at = lease): Promise<{ digest: string; losses: number[] | undefined }> {
+async function gradient(
+  engine: Engine,
+  at: LeasePosition = lease,
+): Promise<{ digest: string; losses: number[] | undefined }> {
   const out = new Float32Array(weights.length);
   const part = tokens.subarray(at.first * 32, (at.first + at.count) * 32);
   const losses = await engine.gradient(part, part, 2, at, out);
@@ -51,6 +55,8 @@ describe.skipIf(!usable)("on the CPU plugin (skipped without it: weft install xl
 
   test("1, 2, 3, 4 and 8 devices give the same bits, as do leases of any size", async () => {
     const digests = new Set<string>();
+    const rounded = new Set<string>();
+    const round = nodeRounding(codecOver("int8", scalarCodec, scalarOps), { ...lease, units: 8 });
     for (const threads of [1, 2, 3, 4, 8]) {
       const engine = await xla.create({ ...options, threads });
       expect(engine.device).toContain(`${threads} device`);
@@ -58,13 +64,14 @@ describe.skipIf(!usable)("on the CPU plugin (skipped without it: weft install xl
       const whole = await gradient(engine);
       expect(whole.losses).toHaveLength(8);
       digests.add(JSON.stringify(whole));
+      rounded.add(JSON.stringify(await gradient(engine, { ...lease, round })));
       for (const count of [1, 2, 4]) {
         const part = await gradient(engine, { ...lease, first: 4, count });
         expect(part.losses).toEqual(whole.losses!.slice(4, 4 + count));
       }
       await engine.dispose();
     }
-    expect(digests.size).toBe(1);
+    expect([digests.size, rounded.size]).toEqual([1, 1]);
   });
 
   test("a failing device ends the lease on all of them, and the next lease is whole", async () => {
