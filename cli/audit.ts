@@ -11,6 +11,7 @@ import {
 } from "../coordinator/proof/audit.ts";
 import { repairRun } from "../coordinator/proof/repair.ts";
 import { ConfigError } from "../shared/errors.ts";
+import { flagAndHelp } from "./options.ts";
 import { type Replay, replay } from "./replay.ts";
 import { onOneLine, tell } from "./terminal.ts";
 
@@ -30,11 +31,11 @@ export function auditCommand(): Command {
     )
     .argument("<RUN>", "folder of a run")
     .option("--replay <STEPS>", "compute these steps once more on this machine, such as 40-45, and compare")
-    .option("--data <SOURCE>", "with --replay: where the data lies now")
-    .option("--threads <N>", "with --replay: threads; the bits do not depend on them")
+    .option(...flagAndHelp("data", "with --replay: where the data lies now"))
+    .option(...flagAndHelp("threads", "with --replay: threads; the bits do not depend on them"))
     .option("--worker <NAME>", "what this worker gave")
     .option("--repair", "make the ledger and the markers whole again, keeping all that is proven", false)
-    .option("--json", "as JSON", false)
+    .option(...flagAndHelp("json"), false)
     .action(async (directory: string, flags: AuditFlags) => {
       const began = performance.now();
       const span = spanOfSteps(flags.replay);

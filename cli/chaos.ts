@@ -16,9 +16,10 @@ import { statusSchema } from "../coordinator/status.ts";
 import { PhiloxStream } from "../shared/arithmetic/philox.ts";
 import { temporaryFolder } from "../shared/disk.ts";
 import { ConfigError } from "../shared/errors.ts";
-import { presets } from "../shared/presets.ts";
+import { defaultPreset, presets } from "../shared/presets.ts";
 import { FaultyWire } from "./faulty-wire.ts";
 import { type Lie, liarCommand, lies } from "./liar.ts";
+import { flagAndHelp } from "./options.ts";
 import { Remote } from "./remote.ts";
 import { say, tell } from "./terminal.ts";
 
@@ -45,12 +46,12 @@ export function chaosCommand(): Command {
     )
     .option("--faults-per-hour <N>", "faults, at times drawn from the seed", "720")
     .option("--minutes <N>", "how long; the same steps undisturbed come after it", "10")
-    .option("--workers <N>", "worker processes", "4")
-    .option("--seed <N>", "of the faults", "1")
+    .option(...flagAndHelp("workers", "worker processes"), "4")
+    .option(...flagAndHelp("seed", "of the faults"), "1")
     .option("--verify <P>", "share of the leases that two workers compute; above 0 liars come too", "0")
-    .option("--preset <NAME>", "what is trained", "shakespeare-cpu")
-    .option("--data <SOURCE>", "on what, if not on the preset's data")
-    .option("--json", "as JSON", false)
+    .option("--preset <NAME>", "what is trained", defaultPreset)
+    .option(...flagAndHelp("data", "on what, if not on the preset's data"))
+    .option(...flagAndHelp("json"), false)
     .addCommand(liarCommand(), { hidden: true })
     .action(async (raw: object) => {
       const parsed = flagsSchema.safeParse(raw);

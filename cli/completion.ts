@@ -19,7 +19,9 @@ function placesOf(command: Command, path = ""): Place[] {
   const commands = help.visibleCommands(command);
   const choices = command.registeredArguments.flatMap((argument) => argument.argChoices ?? []);
   const here = { path, commands, choices, options: help.visibleOptions(command) };
-  const below = command.commands.map((child) => placesOf(child, `${path} ${child.name()}`.trim()));
+  const below = command.commands
+    .filter((child) => commands.includes(child))
+    .map((child) => placesOf(child, `${path} ${child.name()}`.trim()));
   return [here, ...below.flat()];
 }
 

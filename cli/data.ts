@@ -11,6 +11,7 @@ import { optionTable } from "../shared/config.ts";
 import { makeFolder, onDisk } from "../shared/disk.ts";
 import { skippingUnknown, tokenizerNamed } from "../shared/tokenizers/open.ts";
 import { BpeTrainer } from "../shared/tokenizers/train-bpe.ts";
+import { flagAndHelp } from "./options.ts";
 import { progressOf } from "./progress.ts";
 import { say, tell } from "./terminal.ts";
 
@@ -18,7 +19,7 @@ const sourceHelp =
   "a file of UTF-8 text, JSON lines (.jsonl) or Parquet, also .gz, a folder of them, a glob in quotes, - for standard input, or `shakespeare`";
 const tokenizerHelp = "char, gpt2, word:FILE (a word a line), or a folder that holds a tokenizer";
 
-const columnHelp = optionTable.textColumn.help;
+const { textColumn, unknown } = optionTable;
 
 const count = (n: number): string => n.toLocaleString("en");
 
@@ -57,10 +58,8 @@ export function dataCommand(): Command {
     .argument("<SOURCE>", sourceHelp)
     .requiredOption("--out <DIR>", "folder to make; train from it with --data DIR")
     .option("--tokenizer <NAME>", tokenizerHelp, "char")
-    .addOption(
-      new Option("--unknown <error|skip>", optionTable.unknown.help).choices(["error", "skip"]).default("error"),
-    )
-    .option("--text-column <NAME>", columnHelp, optionTable.textColumn.default)
+    .addOption(new Option(...flagAndHelp("unknown")).choices(unknown.value!.split("|")).default(unknown.default))
+    .option(...flagAndHelp("textColumn"), textColumn.default)
     .option(
       "--threads <N>",
       "threads that encode, each files of its own (default: one for each core)",
@@ -111,7 +110,7 @@ export function dataCommand(): Command {
     .description("what a data source holds; token files are read whole and checked")
     .argument("<SOURCE>", `${sourceHelp}, a .bin or .npy file, or a prepared folder`)
     .option("--tokenizer <NAME>", `${tokenizerHelp}; needed for token files without one beside them`)
-    .option("--json", "one JSON object for programs", false)
+    .option(...flagAndHelp("json"), false)
     .action(async (source: string, options: { tokenizer?: string; json: boolean }) => {
       const tokenizer = options.tokenizer === undefined ? undefined : await tokenizerNamed(options.tokenizer);
       const data = await openDataset({
@@ -156,7 +155,7 @@ export function dataCommand(): Command {
       numberIn((n) => Number.isInteger(n) && n > 256 && n <= 1_000_000, "a whole number from 257 to 1000000"),
       1024,
     )
-    .option("--text-column <NAME>", columnHelp, optionTable.textColumn.default)
+    .option(...flagAndHelp("textColumn"), textColumn.default)
     .action(async (source: string, flags: { out: string; vocabSize: number; textColumn: string }) => {
       const { out, vocabSize, textColumn } = flags;
       const trainer = new BpeTrainer();

@@ -52,6 +52,12 @@ export function addOptions(command: Command, groups: readonly OptionGroup[], own
   return command;
 }
 
+/** A flag of the table with its help, for commands that read their flags by themselves. */
+export function flagAndHelp(name: OptionName, help = helpOf(optionTable[name])): [flag: string, help: string] {
+  const { value }: OptionSpec = optionTable[name];
+  return [value === undefined ? flagOf(name) : `${flagOf(name)} <${value}>`, help];
+}
+
 /** What a flag does, in the direction in which it is shown. */
 export function helpOf({ help, helpWhenOff, unit }: OptionSpec): string {
   return `${helpWhenOff ?? help}${unit ? ` (${unit})` : ""}`;

@@ -10,9 +10,14 @@ import { temporary } from "../system/weft.ts";
 
 /** The commands that do something, by the words that lead to them. */
 function leaves(command: Command, path: string[] = []): [string, Command][] {
-  return command.commands.flatMap((child): [string, Command][] => {
+  const shown = (parent: Command) =>
+    parent
+      .createHelp()
+      .visibleCommands(parent)
+      .filter((child) => child.name() !== "help");
+  return shown(command).flatMap((child): [string, Command][] => {
     const here = [...path, child.name()];
-    return child.commands.length > 0 ? leaves(child, here) : [[here.join(" "), child]];
+    return shown(child).length > 0 ? leaves(child, here) : [[here.join(" "), child]];
   });
 }
 
