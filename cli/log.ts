@@ -54,6 +54,8 @@ export interface Progress {
   readonly etaSeconds: number;
 }
 
+const isProgress = (msg: string): boolean => msg === "step" || msg === "validation";
+
 class Screen extends Writable {
   readonly #line: StatusLine;
   #progress: Progress | undefined;
@@ -66,7 +68,7 @@ class Screen extends Writable {
 
   override _write(text: string, _encoding: BufferEncoding, done: () => void): void {
     const line = JSON.parse(text) as LogLine;
-    if (line.msg === "step" || line.msg === "validation") this.#showProgress(line);
+    if (isProgress(line.msg)) this.#showProgress(line);
     else {
       const sentence = line.sample === undefined ? line.msg : `${line.msg}: ${line.sample}`;
       this.#line.say(`${line.level >= 40 ? "warning: " : ""}${onOneLine(sentence)}`);
@@ -111,14 +113,15 @@ export function progressLine(progress: Progress, columns: number): string {
   return versions.find((version) => version.length <= columns) ?? `${speed} | ${left}`;
 }
 
-/** A line "[cpu0] ..." of a launched process: its JSON log line becomes one of ours, under its label. */
+/** A line "[cpu0] ..." of a launched process: its JSON log line becomes one of ours, under its label if it has one. */
 export function relay(log: Logger, line: string): void {
   const [, label = "", text = line] = /^\[(\S+)\] (.*)$/s.exec(line) ?? [];
+  const prefix = label === "" ? "" : `${label}: `;
   try {
     const { level, msg, name: _n, time: _t, pid: _p, hostname: _h, ...fields } = JSON.parse(text);
-    log[level >= 40 ? "warn" : "info"](fields, `${label}: ${msg}`);
+    log[level >= 40 ? "warn" : "info"](fields, isProgress(msg) ? msg : prefix + msg);
   } catch (error) {
     if (!(error instanceof SyntaxError)) throw error;
-    log.info(`${label}: ${text}`);
+    log.info(prefix + text);
   }
 }

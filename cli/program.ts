@@ -12,6 +12,7 @@ import { evalCommand } from "./eval.ts";
 import { examples } from "./examples.ts";
 import { exportCommand } from "./export.ts";
 import { installCommand } from "./install.ts";
+import { launchCommand } from "./launch.ts";
 import { pullCommand } from "./pull.ts";
 import { relayCommand } from "./relay.ts";
 import { runsCommand } from "./runs.ts";
@@ -35,6 +36,7 @@ export function weftProgram(): Command {
     coordinatorCommand(),
     workerCommand(),
     relayCommand(),
+    launchCommand(),
     sampleCommand(),
     pullCommand(),
     evalCommand(),

@@ -179,7 +179,7 @@ async function runOnce(
 }
 
 /** What a line says of why its process ends: a warning of its log, or what is no line of a log. */
-function reasonIn(line: string): string | undefined {
+export function reasonIn(line: string): string | undefined {
   let text = line.trim();
   try {
     const { level, msg } = JSON.parse(text) as { level?: number; msg?: string };
