@@ -57,7 +57,9 @@ export function chaosCommand(): Command {
       const parsed = flagsSchema.safeParse(raw);
       if (!parsed.success) {
         const [issue] = parsed.error.issues;
-        throw new ConfigError(`chaos: ${String(issue?.path[0])}: ${issue?.message}`);
+        const name = String(issue?.path[0]);
+        const flag = `--${name.replace(/[A-Z]/g, (letter) => `-${letter.toLowerCase()}`)}`;
+        throw new ConfigError(`chaos: ${flag} cannot be ${JSON.stringify((raw as Record<string, unknown>)[name])}`);
       }
       const flags = parsed.data;
       if (!Object.hasOwn(presets, flags.preset))

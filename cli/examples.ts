@@ -11,6 +11,7 @@ export const examples: Readonly<Record<string, readonly string[]>> = {
   ],
   worker: ["weft worker --coordinator ws://host-a:7070", "weft worker --coordinator http://host-a:7070 --gpus all"],
   relay: ["weft relay --coordinator ws://host-a:7070 --host 0.0.0.0"],
+  launch: ["weft launch hosts.yaml", "weft launch hosts.yaml --preset gpt2-124m --data text.txt --tls self-signed"],
   sample: [
     "weft sample --checkpoint runs/a",
     'weft sample --checkpoint runs/a --prompt "To be" --tokens 200',

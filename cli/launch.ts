@@ -41,6 +41,8 @@ export function launchCommand(): Command {
   return command.action(async (path: string) => {
     const file = await readHosts(path);
     const resolved = resolveOptions({ ...(await sourcesOf(command)), impliedPreset: defaultPreset });
+    if (resolved.options.dryRun)
+      throw new ConfigError("launch: what a run would take says `weft coordinator --dry-run`");
     const token = (await resolveToken("0.0.0.0", resolved.options.tokenFile, process.env))!;
     const ssh: Ssh = { config: file.sshConfig, sockets: await mkdtemp(join(tmpdir(), "weft-ssh-")) };
     const { log, say, close } = createLog("launch");

@@ -40,7 +40,8 @@ export function addOptions(command: Command, groups: readonly OptionGroup[], own
         command.addOption(new Option(flag, helpOf(spec)).hideHelp(flag !== shownAs).helpGroup(heading));
     } else {
       const shown = own[name]?.default === undefined ? spec.defaultText : undefined;
-      const help = `${helpOf(spec)} [default: ${shown ?? JSON.stringify(spec.default)}]`;
+      const initial = spec.default === "" ? "none" : JSON.stringify(spec.default);
+      const help = `${helpOf(spec)} [default: ${shown ?? initial}]`;
       const choices = spec.value.includes("|") ? spec.value.split("|") : undefined;
       const option = new Option(`${flagOf(name)} <${choices ? "WHICH" : spec.value}>`, help)
         .argParser((raw, before) => parseFlag(name, raw, before))

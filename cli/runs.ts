@@ -36,7 +36,9 @@ async function open(directory: string): Promise<Run> {
 /** @throws ConfigError where there is none */
 async function runsIn(folder: string): Promise<Run[]> {
   const entries = await readdir(folder, { withFileTypes: true }).catch((error: NodeJS.ErrnoException) => {
-    throw new ConfigError(`runs: ${folder} cannot be read (${error.code}); name the folder of the runs`);
+    const why =
+      error.code === "ENOENT" ? `there is no folder ${folder} here` : `${folder} cannot be read (${error.code})`;
+    throw new ConfigError(`runs: ${why}; name the folder in which your runs lie`);
   });
   const names = entries.filter((entry) => entry.isDirectory()).map(({ name }) => name);
   const runs: Run[] = [];

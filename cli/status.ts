@@ -8,7 +8,11 @@ import { addOptions, type Own, optionsOf } from "./options.ts";
 import { Remote } from "./remote.ts";
 import { onOneLine, tell } from "./terminal.ts";
 
-const own = { from: { default: "http://127.0.0.1:7070" }, tokenFile: {}, json: {} } satisfies Own;
+const own = {
+  from: { default: "http://127.0.0.1:7070", help: "coordinator, http:// or ws://" },
+  tokenFile: {},
+  json: {},
+} satisfies Own;
 
 export function statusCommand(): Command {
   const command = new Command("status").description("how a run stands: progress, losses, workers, checkpoints");

@@ -1,5 +1,5 @@
 // Every option, once: name, default, unit, check and help. The flags of the commands, the keys of a config file,
-// `--help`, the shells' completion, the README's table and the options saved with each checkpoint derive from this table.
+// `--help`, docs/options.md and the options saved with each checkpoint derive from this table.
 import { availableParallelism } from "node:os";
 import { closest, distance } from "fastest-levenshtein";
 import { z } from "zod";
@@ -307,7 +307,7 @@ export const optionTable = {
 
   host: text("network", "ADDRESS", "127.0.0.1", "address to listen on; beyond loopback a token is required"),
   port: number("network", 7070, { min: 0, max: 65_535, ...integer }, "port of WebSocket and HTTP; 0: any free one"),
-  tokenFile: text("network", "FILE", "", "file with the token that workers and viewers must show", "WEFT_TOKEN"),
+  tokenFile: text("network", "FILE", "", "file with the run's token, which workers and viewers show", "WEFT_TOKEN"),
   tls: choice("network", ["off", "self-signed"], "off", "encrypt the port, with a certificate kept beside the run"),
   tlsCert: text("network", "FILE", "", "encrypt the port with this certificate (PEM, with its chain)", "none"),
   tlsKey: text("network", "FILE", "", "private key of --tls-cert (PEM)", "none"),

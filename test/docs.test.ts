@@ -10,30 +10,52 @@ const root = join(import.meta.dirname, "..");
 const docs = readdirSync(join(root, "docs")).filter((name) => name.endsWith(".md"));
 const files = ["README.md", "CONTRIBUTING.md", ...docs.map((name) => `docs/${name}`)];
 const read = (file: string): string => readFileSync(join(root, file), "utf8");
-const { commands } = weftProgram();
+const known = weftProgram().commands;
 
-/** Command lines of the fenced blocks: "weft train --preset ...", whatever stands before. */
-function lines(text: string): string[][] {
-  const fenced = [...text.matchAll(/^```\w*\n([\s\S]*?)^```/gm)].flatMap(([, block]) => block!.split("\n"));
-  return fenced.flatMap((line) => {
-    const [, words] = /(?:^|[$ ])(?:npx )?weft ([a-z]+\b.*)$/.exec(line) ?? [];
-    return words === undefined ? [] : [words.replace(/ +#.*/, "").split(/ +/)];
+/** Command lines of a text: "weft train --preset ...", whatever stands before. */
+function linesOf(text: string): string[][] {
+  const names = known.map((command) => command.name()).join("|");
+  const line = new RegExp(`(?:^|[$ "(])(?:npx )?weft ((?:${names})\\b.*)$`);
+  return text.split("\n").flatMap((raw) => {
+    const [, words] = line.exec(raw.replace(/ +#.*/, "")) ?? [];
+    return words === undefined ? [] : [words.replaceAll(/["')]/g, "").split(/ +/)];
   });
 }
 
+/** Those of the fenced blocks of README and docs/, with the file. */
+const documented = files.flatMap((file) =>
+  [...read(file).matchAll(/^```\w*\n([\s\S]*?)^```/gm)].flatMap(([, block]) =>
+    linesOf(block!).map((words) => ({ file, words })),
+  ),
+);
+const flagsOf = (words: readonly string[]): string[] =>
+  words.filter((word) => word.startsWith("--")).map((word) => word.split("=")[0]!);
+
 test("every command of README and docs/ exists, with every flag", () => {
-  let count = 0;
-  for (const file of files)
-    for (const [name, ...words] of lines(read(file))) {
-      let command: Command = commands.find((known) => known.name() === name)!;
-      const sub = command.commands.find((known) => known.name() === words[0]);
-      if (sub) command = sub;
-      const flags = command.options.map((option) => option.long);
-      for (const flag of words.filter((word) => word.startsWith("--")))
-        expect([file, name, flags.includes(flag.split("=")[0])], `${name} ${flag}`).toEqual([file, name, true]);
-      count++;
-    }
-  expect(count).toBeGreaterThan(12);
+  for (const { file, words } of documented) {
+    let command: Command = known.find((one) => one.name() === words[0])!;
+    command = command.commands.find((sub) => sub.name() === words[1]) ?? command;
+    const flags = command.options.map((option) => option.long);
+    for (const flag of flagsOf(words)) expect(flags, `${file}: ${words.join(" ")}`).toContain(flag);
+  }
+  expect(documented.length).toBeGreaterThan(20);
+});
+
+test("scripts/ci-package.sh runs every one of them, with every flag", () => {
+  const run = linesOf(read("scripts/ci-package.sh"));
+  for (const { file, words } of documented) {
+    const [name] = words;
+    const there = run.filter((line) => line[0] === name).flatMap(flagsOf);
+    expect(there.length + Number(run.some((line) => line[0] === name)), `${file}: weft ${name}`).toBeGreaterThan(0);
+    for (const flag of flagsOf(words)) expect(there, `${file}: ${words.join(" ")}`).toContain(flag);
+  }
+});
+
+test("every npm script that they name exists", () => {
+  const { scripts } = JSON.parse(read("package.json")) as { scripts: Record<string, string> };
+  const names = files.flatMap((file) => [...read(file).matchAll(/\bnpm run ([\w:]+)/g)].map(([, name]) => name!));
+  expect(names.length).toBeGreaterThan(5);
+  expect(names.filter((name) => !(name in scripts))).toEqual([]);
 });
 
 test("every file that README and docs/ link to is there", () => {
