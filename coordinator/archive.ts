@@ -3,6 +3,7 @@
 import { statfs } from "node:fs/promises";
 import { type Snapshot, writeCheckpoint } from "../shared/checkpoint/checkpoint.ts";
 import { forgetAfter, mark, prune } from "../shared/checkpoint/rundir.ts";
+import type { Clock } from "../shared/clock.ts";
 import { ConfigError, messageOf } from "../shared/errors.ts";
 import type { Journal } from "./journal.ts";
 import type { Mirror } from "./mirror.ts";
@@ -22,6 +23,7 @@ export class Archive {
   readonly #runDir: string;
   readonly #keep: number;
   readonly #journal: Journal;
+  readonly #clock: Clock;
   readonly #mirror: Mirror | undefined;
   #writing: Promise<void> = Promise.resolve();
   #newest = -1;
@@ -31,10 +33,11 @@ export class Archive {
   #failed: { readonly why: ConfigError; readonly retryAt: number } | undefined;
 
   /** @param best validation loss of the best checkpoint so far, of a run that is resumed */
-  constructor(runDir: string, keep: number, journal: Journal, best?: number, mirror?: Mirror) {
+  constructor(runDir: string, keep: number, journal: Journal, clock: Clock, best?: number, mirror?: Mirror) {
     this.#runDir = runDir;
     this.#keep = keep;
     this.#journal = journal;
+    this.#clock = clock;
     this.best = best;
     this.#mirror = mirror;
     this.shelf = new CheckpointShelf(runDir);
@@ -57,9 +60,9 @@ export class Archive {
     return this.#freeBytes;
   }
 
-  /** Is a write that failed to be tried again, with the state as it is by then? @param now performance.now() */
-  owes(now: number): boolean {
-    return this.#failed !== undefined && now >= this.#failed.retryAt;
+  /** Is a write that failed to be tried again, with the state as it is by then? */
+  owes(): boolean {
+    return this.#failed !== undefined && this.#clock.now() >= this.#failed.retryAt;
   }
 
   /** Step of the newest checkpoint of this process; -1 before the first. */
@@ -88,7 +91,7 @@ export class Archive {
       } catch (error) {
         if (!(error instanceof ConfigError)) throw error;
         this.#newest = before;
-        this.#failed = { why: error, retryAt: performance.now() + retryMs };
+        this.#failed = { why: error, retryAt: this.#clock.now() + retryMs };
         this.#journal.log.error({ step }, `the checkpoint of step ${step} is not written: ${error.message}`);
       }
     })();

@@ -476,7 +476,7 @@ export class TrainingRun {
       if (options.evalSampleTokens > 0) await this.#betweenSteps("eval", () => this.#sample());
     }
     const isBest = valLossNats !== null && valLossNats < (this.#archive.best ?? Number.POSITIVE_INFINITY);
-    const owed = this.#archive.owes(this.#setup.clock.now());
+    const owed = this.#archive.owes();
     if (due(options.checkpointInterval) || isBest || this.#checkpointAsked || owed)
       await this.#betweenSteps("checkpoint", () => this.#checkpoint(valLossNats, isLast));
   }

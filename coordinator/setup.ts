@@ -129,7 +129,7 @@ async function setUpLocked(sources: Sources, log: Logger, settings: SetupSetting
     quarantine: new Quarantine(kept, keep),
     secret: randomBytes(6).readUIntBE(0, 6),
     stateBefore: (step) => stateBefore(step, opened, layout, log),
-    openArchive: (journal) => new Archive(options.out, options.keepCheckpoints, journal, best, mirror),
+    openArchive: (journal) => new Archive(options.out, options.keepCheckpoints, journal, systemClock, best, mirror),
     openMetrics: (status) => new Metrics(status),
     mirror,
     clock: systemClock,
