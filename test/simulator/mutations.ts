@@ -56,12 +56,6 @@ const mutations: readonly Mutation[] = [
     to: "if (false)",
   },
   {
-    what: "messages that come twice or in another order are taken",
-    file: "shared/wire/protocol.js",
-    from: "message.writeUInt32LE(sequence",
-    to: "message.writeUInt32LE(0 * sequence",
-  },
-  {
     what: "weights of another step are computed with",
     file: "worker/session.js",
     from: "if (order.step !== this.#step)",
@@ -90,12 +84,6 @@ const mutations: readonly Mutation[] = [
     file: "coordinator/loop.js",
     from: "setup.optimizer",
     to: "undefined",
-  },
-  {
-    what: "the goodbye leaves its timer",
-    file: "coordinator/crew/crew.js",
-    from: "told.abort()",
-    to: "{}",
   },
   {
     what: "second opinions are taken, whatever they say",
