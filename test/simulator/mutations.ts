@@ -68,12 +68,6 @@ const mutations: readonly Mutation[] = [
     to: "if (false)",
   },
   {
-    what: "who stops in the middle of a tensor is not noticed",
-    file: "shared/wire/channel.js",
-    from: "else if (stopped > silenceMs)",
-    to: "else if (false)",
-  },
-  {
     what: "a worker whose answer could not count is asked again at once",
     file: "coordinator/crew/work.js",
     from: "this.refusals.set(unit, seen);",
@@ -91,6 +85,13 @@ const mutations: readonly Mutation[] = [
     from: "other.worker !== worker && other.digest === digest",
     to: "other.worker !== worker",
     verify: "1",
+  },
+  {
+    what: "what a liar gave before it was found out stays",
+    file: "coordinator/crew/dispatch.js",
+    from: "return this.#liars.splice(0);",
+    to: "return [];",
+    verify: "0.1",
   },
 ];
 
