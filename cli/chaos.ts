@@ -59,7 +59,8 @@ export function chaosCommand(): Command {
         const [issue] = parsed.error.issues;
         const name = String(issue?.path[0]);
         const flag = `--${name.replace(/[A-Z]/g, (letter) => `-${letter.toLowerCase()}`)}`;
-        throw new ConfigError(`chaos: ${flag} cannot be ${JSON.stringify((raw as Record<string, unknown>)[name])}`);
+        const given = JSON.stringify((raw as Record<string, unknown>)[name]);
+        throw new ConfigError(`chaos: ${flag} cannot be ${given}: ${issue?.message}`);
       }
       const flags = parsed.data;
       if (!Object.hasOwn(presets, flags.preset))

@@ -27,8 +27,8 @@ test("a quarter of a minute of faults: every kind of figure, and the right diges
 });
 
 test.each([
-  [["--workers", "0"], /chaos: workers/],
-  [["--minutes", "x"], /chaos: minutes/],
+  [["--workers", "0"], /chaos: --workers cannot be "0": .*>=1/],
+  [["--minutes", "x"], /chaos: --minutes cannot be "x": .*expected number/],
   [["--preset", "none"], /unknown preset "none"/],
 ])("weft chaos %j is refused", async (args, message) => {
   const run = weft(["chaos", ...args]);
