@@ -7,7 +7,7 @@ import { ConfigError, EngineError, ProtocolError } from "../shared/errors.ts";
 import { weftProgram } from "./program.ts";
 import { say } from "./terminal.ts";
 
-const program = weftProgram();
+const program = await weftProgram(process.argv[2]);
 
 // A reader such as head that has seen enough ends the program and is no error.
 process.stdout.on("error", (error: NodeJS.ErrnoException) => {

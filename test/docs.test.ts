@@ -10,7 +10,7 @@ const root = join(import.meta.dirname, "..");
 const docs = readdirSync(join(root, "docs")).filter((name) => name.endsWith(".md"));
 const files = ["README.md", "CONTRIBUTING.md", ...docs.map((name) => `docs/${name}`)];
 const read = (file: string): string => readFileSync(join(root, file), "utf8");
-const known = weftProgram().commands;
+const known = (await weftProgram()).commands;
 
 /** Command lines of a text: "weft train --preset ...", whatever stands before. */
 function linesOf(text: string): string[][] {

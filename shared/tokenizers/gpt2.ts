@@ -1,6 +1,6 @@
 // GPT-2's own tokenizer, 50,257 tokens: its merges ship with the package gpt-tokenizer, as bytes by rank.
+import { createRequire } from "node:module";
 import { isDeepStrictEqual } from "node:util";
-import ranks from "gpt-tokenizer/bpeRanks/r50k_base";
 import { specialToken } from "./added.ts";
 import { BpeTokenizer } from "./bpe.ts";
 import { spellBytes } from "./bytes.ts";
@@ -8,11 +8,16 @@ import { Merges } from "./merges.ts";
 import { endOfTextToken, plainPlan, type TokenizerPlan } from "./plan.ts";
 
 /** Its merges and bytes, and the end of a text. */
-export const gpt2Ids = ranks.length + 1;
+export const gpt2Ids = 50_257;
+
+const require = createRequire(import.meta.url);
+/** Loaded where a text is GPT-2's: that takes longer than everything else at a start. */
+const readRanks = () =>
+  (require("gpt-tokenizer/bpeRanks/r50k_base") as typeof import("gpt-tokenizer/bpeRanks/r50k_base")).default;
 
 /** The tokenizer of every GPT-2 and of nanoGPT's OpenWebText data. Takes some tenths of a second. */
 export function gpt2Tokenizer(): BpeTokenizer {
-  const tokens = ranks.map(spell);
+  const tokens = readRanks().map(spell);
   return new BpeTokenizer("gpt2", plainPlan(tokens, mergesOf(tokens)));
 }
 
@@ -34,8 +39,8 @@ export function isGpt2({
     cutWords &&
     tokens.length === gpt2Ids &&
     added.length === 1 &&
-    isDeepStrictEqual({ ...end, normalized: false }, specialToken(ranks.length, endOfTextToken)) &&
-    ranks.every((token, id) => spell(token) === tokens[id])
+    isDeepStrictEqual({ ...end, normalized: false }, specialToken(gpt2Ids - 1, endOfTextToken)) &&
+    readRanks().every((token, id) => spell(token) === tokens[id])
   );
 }
 

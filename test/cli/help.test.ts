@@ -21,7 +21,7 @@ function leaves(command: Command, path: string[] = []): [string, Command][] {
   });
 }
 
-const commands = new Map(leaves(weftProgram()));
+const commands = new Map(leaves(await weftProgram()));
 
 test("every command has examples, of commands and flags that there are", () => {
   expect([...commands.keys()].sort()).toEqual(Object.keys(examples).sort());
@@ -34,8 +34,8 @@ test("every command has examples, of commands and flags that there are", () => {
     }
 });
 
-test.each([60, 80, 120])("help on %i columns", (columns) => {
-  const program = weftProgram();
+test.each([60, 80, 120])("help on %i columns", async (columns) => {
+  const program = await weftProgram();
   for (const [path] of commands) {
     let command = program;
     for (const word of path.split(" ")) command = command.commands.find((child) => child.name() === word)!;

@@ -6,14 +6,16 @@ import { EngineError, UnfitError } from "../../shared/errors.ts";
 import { layoutOf } from "../../shared/family/layout.ts";
 import type { Engine, EngineKind, EngineOptions, Generation } from "./contract.ts";
 import { type ShardGradient, shardByShard } from "./shards.ts";
-import { tfjs } from "./tfjs/engine.ts";
 import type { Answer, Call, Facts } from "./thread.ts";
+
+/** TensorFlow.js is loaded where somebody asks for it. */
+const tfjs = async (): Promise<EngineKind> => (await import("./tfjs/engine.ts")).tfjs;
 
 /** The tfjs engine off the event loop. */
 export const threadedTfjs: EngineKind = {
   name: "tfjs",
-  probe: (options) => tfjs.probe(options),
-  plannedBytes: (options) => tfjs.plannedBytes!(options),
+  probe: async (options) => (await tfjs()).probe(options),
+  plannedBytes: async (options) => (await tfjs()).plannedBytes!(options),
   async create(options) {
     const thread = new Thread(options);
     try {
