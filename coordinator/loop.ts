@@ -16,6 +16,7 @@ import { ConfigError } from "../shared/errors.ts";
 import type { Layout } from "../shared/family/layout.ts";
 import { type ModelConfig, summaryOf } from "../shared/model.ts";
 import { changedOptions, keptOptions } from "../shared/resolve.ts";
+import { tokenArray } from "../shared/token-array.ts";
 import { weftVersion } from "../shared/version.ts";
 import type { Pipe } from "../shared/wire/pipe.ts";
 import { protocolVersion, stepBefore } from "../shared/wire/protocol.ts";
@@ -522,7 +523,7 @@ export class TrainingRun {
     const { tokenizer } = dataset;
     const prompt = await promptOf(options.prompt, dataset);
     const shown = prompt.ids.slice(-model.blockSize);
-    const window = this.#idsFor(model.blockSize + 1);
+    const window = tokenArray(model.vocabSize, model.blockSize + 1);
     window.set(shown);
     const step = this.#step;
     const limits = { tokens: options.evalSampleTokens, ids: Math.min(tokenizer.vocabSize, model.vocabSize) };
@@ -587,17 +588,12 @@ export class TrainingRun {
   async #windows(split: Split, starts: readonly number[]): Promise<Uint16Array | Uint32Array> {
     const { model, dataset } = this.#setup;
     const row = new Int32Array(model.blockSize + 1);
-    const size = starts.length * row.length;
-    const ids = this.#idsFor(size);
+    const ids = tokenArray(model.vocabSize, starts.length * row.length);
     for (const [index, start] of starts.entries()) {
       await dataset.read(split, start, row.length, row);
       ids.set(row, index * row.length);
     }
     return ids;
-  }
-
-  #idsFor(size: number): Uint16Array | Uint32Array {
-    return this.#setup.model.vocabSize > 65_536 ? new Uint32Array(size) : new Uint16Array(size);
   }
 
   /** What does not change in a run: its options, those that are not at their defaults by name, and its data. */

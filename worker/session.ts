@@ -7,6 +7,7 @@ import { VectorPool } from "../shared/arithmetic/tree.ts";
 import type { Clock } from "../shared/clock.ts";
 import { ConfigError, EngineError, Interrupted, messageOf, ProtocolError } from "../shared/errors.ts";
 import { layoutOf } from "../shared/family/layout.ts";
+import { tokenArray, widthOf } from "../shared/token-array.ts";
 import { Channel } from "../shared/wire/channel.ts";
 import { Arrival, bytesOf, encodedFrames, type Frame } from "../shared/wire/frame.ts";
 import type { Pipe } from "../shared/wire/pipe.ts";
@@ -290,13 +291,11 @@ class Session {
     if (!lease || frame.kind !== "windows") throw new ProtocolError(`${frame.kind} ${frame.id} that was not announced`);
     const { vocabSize, blockSize } = this.#welcome!.model;
     const size = lease.order.windows * (blockSize + 1);
-    const isWide = vocabSize > 65_536;
+    const bytes = size * widthOf(vocabSize);
     // Before memory is taken for them.
-    if (frame.total !== size * (isWide ? 4 : 2))
-      throw new ProtocolError(
-        `windows of lease ${frame.id}: ${frame.total} bytes, expected ${size * (isWide ? 4 : 2)}`,
-      );
-    const windows = isWide ? new Uint32Array(size) : new Uint16Array(size);
+    if (frame.total !== bytes)
+      throw new ProtocolError(`windows of lease ${frame.id}: ${frame.total} bytes, expected ${bytes}`);
+    const windows = tokenArray(vocabSize, size);
     return { arrival: Arrival.ofBytes("windows", frame.id, bytesOf(windows)), lease, windows };
   }
 

@@ -2,13 +2,14 @@
 // and a fingerprint by which a resumed run knows that they are the same.
 import { createHash } from "node:crypto";
 import { ConfigError } from "../../shared/errors.ts";
+import { tokenArray } from "../../shared/token-array.ts";
 import { addCodePoints, CharTokenizer } from "../../shared/tokenizers/char.ts";
 import { StreamEncoder, type Tokenizer } from "../../shared/tokenizers/tokenizer.ts";
 import { openTokenFiles, splitTokens } from "./prepared.ts";
 import { openShakespeare } from "./shakespeare.ts";
 import { isTokenSource } from "./shards.ts";
 import { documentEnd, findDocuments, largestTextBytes, type TextDocument } from "./text-source.ts";
-import { MemoryTokens, type Tokens, tokenArray } from "./tokens.ts";
+import { MemoryTokens, type Tokens } from "./tokens.ts";
 
 const splits = ["train", "val"] as const;
 export type Split = (typeof splits)[number];

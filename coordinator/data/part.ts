@@ -6,10 +6,10 @@ import { z } from "zod";
 import { onDisk } from "../../shared/disk.ts";
 import { ConfigError } from "../../shared/errors.ts";
 import { readJson } from "../../shared/json.ts";
+import { widthOf } from "../../shared/token-array.ts";
 import type { Tokenizer } from "../../shared/tokenizers/tokenizer.ts";
 import { encodeDocuments } from "./dataset.ts";
 import { documentAt, type TextDocument, withProgress } from "./text-source.ts";
-import { widthOf } from "./token-format.ts";
 import { TokenWriter } from "./tokens.ts";
 
 export interface Part {

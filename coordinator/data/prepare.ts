@@ -8,13 +8,13 @@ import { join } from "node:path";
 import { Worker } from "node:worker_threads";
 import { makeFolder, onDisk } from "../../shared/disk.ts";
 import { ConfigError } from "../../shared/errors.ts";
+import { widthOf } from "../../shared/token-array.ts";
 import type { Tokenizer } from "../../shared/tokenizers/tokenizer.ts";
 import { openDocuments, skippedLine, vocabularyOf } from "./dataset.ts";
 import { type Encoded, encodePart, finishedPart, type Part, type PartOrder } from "./part.ts";
 import type { PartAnswer, PartThreadData } from "./part-thread.ts";
 import { type Description, descriptionFile, trainLength } from "./prepared.ts";
 import { type TextDocument, withProgress } from "./text-source.ts";
-import { widthOf } from "./token-format.ts";
 import { TokenFile, TokenWriter } from "./tokens.ts";
 
 export interface PrepareOptions {

@@ -9,10 +9,10 @@ import { checked } from "../../shared/check.ts";
 import { optionTable } from "../../shared/config.ts";
 import { ConfigError } from "../../shared/errors.ts";
 import { isAbsent, readJson } from "../../shared/json.ts";
+import { widthOf } from "../../shared/token-array.ts";
 import { NoTokenizerError, openTokenizer } from "../../shared/tokenizers/open.ts";
 import type { Tokenizer } from "../../shared/tokenizers/tokenizer.ts";
 import { findShards } from "./shards.ts";
-import { widthOf } from "./token-format.ts";
 import { concatenate, slice, TokenFile, type Tokens } from "./tokens.ts";
 
 export const descriptionFile = "data.json";

@@ -2,11 +2,7 @@
 // NumPy's .npy. What is recognised and cannot be read is refused by its name.
 import { ConfigError } from "../../shared/errors.ts";
 import type { ReadableFile } from "../../shared/stored-file.ts";
-
-/** Bytes of one id of a vocabulary. */
-export function widthOf(vocabSize: number): 2 | 4 {
-  return vocabSize > 65_536 ? 4 : 2;
-}
+import { widthOf } from "../../shared/token-array.ts";
 
 export interface TokenFormat {
   /** For people. */

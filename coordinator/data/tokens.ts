@@ -5,18 +5,14 @@ import { type FileHandle, open } from "node:fs/promises";
 import { onDisk } from "../../shared/disk.ts";
 import { ConfigError } from "../../shared/errors.ts";
 import { type ReadableFile, StoredFile } from "../../shared/stored-file.ts";
-import { formatOf, type TokenFormat, widthOf } from "./token-format.ts";
+import { tokenArray } from "../../shared/token-array.ts";
+import { formatOf, type TokenFormat } from "./token-format.ts";
 
 /** Ids that can be read from any place. */
 export interface Tokens {
   readonly length: number;
   /** Fill `out` with the ids from `offset` on; offset + out.length <= length. */
   read(offset: number, out: Int32Array): Promise<void>;
-}
-
-/** The narrowest array that holds the ids of a vocabulary. */
-export function tokenArray(vocabSize: number, length: number): Uint16Array<ArrayBuffer> | Uint32Array<ArrayBuffer> {
-  return widthOf(vocabSize) === 2 ? new Uint16Array(length) : new Uint32Array(length);
 }
 
 /** Sequences one after another, as one. */
