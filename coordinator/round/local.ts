@@ -5,7 +5,7 @@
 import type { TreeNode, TreeSum } from "../../shared/arithmetic/tree.ts";
 import type { VectorOps } from "../../shared/arithmetic/vector.ts";
 import { type LocalTerms, largestLease } from "../../shared/wire/protocol.ts";
-import { Contributions, type Round, type Windows } from "./round.ts";
+import { type Round, SummedRound, type Windows } from "./round.ts";
 
 export interface LocalWork {
   /** Updates applied to the weights. */
@@ -23,31 +23,26 @@ export interface LocalWork {
   readonly ops: VectorOps;
 }
 
-export class LocalRound implements Round {
+export class LocalRound extends SummedRound implements Round {
   readonly kind = "local";
   readonly name: string;
   readonly step: number;
-  readonly units: number;
   readonly largest: number;
   readonly rows: number;
   readonly shards: number;
-  readonly steps: number;
   readonly local: LocalTerms;
   readonly #work: LocalWork;
-  readonly #contributions: Contributions;
 
   constructor(work: LocalWork) {
     const { step, replicas, rows, terms } = work;
-    this.steps = terms.learningRates.length;
+    super(replicas, terms.learningRates.length, work.sum, work.ops);
     this.name = this.steps === 1 ? `step ${step + 1}` : `steps ${step + 1} to ${step + this.steps}`;
     this.step = step;
-    this.units = replicas;
     this.largest = Math.min(replicas, 2 ** Math.floor(Math.log2(largestLease / this.steps)));
     this.rows = rows;
     this.shards = terms.shards;
     this.local = terms;
     this.#work = work;
-    this.#contributions = new Contributions(replicas, replicas * this.steps, work.sum, work.ops);
   }
 
   /** Replica after replica, of each step after step. */
@@ -58,26 +53,5 @@ export class LocalRound implements Round {
       batches.flatMap((batch) => batch.slice(replica * each, (replica + 1) * each)),
     );
     return { count: starts.length, ids: this.#work.read(starts) };
-  }
-
-  expects({ count }: TreeNode) {
-    return { losses: count * this.steps, vector: true };
-  }
-
-  refusal(node: TreeNode, losses: readonly number[], vector: Float32Array): string | undefined {
-    return this.#contributions.refusal(node, losses, vector);
-  }
-
-  take(node: TreeNode, losses: readonly number[], vector: Float32Array): void {
-    this.#contributions.take(node, losses, vector);
-  }
-
-  abandon(): void {
-    this.#contributions.abandon();
-  }
-
-  /** Once every replica is in. @returns the mean loss of their steps, and the sum of what they gave, the caller's */
-  result(): { lossNats: number; sum: Float32Array } {
-    return this.#contributions.result();
   }
 }

@@ -78,25 +78,31 @@ export class Losses {
 /** Largest float32. */
 const largestFloat = 3.4028234663852886e38;
 
-/** Answers that are vectors: their losses, and their sum along the tree. */
-export class Contributions {
-  readonly #units: number;
+/** What rounds have in common whose answers are vectors: their losses, and their sum along the tree. */
+export abstract class SummedRound {
+  readonly units: number;
+  readonly steps: number;
   readonly #losses: Losses;
   readonly #sum: TreeSum;
   readonly #ops: VectorOps;
 
-  /** @param losses of all units together @param sum over all units, empty */
-  constructor(units: number, losses: number, sum: TreeSum, ops: VectorOps) {
-    this.#units = units;
-    this.#losses = new Losses(losses);
+  /** @param steps of each unit, with a loss each @param sum over all units, empty */
+  constructor(units: number, steps: number, sum: TreeSum, ops: VectorOps) {
+    this.units = units;
+    this.steps = steps;
+    this.#losses = new Losses(units * steps);
     this.#sum = sum;
     this.#ops = ops;
+  }
+
+  expects({ count }: TreeNode) {
+    return { losses: count * this.steps, vector: true };
   }
 
   refusal({ count }: TreeNode, losses: readonly number[], vector: Float32Array): string | undefined {
     const norm = Math.sqrt(this.#ops.sumOfSquares(vector));
     // No element of a sum is larger than the norms of its parts together: what passes here cannot overflow the sum.
-    if (!(norm <= (largestFloat * count) / this.#units)) return `a gradient of norm ${norm}`;
+    if (!(norm <= (largestFloat * count) / this.units)) return `a gradient of norm ${norm}`;
     return this.#losses.refusal(losses);
   }
 
@@ -109,7 +115,7 @@ export class Contributions {
     this.#sum.clear();
   }
 
-  /** Once every unit is in. @returns the mean loss, and the sum, a vector of the pool and the caller's */
+  /** Once every unit is in. @returns the mean loss of their steps, and the sum of what they gave, of the pool and the caller's */
   result(): { lossNats: number; sum: Float32Array } {
     return { lossNats: this.#losses.mean(), sum: this.#sum.take() };
   }

@@ -39,9 +39,9 @@ const mutations: readonly Mutation[] = [
   },
   {
     what: "NaN and what is beyond float32 counts",
-    file: "coordinator/round/gradient.js",
-    from: "return this.#contributions.refusal(",
-    to: "return undefined && this.#contributions.refusal(",
+    file: "coordinator/crew/dispatch.js",
+    from: "const refusal = round.refusal(",
+    to: "const refusal = undefined && round.refusal(",
   },
   {
     what: "control messages are not checked",
