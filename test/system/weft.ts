@@ -91,7 +91,7 @@ export interface LedgerLine {
   steps?: number;
   lossNats: number;
   weights: string;
-  parts: { shards: string; worker: string; leases: number }[];
+  parts: { shards: string; worker: string; leases: number; second?: string }[];
 }
 
 export function ledgerOf(directory: string): LedgerLine[] {
