@@ -6,7 +6,7 @@ import { z } from "zod";
 import { wireFormats } from "./arithmetic/codec.ts";
 import { ConfigError } from "./errors.ts";
 import { families, familyNames } from "./family/families.ts";
-import { type ModelConfig, modelSchema } from "./model.ts";
+import { type ModelConfig, modelSchema, precisions } from "./model.ts";
 import { isStoreAddress } from "./store/address.ts";
 import { titleSchema } from "./wire/names.ts";
 
@@ -284,7 +284,7 @@ export const optionTable = {
   ),
   precision: fixed(
     "it decides the last bits of every step",
-    choice("training", ["float32", "bf16"], "float32", "inputs of matrix products; sums stay float32"),
+    choice("training", precisions, "float32", "inputs of matrix products; sums stay float32"),
   ),
   wire: fixed(
     "it decides the last bits of every step",

@@ -8,6 +8,9 @@ export const modelSchema = shapeSchema.extend({ family: z.enum(familyNames) }).s
   if (problem) context.addIssue(problem);
 });
 
+/** Of the inputs of matrix products: their sums stay float32. */
+export const precisions = ["float32", "bf16"] as const;
+
 export type ModelConfig = z.infer<typeof modelSchema>;
 
 /** "gpt2: 4 layers, 4 heads, 128 wide, block 64, vocabulary 65" */

@@ -11,7 +11,7 @@ import { wireFormats } from "../arithmetic/codec.ts";
 import { nativeAddon } from "../arithmetic/native.ts";
 import { explain } from "../check.ts";
 import { ProtocolError } from "../errors.ts";
-import { modelSchema } from "../model.ts";
+import { modelSchema, precisions } from "../model.ts";
 import { titleSchema } from "./names.ts";
 
 export const protocolVersion = 4;
@@ -105,7 +105,7 @@ const fromCoordinator = z.discriminatedUnion("type", [
     seed: z.int().min(0),
     /** Sequences of one shard. */
     rowsPerShard: z.int().min(1),
-    precision: z.enum(["float32", "bf16"]),
+    precision: z.enum(precisions),
     /** What every node's sum is rounded to, and how gradients and updates of the weights travel. */
     wire: z.enum(wireFormats),
     timeoutMs: z.number().min(1),

@@ -2,26 +2,18 @@
 // engine/; one suite of tests runs over all of them (test/worker/engine/engine.contract.test.ts).
 import type { AdamWOptions, AdamWState } from "../../shared/arithmetic/adamw.ts";
 import type { NodeRounding, TreeNode } from "../../shared/arithmetic/tree.ts";
+import type { Options } from "../../shared/config.ts";
 import type { ModelConfig } from "../../shared/model.ts";
 
-export interface EngineOptions {
+/** Options of the table (shared/config.ts) that an engine is opened with; `backend` is for tfjs, `isa` for native. */
+export interface EngineOptions
+  extends Readonly<Pick<Options, "precision" | "threads" | "device">>,
+    Readonly<Partial<Pick<Options, "backend" | "isa" | "checkpointActivations">>> {
   readonly model: ModelConfig;
   /** Most sequences of blockSize tokens in one shard or one other call: memory is planned for this before the first step. */
   readonly maxRows: number;
-  /** `bf16`: matrix products take bf16 inputs and accumulate in float32; weights and gradients stay float32. */
-  readonly precision: "float32" | "bf16";
-  /** CPU threads this engine may use; 0 lets it take its share of the machine. */
-  readonly threads: number;
-  /** `gpu` refuses to start where no GPU is usable; `auto` takes the best there is. */
-  readonly device: "auto" | "cpu" | "gpu";
-  /** tfjs only: the backend asked for by name. */
-  readonly backend?: "auto" | "tensorflow-gpu" | "tensorflow" | "webgpu" | "wasm";
-  /** native only: instruction set asked for by name. */
-  readonly isa?: "auto" | "avx512" | "avx512bf16" | "avx2" | "neon" | "plain";
   /** The engine refuses to start when it would need more than this; default: what is free on the machine. */
   readonly memoryLimitBytes?: number;
-  /** Keep one block's activations and recompute the others in the backward pass. */
-  readonly checkpointActivations?: boolean;
 }
 
 /**
