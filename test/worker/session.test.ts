@@ -5,7 +5,7 @@ import { afterEach, expect, test } from "vitest";
 import { type WebSocket, WebSocketServer } from "ws";
 import { systemClock } from "../../shared/clock.ts";
 import { layoutOf } from "../../shared/family/layout.ts";
-import { bytesOf, framesOf } from "../../shared/wire/frame.ts";
+import { bytesOf, type Frame, framesOf } from "../../shared/wire/frame.ts";
 import {
   decodeFromWorker,
   encodeMessage,
@@ -64,9 +64,12 @@ async function meet() {
     ended,
     heard,
     say: (message: FromCoordinator) => socket.send(encodeMessage(message, said++)),
+    send(kind: Frame["kind"], id: number, bytes: Uint8Array) {
+      for (const frame of framesOf(kind, id, bytes)) socket.send(frame);
+    },
     lease(lease: number, ids: number[]) {
-      this.say({ type: "lease", lease, round: "gradient", step: 0, units: 4, first: 0, count: 1, rows: 1, windows: 1 });
-      for (const frame of framesOf("windows", lease, bytesOf(Uint16Array.from(ids)))) socket.send(frame);
+      this.say({ ...order, lease });
+      this.send("windows", lease, bytesOf(Uint16Array.from(ids)));
     },
     async hear(type: FromWorker["type"], count = 1) {
       while (heard.filter((message) => message.type === type).length < count)
@@ -76,6 +79,11 @@ async function meet() {
     },
   };
 }
+
+const order = {
+  ...{ type: "lease" as const, lease: 1, round: "gradient" as const, step: 0, units: 4 },
+  ...{ first: 0, count: 1, rows: 1, windows: 1 },
+};
 
 const welcome = {
   ...{ type: "welcome" as const, version: protocolVersion, run: "r", model, parameters: P, seed: 1 },
@@ -120,4 +128,66 @@ test("memory that is out of reach is not claimed, nor taken when it is offered a
     how: "lost",
     reason: expect.stringContaining("shared weights for a worker that shares none"),
   });
+});
+
+type Peer = Awaited<ReturnType<typeof meet>>;
+
+test.each<[string, (peer: Peer) => void, RegExp]>([
+  ["a lease before the worker is ready", (peer) => peer.say(order), /a lease before this worker was ready/],
+  ["a second welcome", (peer) => [peer.say(welcome), peer.say(welcome)], /a second welcome/],
+])("a coordinator that sends %s is left with a clear word", async (_, misbehave, reason) => {
+  const peer = await meet();
+  misbehave(peer);
+  expect(await peer.ended).toMatchObject({ how: "lost", reason: expect.stringMatching(reason) });
+});
+
+test.each<[string, (peer: Peer) => void, RegExp]>([
+  ["windows that are too short", (peer) => peer.lease(1, [0, 1, 2]), /windows of lease 1: 6 bytes, expected 10/],
+  [
+    "windows of an odd length",
+    (peer) => [peer.say(order), peer.send("windows", 1, new Uint8Array(9))],
+    /windows of lease 1: 9 bytes, expected 10/,
+  ],
+  ["windows without end", (peer) => peer.lease(1, Array(100_000).fill(0)), /200000 bytes, expected 10/],
+  ["windows that nobody announced", (peer) => peer.send("windows", 7, new Uint8Array(10)), /windows 7 .*not announced/],
+  [
+    "a lease that is no node of the tree",
+    (peer) => peer.say({ ...order, first: 1, count: 2, windows: 2 }),
+    /not a node/,
+  ],
+  ["a lease without its windows", (peer) => peer.say({ ...order, count: 2, windows: 1 }), /not its windows/],
+  ["more rows than the welcome said", (peer) => peer.say({ ...order, rows: 9, windows: 9 }), /9 windows a unit, .* 1/],
+  [
+    "leases and no windows",
+    (peer) => [peer.say(order), peer.say({ ...order, lease: 2 })],
+    /lease 2 before the windows/,
+  ],
+  [
+    "an update to weights that are not here",
+    (peer) => peer.send("update", 1, new Uint8Array(4 * P)),
+    /update to step 1/,
+  ],
+  ["weights of another length", (peer) => peer.send("weights", 0, new Uint8Array(4 * P + 4)), /weights/],
+  ["a gradient", (peer) => peer.send("gradient", 1, new Uint8Array(4 * P)), /gradient 1 that was not announced/],
+  ["local steps that are none", (peer) => peer.say({ ...order, round: "local" }), /local steps without their terms/],
+])("a coordinator that welcomes and then sends %s is left with a clear word", async (_, misbehave, reason) => {
+  const peer = await meet();
+  peer.say(welcome);
+  await peer.hear("ready");
+  misbehave(peer);
+  expect(await peer.ended).toMatchObject({ how: "lost", reason: expect.stringMatching(reason) });
+});
+
+test("ids that are in no vocabulary go back with the lease, and the worker stays", async () => {
+  const peer = await meet();
+  peer.say(welcome);
+  await peer.hear("ready");
+  peer.send("weights", 0, new Uint8Array(4 * P));
+  peer.lease(1, [0, 1, 2, 3, 60_000]);
+  await peer.hear("handback");
+  expect(peer.heard.at(-1)).toMatchObject({ lease: 1, reason: expect.stringContaining("60000") });
+  peer.lease(2, [0, 1, 2, 3, 4]);
+  await peer.hear("answer");
+  peer.say({ type: "finish", reason: "ü".repeat(2000) });
+  expect(await peer.ended).toMatchObject({ how: "finished" });
 });

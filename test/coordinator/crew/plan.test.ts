@@ -187,12 +187,13 @@ test("the plan says why nothing moves, and only then", () => {
 test("256 workers and 1,024 units are planned for in milliseconds, not in half a second", () => {
   const workers = Array.from({ length: 256 }, (_, i) => worker(`w${i}`, 1 + (i % 7)));
   const view = round(1024);
-  const started = performance.now();
+  const before = process.cpuUsage();
   const { grants } = planRound(view, workers, 0);
   expect(grants.length).toBeGreaterThan(256);
   const all = grants.map((grant, id) => ({ ...grant, id, grantedAt: 0 }));
   for (let i = 0; i < 20; i++) planRound(round(1024, all), workers, 1);
-  expect((performance.now() - started) / 21).toBeLessThan(60);
+  // Processor time: who else uses the machine does not count.
+  expect(process.cpuUsage(before).user / 1000 / 21).toBeLessThan(60);
 });
 
 /** A lease of minutes, whose holder says from time to time how far it is. */
