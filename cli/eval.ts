@@ -50,7 +50,7 @@ export function evalCommand(): Command {
     });
     const { engine, why } = await openEngine(
       options.engine,
-      engineOptionsOf({ ...options, threads: options.threads || threadsEach(1) }, model, rows),
+      engineOptionsOf({ ...options, threads: options.threads || threadsEach(1) }, model, rows, say),
     );
     say(`${what}; ${why}`);
     try {

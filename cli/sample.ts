@@ -75,7 +75,7 @@ async function sampleFrom(options: Options, byTurns: boolean): Promise<void> {
   const { samples, beams, stop } = options;
   const { engine, why } = await openEngine(
     options.engine,
-    engineOptionsOf(options, model.model, Math.max(samples, beams)),
+    engineOptionsOf(options, model.model, Math.max(samples, beams), say),
   );
   try {
     say(`${model.what}; ${engine.name}, ${engine.device} (${why})`);

@@ -39,7 +39,7 @@ export function serveCommand(): Command {
     const tokenizer = await openTokenizerOf(model);
     const { engine, why } = await openEngine(
       options.engine,
-      engineOptionsOf({ ...options, threads: options.threads || threadsEach(1) }, model.model, options.samples),
+      engineOptionsOf({ ...options, threads: options.threads || threadsEach(1) }, model.model, options.samples, say),
     );
     try {
       await engine.setWeights(model.weights);

@@ -25,7 +25,7 @@ import { createLog, relay } from "./log.ts";
 import { addOptions, sourcesOf } from "./options.ts";
 import { onStopSignal } from "./signals.ts";
 import { calledAs, summary } from "./summary.ts";
-import { ModelText, tell } from "./terminal.ts";
+import { ModelText, say, tell } from "./terminal.ts";
 
 export function trainCommand(): Command {
   const command = new Command("train").description("train on this machine, then show a sample");
@@ -120,7 +120,7 @@ async function showSample(options: Options, { model, weights, dataset }: RunSetu
   const prompt = (await promptOf(options.prompt, dataset)).text;
   const { engine } = await openEngine(
     options.engine,
-    engineOptionsOf({ ...options, threads: threadsEach(1) }, model, 1),
+    engineOptionsOf({ ...options, threads: threadsEach(1) }, model, 1, say),
   );
   try {
     await engine.setWeights(weights);

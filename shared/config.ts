@@ -284,7 +284,7 @@ export const optionTable = {
   ),
   precision: fixed(
     "it decides the last bits of every step",
-    choice("training", precisions, "float32", "inputs of matrix products; sums stay float32"),
+    choice("training", precisions, "float32", "inputs of matrix products, sums stay float32; tf32 on NVIDIA GPUs only"),
   ),
   wire: fixed(
     "it decides the last bits of every step",

@@ -8,10 +8,11 @@ export const modelSchema = shapeSchema.extend({ family: z.enum(familyNames) }).s
   if (problem) context.addIssue(problem);
 });
 
-/** Of the inputs of matrix products: their sums stay float32. */
-export const precisions = ["float32", "bf16"] as const;
-
 export type ModelConfig = z.infer<typeof modelSchema>;
+
+/** What matrix products take; their sums stay float32. tf32, of 10 bits, is what NVIDIA's tensor cores make of float32. */
+export const precisions = ["float32", "tf32", "bf16"] as const;
+export type Precision = (typeof precisions)[number];
 
 /** "gpt2: 4 layers, 4 heads, 128 wide, block 64, vocabulary 65" */
 export const summaryOf = (model: ModelConfig): string => `${model.family}: ${familyOf(model).summary(model)}`;

@@ -122,7 +122,7 @@ class EngineKeeper implements Computers {
     await this.dispose();
     const { engine, why } = await this.#world.openEngine(
       options.engine,
-      engineOptionsOf({ ...options, precision, threads }, model, rowsPerShard),
+      engineOptionsOf({ ...options, precision, threads }, model, rowsPerShard, (line) => log.info(line)),
     );
     log.info({ arithmetic: engine.arithmetic, device: engine.device }, why);
     this.#engine = engine;

@@ -14,6 +14,8 @@ export interface EngineOptions
   readonly maxRows: number;
   /** The engine refuses to start when it would need more than this; default: what is free on the machine. */
   readonly memoryLimitBytes?: number;
+  /** Told, in a sentence, of what takes its time, such as a compiler. */
+  readonly note?: ((line: string) => void) | undefined;
 }
 
 /**

@@ -9,7 +9,12 @@ type EngineFlags = Pick<
 >;
 
 /** @param maxRows most sequences of one call */
-export function engineOptionsOf(options: EngineFlags, model: ModelConfig, maxRows: number): EngineOptions {
+export function engineOptionsOf(
+  options: EngineFlags,
+  model: ModelConfig,
+  maxRows: number,
+  note?: EngineOptions["note"],
+): EngineOptions {
   const { precision, threads, device, backend, isa, memoryLimit, checkpointActivations } = options;
   return {
     model,
@@ -20,6 +25,7 @@ export function engineOptionsOf(options: EngineFlags, model: ModelConfig, maxRow
     backend,
     isa,
     checkpointActivations,
+    note,
     ...(memoryLimit > 0 && { memoryLimitBytes: memoryLimit * 2 ** 30 }),
   };
 }

@@ -40,7 +40,8 @@ class Thread {
   #calls = 0;
   #gone: string | undefined;
 
-  constructor(options: EngineOptions) {
+  /** @param options of which a function cannot go into a thread */
+  constructor({ note: _, ...options }: EngineOptions) {
     // TensorFlow reads the process's environment: a thread's own copy of it would not reach C++.
     this.#worker = new Worker(entry, { workerData: options, env: SHARE_ENV });
     this.#worker.unref();

@@ -60,6 +60,8 @@ test("what was asked for and is not usable is refused, never replaced", async ()
   await expect(openEngine("native", options, from)).rejects.toThrow(/"native".*native on auto/);
   await expect(openEngine("auto", { ...options, device: "gpu" }, from)).rejects.toThrow(EngineError);
   await expect(openEngine("tfjs", { ...options, precision: "bf16", backend: "wasm" })).rejects.toThrow(/float32/);
+  for (const name of ["native", "xla", "tfjs"] as const)
+    await expect(openEngine(name, { ...options, precision: "tf32", device: "cpu" })).rejects.toThrow(/tf32|no plugin/);
   await expect(openEngine("tfjs", { ...options, device: "gpu", backend: "wasm" })).rejects.toThrow(/wasm.*gpu/);
 });
 

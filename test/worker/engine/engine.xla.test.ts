@@ -6,6 +6,7 @@ import { join } from "node:path";
 import { describe, expect, test } from "vitest";
 import { codecOver, nodeRounding, scalarCodec } from "../../../shared/arithmetic/codec.ts";
 import { scalarOps } from "../../../shared/arithmetic/vector.ts";
+import { systemClock } from "../../../shared/clock.ts";
 import { initialWeights } from "../../../shared/family/init.ts";
 import { layoutOf } from "../../../shared/family/layout.ts";
 import type { ModelConfig } from "../../../shared/model.ts";
@@ -137,10 +138,22 @@ describe.skipIf(!usable)("on the CPU plugin (skipped without it: weft install xl
       };
       const program =
         "func.func public @main(%0: tensor<2xf32>) -> tensor<2xf32> { %1 = stablehlo.add %0, %0 : tensor<2xf32> return %1 : tensor<2xf32> }";
+      const said: string[] = [];
+      // As if compiling took more than a second: the timer has run out when XLA is done.
+      const after = (_: number, act: () => void) => {
+        act();
+        return { cancel() {} };
+      };
+      const clock = { ...systemClock, now: () => 0, after };
       for (const times of [1, 1]) {
-        await executable(counting, program, {});
+        await executable(counting, program, {}, { what: "a sum", note: (line) => said.push(line), clock });
         expect(compiled).toBe(times);
       }
+      expect(said).toEqual([
+        "XLA compiles a sum; the next start finds it in the cache",
+        "XLA compiled a sum in 0.0 s",
+        "XLA: a sum came from the cache in 0.0 s",
+      ]);
       const programs = join(folder, "xla-programs");
       const [name] = readdirSync(programs) as [string];
       truncateSync(join(programs, name), 100);

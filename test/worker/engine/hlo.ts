@@ -8,6 +8,8 @@ export interface Instruction {
   readonly shape: string;
   /** Of a custom call: "__cublas$lt$matmul". */
   readonly target: string;
+  /** Of a custom call: its backend_config. */
+  readonly config: string;
   readonly operands: readonly string[];
   /** Whether it has memory of its own: inside a fusion nothing has. */
   readonly stored: boolean;
@@ -61,6 +63,7 @@ export function instructionsOf(program: Uint8Array): Instruction[] {
       opcode: text(one, 2),
       shape: shapeOf(parts(one, 3)[0]),
       target: text(one, 28),
+      config: text(one, 43),
       operands: numbers(one, 36).map((id) => shapes.get(id) ?? "?"),
       stored: !inFusions.has(numberField(computation, 5)),
     })),

@@ -42,7 +42,11 @@ async function compileFor(kind: "h100" | "a100", traced: Partial<Traced>, rows: 
     topology: "1x1x1",
   };
   const model = traced.model ?? gpt2;
-  const text = gradientProgram({ model, recompute: false, bf16: true, gpu: true, ...traced }, rows, model.blockSize);
+  const text = gradientProgram(
+    { model, recompute: false, precision: "bf16", gpu: true, ...traced },
+    rows,
+    model.blockSize,
+  );
   const started = performance.now();
   const executable = await pjrt.compileFor(handle, kind, target, text, compileOptions(flagsOf(plugin!)));
   const seconds = (performance.now() - started) / 1000;
@@ -87,10 +91,17 @@ describe.skipIf(!plugin)("compiled without a GPU (skipped without the plugin: we
     expect(memory.temporary).toBeLessThan(8 * 2 ** 30);
   });
 
-  test("124M in float32 has no kernel of bf16", async () => {
-    const { instructions, calls } = await compileFor("h100", { bf16: false, model: { ...gpt2, nLayer: 1 } }, 1);
+  test.each([
+    ["float32", '"operand_precision":["HIGHEST","HIGHEST"],"algorithm":"ALG_UNSET"'],
+    ["tf32", '"algorithm":"ALG_DOT_TF32_TF32_F32"'],
+  ] as const)("in %s every product says so, and there is no kernel of bf16", async (precision, said) => {
+    const { instructions, calls } = await compileFor("h100", { precision, model: { ...gpt2, nLayer: 1 } }, 1);
     expect(calls("__cudnn$fmhaSoftmax")).toEqual([]);
     expect(instructions.filter(({ shape }) => shape.includes("bf16"))).toEqual([]);
+    const products = instructions.filter(({ target }) => /^__cublas/.test(target));
+    expect(products.length).toBeGreaterThanOrEqual(4 * 3);
+    for (const { config } of products) expect(config).toContain(said);
+    expect(instructions.filter(({ opcode }) => opcode === "dot")).toEqual([]);
   });
 
   test("checkpointActivations saves memory", async () => {

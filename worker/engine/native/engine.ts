@@ -279,6 +279,7 @@ class NativeGeneration implements Generation {
 /** Why these options cannot run on the native engine here, or nothing. */
 function refusal(options: EngineOptions): string | undefined {
   if (options.device === "gpu") return "native: it computes on the CPU; a GPU needs --engine xla or tfjs";
+  if (options.precision === "tf32") return "native: tf32 is for NVIDIA GPUs; pass --precision float32 or bf16";
   const addon = nativeAddon();
   if (!addon) return nativeStatus().why;
   try {

@@ -14,14 +14,22 @@ import { tensorflowOps } from "./tensorflow-ops.ts";
 
 const install = (gpu: boolean) => `run "weft install tensorflow${gpu ? " --cuda" : ""}"`;
 
+/** What TensorFlow makes of float32 products on a GPU: its libraries ask this variable when they are loaded. */
+const float32Products = () => (process.env.NVIDIA_TF32_OVERRIDE === "0" ? "float32" : "tf32");
+
 export const tensorflowGpu: BackendKind = {
   name: "tensorflow-gpu",
   gpu: true,
 
-  async probe() {
+  async probe({ precision }) {
     const addon = findAddon(true);
     if (!addon)
       return { usable: false, why: `tfjs tensorflow-gpu: TensorFlow with CUDA is not installed; ${install(true)}` };
+    if (precision !== "bf16" && precision !== float32Products())
+      return {
+        usable: false,
+        why: `tfjs tensorflow-gpu: its float32 products are ${float32Products()} here; pass --precision ${float32Products()}, or set NVIDIA_TF32_OVERRIDE=${precision === "tf32" ? 1 : 0}`,
+      };
     const reason = await whyNoGpu(addon);
     return { usable: !reason, why: `tfjs tensorflow-gpu: ${reason ?? `TensorFlow sees a GPU (${addon.file})`}` };
   },
@@ -30,11 +38,9 @@ export const tensorflowGpu: BackendKind = {
     const { version, usesGpu } = load(options, true);
     if (!usesGpu) throw new EngineError("tfjs tensorflow-gpu: TensorFlow uses no GPU in this process");
     const { name, memoryMiB } = chooseGpus("all", await findGpus(), process.env.CUDA_VISIBLE_DEVICES)[0]!;
-    const product =
-      options.precision === "bf16" ? "bf16" : process.env.NVIDIA_TF32_OVERRIDE === "0" ? "float32" : "tf32";
     return {
       ...backend(options.precision),
-      arithmetic: `tensorflow ${version} ${product} on ${name}`,
+      arithmetic: `tensorflow ${version} ${options.precision} on ${name}`,
       device: `${name} (TensorFlow ${version}, CUDA)`,
       memoryLimitBytes: memoryMiB * 2 ** 20,
     };
@@ -45,9 +51,11 @@ export const tensorflow: BackendKind = {
   name: "tensorflow",
   gpu: false,
 
-  async probe() {
+  async probe({ precision }) {
     const addon = findAddon(false);
     if (!addon) return { usable: false, why: `tfjs tensorflow: TensorFlow is not installed; ${install(false)}` };
+    if (precision === "tf32")
+      return { usable: false, why: "tfjs tensorflow: tf32 is for NVIDIA GPUs; pass --precision float32 or bf16" };
     return { usable: true, why: `tfjs tensorflow: TensorFlow on the CPU (${addon.file})` };
   },
 

@@ -4,6 +4,7 @@
 // Where every node is rounded to a small wire, the host adds and rounds: its codec is the one that all share.
 import { cpus } from "node:os";
 import { keyOf, stream } from "../../../shared/arithmetic/philox.ts";
+import { systemClock } from "../../../shared/clock.ts";
 import { EngineError, messageOf, UnfitError } from "../../../shared/errors.ts";
 import { layoutOf } from "../../../shared/family/layout.ts";
 import type { ModelConfig } from "../../../shared/model.ts";
@@ -75,15 +76,17 @@ class XlaEngine implements Engine {
   readonly #generations = new Set<Generation>();
   /** One a device. */
   #weights: BufferHandle[] = [];
+  readonly #note: EngineOptions["note"];
   #ended = false;
 
   constructor(options: EngineOptions, plugin: XlaPlugin, client: OpenClient) {
-    const { model, maxRows, precision, checkpointActivations = false } = options;
+    const { model, maxRows, precision, checkpointActivations = false, note } = options;
     const { devices } = client.facts;
     this.model = model;
     this.#client = client;
+    this.#note = note;
     this.#flags = flagsOf(plugin);
-    this.#traced = { model, recompute: checkpointActivations, bf16: precision === "bf16", gpu: plugin.gpu };
+    this.#traced = { model, recompute: checkpointActivations, precision, gpu: plugin.gpu };
     this.#maxRows = maxRows;
     this.#size = layoutOf(model).size;
     this.#devices = [...devices.keys()];
@@ -220,7 +223,8 @@ class XlaEngine implements Engine {
       return whole;
     };
     const program = trace.lossesProgram(this.#traced, this.#maxRows, T);
-    const perToken = await this.#forward(program, [all(tokens), all(targets)], this.#maxRows * T);
+    const what = `the losses of ${this.#maxRows} x ${T} tokens`;
+    const perToken = await this.#forward(program, what, [all(tokens), all(targets)], this.#maxRows * T);
     return Float32Array.from({ length: rows }, (_, row) => mean(perToken.subarray(row * T, (row + 1) * T)));
   }
 
@@ -228,6 +232,7 @@ class XlaEngine implements Engine {
     const T = checkTokens(this.model, this.#maxRows, "tokens", tokens, rows);
     return await this.#forward(
       trace.logitsProgram(this.#traced, rows, T),
+      `the logits of ${rows} x ${T} tokens`,
       [tokens],
       tokens.length * this.model.vocabSize,
     );
@@ -237,14 +242,19 @@ class XlaEngine implements Engine {
     if (this.model.nLayer === 0)
       throw new EngineError("engine xla: a bigram has no hidden states: its table is its head");
     const T = checkTokens(this.model, this.#maxRows, "tokens", tokens, rows);
-    return await this.#forward(trace.hiddenProgram(this.#traced, rows, T), [tokens], tokens.length * this.model.nEmbd);
+    return await this.#forward(
+      trace.hiddenProgram(this.#traced, rows, T),
+      `the hidden states of ${rows} x ${T} tokens`,
+      [tokens],
+      tokens.length * this.model.nEmbd,
+    );
   }
 
   async generation(rows: number): Promise<Generation> {
     if (!Number.isInteger(rows) || rows < 1) throw new EngineError(`generation: ${rows} rows, expected 1 or more`);
     this.#checkWeights();
     const generation = new XlaGeneration(this.#traced, rows, {
-      executable: (program) => this.#executable(program),
+      executable: (...program) => this.#executable(...program),
       run: (program, inputs) => this.#run(program, 0, inputs),
       inXla: (call) => this.#inXla(call),
       release: (...handles) => this.#release(...handles),
@@ -281,13 +291,15 @@ class XlaEngine implements Engine {
     const shape = `${rows} x ${T}`;
     const program = this.#gradientPrograms.get(shape) ?? trace.gradientProgram(this.#traced, rows, T);
     this.#gradientPrograms.set(shape, program);
-    return await this.#executable(program);
+    return await this.#executable(program, `the gradient of ${shape} tokens`);
   }
 
-  async #executable(program: string): Promise<ExecutableHandle> {
+  /** @param what for people, of those that may take long */
+  async #executable(program: string, what?: string): Promise<ExecutableHandle> {
     let opening = this.#executables.get(program);
     if (!opening) {
-      opening = executable(this.#client, program, this.#flags);
+      const waiting = what && this.#note ? { what, note: this.#note, clock: systemClock } : undefined;
+      opening = executable(this.#client, program, this.#flags, waiting);
       this.#executables.set(program, opening);
       opening.catch(() => this.#executables.delete(program));
     }
@@ -316,9 +328,9 @@ class XlaEngine implements Engine {
     }
   }
 
-  async #forward(program: string, inputs: readonly Int32Array[], size: number): Promise<Float32Array> {
+  async #forward(program: string, what: string, inputs: readonly Int32Array[], size: number): Promise<Float32Array> {
     this.#checkWeights();
-    const compiled = await this.#executable(program);
+    const compiled = await this.#executable(program, what);
     return await this.#inXla(async ({ pjrt }) => {
       const [result] = await this.#run(compiled, 0, inputs);
       const out = new Float32Array(size);

@@ -4,6 +4,7 @@ import { createHash } from "node:crypto";
 import { mkdir, readdir, readFile, rename, rm, stat, utimes, writeFile } from "node:fs/promises";
 import { join } from "node:path";
 import { cacheDir } from "../../../shared/cache.ts";
+import type { Clock } from "../../../shared/clock.ts";
 import { EngineError, messageOf } from "../../../shared/errors.ts";
 import { compileOptions, type XlaFlags } from "./compile-options.ts";
 import type { ExecutableHandle, OpenClient } from "./pjrt.ts";
@@ -14,9 +15,27 @@ const mostBytes = 2e9;
 
 const folder = (): string => join(cacheDir(), "xla-programs");
 
+/** Who waits for a program, and for which. */
+export interface Waiting {
+  /** "the gradient of 8 x 1024 tokens" */
+  readonly what: string;
+  readonly note: (line: string) => void;
+  readonly clock: Clock;
+}
+
+/** What takes no longer is not worth two lines. */
+const silentMs = 1000;
+
 /** @throws EngineError with XLA's words */
-export async function executable(client: OpenClient, program: string, flags: XlaFlags): Promise<ExecutableHandle> {
+export async function executable(
+  client: OpenClient,
+  program: string,
+  flags: XlaFlags,
+  waiting?: Waiting,
+): Promise<ExecutableHandle> {
   const { pjrt, handle, identity } = client;
+  const began = waiting?.clock.now() ?? 0;
+  const seconds = () => `${((waiting!.clock.now() - began) / 1000).toFixed(1)} s`;
   const key = createHash("sha256")
     .update(JSON.stringify([identity, flags]))
     .update(program)
@@ -29,17 +48,30 @@ export async function executable(client: OpenClient, program: string, flags: Xla
       await utimes(file, new Date(), new Date()).catch(() => {
         // Another process tidied up; it is loaded all the same.
       });
+      waiting?.note(`XLA: ${waiting.what} came from the cache in ${seconds()}`);
       return loaded;
     } catch {
       // Cut short, or of a plugin that calls itself the same: it is written anew below.
     }
   }
+  let isSlow = false;
+  const timer = waiting?.clock.after(
+    silentMs,
+    () => {
+      isSlow = true;
+      waiting.note(`XLA compiles ${waiting.what}; the next start finds it in the cache`);
+    },
+    true,
+  );
   let compiled: ExecutableHandle;
   try {
     compiled = await pjrt.compile(handle, program, compileOptions(flags));
   } catch (error) {
     throw new EngineError(`engine xla: XLA does not compile the program: ${messageOf(error)}`, { cause: error });
+  } finally {
+    timer?.cancel();
   }
+  if (isSlow) waiting!.note(`XLA compiled ${waiting!.what} in ${seconds()}`);
   await keep(file, await pjrt.serialize(compiled).catch(() => undefined));
   return compiled;
 }

@@ -5,6 +5,7 @@ import type { ModelConfig } from "../../../shared/model.ts";
 import { checkIds } from "../check.ts";
 import type { Generation } from "../contract.ts";
 import { embedAt, headLogits, hiddenOf } from "../model/model.ts";
+import { productsOf } from "./ops.ts";
 import type { BufferHandle, ExecutableHandle, OpenClient } from "./pjrt.ts";
 import { type Argument, Program, type Value } from "./program.ts";
 import { headsOf, netOf, type Traced, weightsOf } from "./trace.ts";
@@ -13,9 +14,9 @@ import { headsOf, netOf, type Traced, weightsOf } from "./trace.ts";
 const stretchOf = ({ blockSize }: ModelConfig): number => Math.min(blockSize, 32);
 
 /** Keys and values of one block: (rows, 2, S, C). Past blockSize there is room for a stretch's unused end. */
-function cacheOf({ model, bf16 }: Traced, rows: number): Argument {
+function cacheOf({ model, precision }: Traced, rows: number): Argument {
   const { blockSize, nEmbd } = model;
-  return { shape: [rows, 2, blockSize + stretchOf(model), nEmbd], type: bf16 ? "bf16" : "f32" };
+  return { shape: [rows, 2, blockSize + stretchOf(model), nEmbd], type: precision === "bf16" ? "bf16" : "f32" };
 }
 
 /**
@@ -61,7 +62,7 @@ export function feedProgram(traced: Traced, rows: number, n: number): string {
 /** Attention of n new positions a row over its past and themselves. @param qkv (rows * n, 3C) */
 function attend(
   p: Program,
-  { model, bf16 }: Traced,
+  { model, precision }: Traced,
   [rows, n]: readonly [number, number],
   qkv: Value,
   past: Value,
@@ -71,7 +72,8 @@ function attend(
   const { H, D } = headsOf(model, rows, n);
   const C = H * D;
   const S = past.shape[2]!;
-  const type = bf16 ? "bf16" : "f32";
+  const type = precision === "bf16" ? "bf16" : "f32";
+  const product = productsOf(p, precision);
   const parts = p.convert(p.reshape(qkv, [rows, n, 3, C]), type);
   const fresh = p.transpose(
     p.slice(parts, [
@@ -96,7 +98,7 @@ function attend(
   const [k, v] = [part(cache, 1, 0, S), part(cache, 1, 1, S)];
   const scores = p.binary(
     "multiply",
-    p.dot(
+    product(
       q,
       k,
       [3, 3],
@@ -112,7 +114,7 @@ function attend(
   const spread = (x: Value) => p.reshape(x, [rows, H, n, 1]);
   const exps = p.unary("exponential", p.binary("subtract", visible, spread(p.reduce("maximum", visible, 3))));
   const weights = p.binary("divide", exps, spread(p.reduce("add", exps, 3)));
-  const y = p.dot(
+  const y = product(
     p.convert(weights, type),
     v,
     [3, 1],
@@ -142,7 +144,8 @@ function emptyProgram(traced: Traced, rows: number): string {
 
 /** What a generation needs of its engine. */
 export interface GenerationHost {
-  executable(program: string): Promise<ExecutableHandle>;
+  /** @param what for people, of those that may take long */
+  executable(program: string, what?: string): Promise<ExecutableHandle>;
   /** On the weights and further inputs. */
   run(program: ExecutableHandle, inputs: readonly (Int32Array | BufferHandle)[]): Promise<BufferHandle[]>;
   inXla<T>(call: (client: OpenClient) => Promise<T>): Promise<T>;
@@ -219,7 +222,8 @@ export class XlaGeneration implements Generation {
   /** Up to n tokens of each row. */
   async #feed(tokens: readonly Int32Array[], n: number): Promise<void> {
     const { vocabSize: V } = this.#traced.model;
-    const program = await this.#host.executable(feedProgram(this.#traced, this.rows, n));
+    const what = `a generation's step of ${this.rows} x ${n} tokens`;
+    const program = await this.#host.executable(feedProgram(this.#traced, this.rows, n), what);
     if (this.#traced.model.nLayer === 0) this.#past = []; // a bigram remembers nothing
     const empty = this.#past ? undefined : await this.#host.executable(emptyProgram(this.#traced, this.rows));
     const ids = new Int32Array(this.rows * n);

@@ -6,7 +6,7 @@ import { addonFile } from "../../install/xla-addon.ts";
 import type { EngineKind, EngineOptions } from "../contract.ts";
 import { openXla, pluginFor } from "./engine.ts";
 
-type Asked = Pick<EngineOptions, "device">;
+type Asked = Pick<EngineOptions, "device"> & Partial<Pick<EngineOptions, "precision">>;
 
 async function refusal(options: Asked): Promise<string | undefined> {
   const cure = `run "weft install xla${options.device === "cpu" ? " --cpu" : ""}"`;
@@ -14,7 +14,10 @@ async function refusal(options: Asked): Promise<string | undefined> {
     const plugin = pluginFor(options);
     if (!plugin) return `xla: no plugin of XLA for device ${options.device} is installed; ${cure}`;
     if (!addonFile()) return `xla: its addon is not built; ${cure}`;
-    if (!plugin.gpu) return undefined;
+    if (!plugin.gpu)
+      return options.precision === "tf32"
+        ? "xla: tf32 is for NVIDIA GPUs; on a CPU pass --precision float32 or bf16"
+        : undefined;
     const { gpus, why } = await findGpus();
     return gpus.length > 0 ? undefined : `xla: ${why}`;
   } catch (error) {

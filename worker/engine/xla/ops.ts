@@ -1,5 +1,6 @@
 // The models' operations (model/ops.ts) as values of a program: whoever calls the model with these writes it down in
 // StableHLO. Fusing, scheduling and memory are XLA's affair, so that everything here is said in the plainest way.
+import type { Precision } from "../../../shared/model.ts";
 import type { Heads, Ops } from "../model/ops.ts";
 import { fusedAttention, fusedAttentionBackward, isFusable } from "./fused-attention.ts";
 import type { Program, Value } from "./program.ts";
@@ -8,14 +9,19 @@ import type { Program, Value } from "./program.ts";
 const headSlice = 2 ** 26;
 
 export interface Lowering {
-  /** Matrix products take bf16 inputs; sums and everything else stay float32. */
-  readonly bf16: boolean;
+  readonly precision: Precision;
   /** For an NVIDIA GPU: attention by cuDNN where it can be. */
   readonly gpu: boolean;
 }
 
+/** Products of these inputs, as float32. */
+export function productsOf(p: Program, precision: Precision): Program["dot"] {
+  if (precision === "bf16") return (a, b, ...rest) => p.dot(p.convert(a, "bf16"), p.convert(b, "bf16"), ...rest);
+  return (a, b, axes, batch = []) => p.dot(a, b, axes, batch, precision);
+}
+
 /** @param p the program that is being written */
-export function symbolicOps(p: Program, { bf16, gpu }: Lowering): Ops<Value, Value> {
+export function symbolicOps(p: Program, { precision, gpu }: Lowering): Ops<Value, Value> {
   const add = (a: Value | number, b: Value | number) => p.binary("add", a, b);
   const sub = (a: Value | number, b: Value | number) => p.binary("subtract", a, b);
   const mul = (a: Value | number, b: Value | number) => p.binary("multiply", a, b);
@@ -24,8 +30,7 @@ export function symbolicOps(p: Program, { bf16, gpu }: Lowering): Ops<Value, Val
   const column = (x: Value) => p.reshape(x, [...x.shape, 1]);
   const rowSum = (x: Value) => column(p.reduce("add", x, x.shape.length - 1));
   const rowMean = (x: Value) => div(rowSum(x), x.shape.at(-1)!);
-  const product: Program["dot"] = (a, b, ...rest) =>
-    bf16 ? p.dot(p.convert(a, "bf16"), p.convert(b, "bf16"), ...rest) : p.dot(a, b, ...rest);
+  const product = productsOf(p, precision);
 
   /** Queries, keys and values (B, T, H, D) of (N, 3C). */
   function split(qkv: Value, { B, T, H, D }: Heads): [Value, Value, Value] {
@@ -128,7 +133,7 @@ export function symbolicOps(p: Program, { bf16, gpu }: Lowering): Ops<Value, Val
 
     attention(qkv, shape, mask) {
       const { B, T, H, D } = shape;
-      if (gpu && bf16 && !mask && isFusable(shape)) {
+      if (gpu && precision === "bf16" && !mask && isFusable(shape)) {
         const parts = split(p.convert(qkv, "bf16"), shape);
         const { y, statistics } = fusedAttention(p, parts, shape);
         const [q, k, v] = parts;

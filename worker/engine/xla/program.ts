@@ -1,5 +1,6 @@
 // StableHLO as text, one operation a line: what XLA compiles. A Value is a name with a shape and a type; every function
 // here writes the line that computes a new one. Source: the StableHLO specification (openxla/stablehlo, docs/spec.md).
+import type { Precision } from "../../../shared/model.ts";
 import type { Ids, Tensor } from "../model/ops.ts";
 
 export type Type = "f32" | "bf16" | "i32" | "ui8" | "ui32" | "ui64" | "i1";
@@ -45,6 +46,14 @@ function literal(x: number, type: Type): string {
     .toExponential()
     .replace(/^(-?\d+)e/, "$1.0e");
 }
+
+/** How float32 values are multiplied. */
+const float32Products = {
+  float32: "precision = [HIGHEST, HIGHEST]",
+  tf32:
+    "algorithm = <lhs_precision_type = tf32, rhs_precision_type = tf32, accumulation_type = f32, lhs_component_count = 1, " +
+    "rhs_component_count = 1, num_primitive_operations = 1, allow_imprecise_accumulation = false>",
+};
 
 export interface Argument {
   readonly shape: readonly number[];
@@ -216,14 +225,21 @@ export class Program {
   /**
    * Products summed over one axis of each; batch axes are those of both that stand at the same place in `batch`.
    * The result has the batch axes, the rest of a, the rest of b, in float32.
+   * @param precision of float32 values
    */
-  dot(a: Value, b: Value, contract: [number, number], batch: readonly [number, number][] = []): Value {
+  dot(
+    a: Value,
+    b: Value,
+    contract: [number, number],
+    batch: readonly [number, number][] = [],
+    precision: Exclude<Precision, "bf16"> = "float32",
+  ): Value {
     const list = (side: 0 | 1) => batch.map((pair) => pair[side]);
     const rest = (x: Value, side: 0 | 1) => x.shape.filter((_, i) => i !== contract[side] && !list(side).includes(i));
     const shape = [...list(0).map((axis) => a.shape[axis]!), ...rest(a, 0), ...rest(b, 1)];
     const batching = batch.length > 0 ? `, batching_dims = [${list(0).join(", ")}] x [${list(1).join(", ")}]` : "";
-    const precision = a.type === "f32" ? ", precision = [HIGHEST, HIGHEST]" : "";
-    const text = `stablehlo.dot_general ${a}, ${b}${batching}, contracting_dims = [${contract[0]}] x [${contract[1]}]${precision} : (${typeOf(a)}, ${typeOf(b)}) -> ${tensor(shape, "f32")}`;
+    const how = a.type === "f32" ? `, ${float32Products[precision]}` : "";
+    const text = `stablehlo.dot_general ${a}, ${b}${batching}, contracting_dims = [${contract[0]}] x [${contract[1]}]${how} : (${typeOf(a)}, ${typeOf(b)}) -> ${tensor(shape, "f32")}`;
     return this.#emit(text, shape, "f32");
   }
 
