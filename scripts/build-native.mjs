@@ -6,7 +6,8 @@
 //
 // --refresh, part of `npm run build`: an addon that is built, but older than its sources, is built again; silent else.
 import { spawn, spawnSync } from "node:child_process";
-import { existsSync, mkdirSync, readdirSync, readFileSync, rmSync, statSync, writeFileSync } from "node:fs";
+import { createHash } from "node:crypto";
+import { existsSync, mkdirSync, readdirSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import { createRequire } from "node:module";
 import { availableParallelism } from "node:os";
 import { join, relative } from "node:path";
@@ -80,12 +81,15 @@ function run(command, args) {
   });
 }
 
-/** Object files are kept while their source, every header, the list and the command stay as they were. */
-function isCurrent({ source: from, object, flags }, compiler, newestHeader) {
-  if (!existsSync(object)) return false;
-  const made = statSync(object).mtimeMs;
-  const command = readFileSync(`${object}.command`, "utf8");
-  return command === [compiler, ...flags].join(" ") && made > statSync(from).mtimeMs && made > newestHeader;
+/** Of what an object file is made from: its command, its source and every header, whenever they were written. */
+function digestOf({ source: from, flags }, compiler, headers) {
+  const command = [compiler, ...flags].join(" ").replaceAll(root, "");
+  return createHash("sha256").update(`${command}\n${headers}\n`).update(readFileSync(from)).digest("hex");
+}
+
+/** The digest stands beside an object file once it is whole. */
+function isCurrent({ object, digest }) {
+  return existsSync(object) && existsSync(`${object}.sha256`) && readFileSync(`${object}.sha256`, "utf8") === digest;
 }
 
 async function main() {
@@ -96,13 +100,16 @@ async function main() {
   mkdirSync(build, { recursive: true });
   writeFileSync(log, "");
   const compiler = findCompiler(options.has("--refresh"));
-  const newestHeader = Math.max(
-    ...readdirSync(source, { recursive: true })
-      .filter((name) => /\.(h|inl|txt)$/.test(name))
-      .map((name) => statSync(join(source, name)).mtimeMs),
-  );
-  const objects = planObjects(readSources(architecture));
-  const queue = objects.filter((object) => !isCurrent(object, compiler, newestHeader));
+  const headers = readdirSync(source, { recursive: true })
+    .filter((name) => /\.(h|inl)$/.test(name))
+    .sort()
+    .map((name) => readFileSync(join(source, name), "utf8"))
+    .join("\n");
+  const objects = planObjects(readSources(architecture)).map((object) => ({
+    ...object,
+    digest: digestOf(object, compiler, headers),
+  }));
+  const queue = objects.filter((object) => !isCurrent(object));
   if (queue.length === 0 && existsSync(target)) return options.has("--refresh") ? undefined : "weft.node is up to date";
   if (!compiler) return "weft.node may be older than its sources, and there is no C++ compiler to build it again";
   if (options.has("--refresh"))
@@ -112,9 +119,9 @@ async function main() {
   const started = Date.now();
   const compileAll = async () => {
     for (let next = queue.shift(); next; next = queue.shift()) {
-      rmSync(next.object, { force: true });
-      writeFileSync(`${next.object}.command`, [compiler, ...next.flags].join(" "));
+      rmSync(`${next.object}.sha256`, { force: true });
       await run(compiler, [...next.flags, "-o", next.object, "-c", next.source]);
+      writeFileSync(`${next.object}.sha256`, next.digest);
     }
   };
   await Promise.all(Array.from({ length: availableParallelism() }, compileAll));
