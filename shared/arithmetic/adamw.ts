@@ -29,6 +29,16 @@ export interface AdamWState {
 export const clipFactor = (gradientNorm: number, gradientClip: number): number =>
   gradientClip > 0 ? Math.min(1, gradientClip / (gradientNorm + 1e-6)) : 1;
 
+/** Norm of the mean gradient before the clip, and what the sum over the units is multiplied by. */
+export function gradientOf(
+  sumOfSquares: number,
+  units: number,
+  gradientClip: number,
+): { gradientNorm: number; gradientScale: number } {
+  const gradientNorm = Math.sqrt(sumOfSquares) / units;
+  return { gradientNorm, gradientScale: clipFactor(gradientNorm, gradientClip) / units };
+}
+
 /**
  * @param state updated in place
  * @param sum   (P) over the units of their mean gradients
@@ -43,9 +53,7 @@ export function adamwUpdate(
   sum: Float32Array,
   { gradientClip, ...options }: AdamWOptions & { units: number; learningRate: number; count: number },
 ): number {
-  const { units } = options;
-  const gradientNorm = Math.sqrt(ops.sumOfSquares(sum)) / units;
-  const gradientScale = clipFactor(gradientNorm, gradientClip) / units;
+  const { gradientNorm, gradientScale } = gradientOf(ops.sumOfSquares(sum), options.units, gradientClip);
   for (const { offset, size, decay } of stretches) {
     const part = (x: Float32Array) => x.subarray(offset, offset + size);
     const weightDecay = decay ? options.weightDecay : 0;

@@ -60,7 +60,7 @@ export interface VectorOps {
 }
 
 /** Elements summed before the partial sums are folded: threads of the native twin take whole chunks. */
-const chunk = 65_536;
+export const squaresChunk = 65_536;
 
 function add(left: Float32Array, right: Float32Array): void {
   const n = left.length;
@@ -95,8 +95,8 @@ function subtract(left: Float32Array, right: Float32Array): void {
  */
 function sumOfSquares(x: Float32Array): number {
   let total = 0;
-  for (let start = 0; start < x.length; start += chunk) {
-    const end = Math.min(start + chunk, x.length);
+  for (let start = 0; start < x.length; start += squaresChunk) {
+    const end = Math.min(start + squaresChunk, x.length);
     let [a, b, c, d, e, f, g, h] = [0, 0, 0, 0, 0, 0, 0, 0];
     let i = start;
     for (; i + 8 <= end; i += 8) {

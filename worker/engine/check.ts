@@ -54,7 +54,8 @@ interface Lease extends TreeNode {
   readonly tokens: Int32Array;
   readonly targets: Int32Array;
   readonly rows: number;
-  readonly out: Float32Array;
+  /** Where it goes to the host. */
+  readonly out?: Float32Array;
 }
 
 /**
@@ -69,6 +70,6 @@ export function checkLease(model: ModelConfig, maxRows: number, lease: Lease): n
     throw new EngineError(`tokens: ${tokens.length} ids do not divide into ${count} shards`);
   const T = checkTokens(model, maxRows, "tokens", tokens, rows, count);
   checkTargets(model, tokens, targets);
-  checkLength("gradient", out.length, layoutOf(model).size);
+  if (out) checkLength("gradient", out.length, layoutOf(model).size);
   return T;
 }

@@ -33,9 +33,9 @@ export interface LeasePosition extends TreeNode {
 export interface LocalSteps {
   /**
    * Of the first step: its 0-based number, and the node of the tree over a step's shards that this replica computes in
-   * every step. With the seed they determine its dropout.
+   * every step. With the seed they determine its dropout. What stays with a replica is not rounded.
    */
-  readonly at: LeasePosition;
+  readonly at: Omit<LeasePosition, "round">;
   /** Of one shard. */
   readonly rows: number;
   /** (H) of each step. */
@@ -54,7 +54,7 @@ export interface LocalResult {
 }
 
 export interface LocalWatch {
-  /** After every step: how many are done, of which the state holds the result. */
+  /** After every step: how many are done. */
   progress?(done: number): void;
   /** Asked as often as the engine can stop. The state is then that of the last whole step. */
   stopped?(): boolean;
@@ -64,8 +64,8 @@ export interface LocalWatch {
  * H steps of AdamW, in place.
  * @param tokens  (H * count * rows, T) ids, step after step
  * @param targets (H * count * rows, T) ids
- * @param state   (P) each, updated step by step; the engine computes with these weights until the next setWeights
- * @throws EngineError as Engine.gradient does; the state is then that of the last whole step
+ * @param state   (P) each, updated; the engine computes with these weights until the next setWeights
+ * @throws EngineError as Engine.gradient does; the state is then that of a whole step, the first's or a later one
  */
 export type TrainLocally = (
   tokens: Int32Array,

@@ -396,7 +396,10 @@ export function engineContract(name: string, create: (options: EngineOptions) =>
         expect(scalarOps.digest(again.gradient)).toBe(scalarOps.digest(before.gradient));
       }
       const recomputing = await opened(model, { checkpointActivations: true });
-      expect((await gradientOf(recomputing, tokens, tokens, 4)).gradient).toEqual(before.gradient);
+      const { gradient } = await gradientOf(recomputing, tokens, tokens, 4);
+      // A compiler may fuse otherwise what is computed twice: then the arithmetic has another name.
+      const isSame = recomputing.arithmetic === first.arithmetic;
+      expectClose("gradient", gradient, before.gradient, isSame ? 0 : 1e-6 * largest(before.gradient));
     });
 
     // So many that a GPU's kernels share one sum among workgroups, whose order must not show.

@@ -57,6 +57,9 @@ describe.skipIf(!usable)("on the CPU plugin (skipped without it: weft install xl
   test("1, 2, 3, 4 and 8 devices give the same bits, as do leases of any size", async () => {
     const digests = new Set<string>();
     const rounded = new Set<string>();
+    const trained = new Set<string>();
+    const optimizer = { beta1: 0.9, beta2: 0.95, eps: 1e-8, weightDecay: 0.1, gradientClip: 1 };
+    const steps = { at: { ...lease, count: 4 }, rows: 2, learningRates: [1e-2, 1e-2], updates: 0, optimizer };
     const round = nodeRounding(codecOver("int8", scalarCodec, scalarOps), { ...lease, units: 8 });
     for (const threads of [1, 2, 3, 4, 8]) {
       const engine = await xla.create({ ...options, threads });
@@ -66,13 +69,17 @@ describe.skipIf(!usable)("on the CPU plugin (skipped without it: weft install xl
       expect(whole.losses).toHaveLength(8);
       digests.add(JSON.stringify(whole));
       rounded.add(JSON.stringify(await gradient(engine, { ...lease, round })));
+      const [m, v] = [new Float32Array(weights.length), new Float32Array(weights.length)];
+      const state = { weights: weights.slice(), m, v };
+      trained.add(JSON.stringify(await engine.train!(tokens, tokens, steps, state)) + scalarOps.digest(state.weights));
+      await engine.setWeights(weights);
       for (const count of [1, 2, 4]) {
         const part = await gradient(engine, { ...lease, first: 4, count });
         expect(part.losses).toEqual(whole.losses!.slice(4, 4 + count));
       }
       await engine.dispose();
     }
-    expect([digests.size, rounded.size]).toEqual([1, 1]);
+    expect([digests.size, rounded.size, trained.size]).toEqual([1, 1, 1]);
   });
 
   test("a failing device ends the lease on all of them, and the next lease is whole", async () => {

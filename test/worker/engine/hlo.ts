@@ -50,6 +50,43 @@ function shapeOf(bytes: Uint8Array | undefined): string {
   return `${types[type] ?? `type ${type}`}[${numbers(shape, 3).join(",")}]`;
 }
 
+/** A field's last value in a message that has numbers of 64 bits, which parseMessage refuses. */
+function lastField(message: Uint8Array, field: number): Uint8Array | bigint | undefined {
+  let at = 0;
+  let found: Uint8Array | bigint | undefined;
+  const varint = (): bigint => {
+    let value = 0n;
+    for (let shift = 0n; ; shift += 7n) {
+      const byte = message[at++]!;
+      value |= BigInt(byte & 127) << shift;
+      if (byte < 128) return value;
+    }
+  };
+  while (at < message.length) {
+    const tag = Number(varint());
+    const [type, start] = [tag & 7, at];
+    const number = type === 0 || type === 2 ? varint() : 0n;
+    if (type === 1 || type === 5) at = start + (type === 1 ? 8 : 4);
+    const from = at;
+    if (type === 2) at += Number(number);
+    const value = type === 0 ? number : message.subarray(from, at);
+    if (tag >>> 3 === field) found = value;
+  }
+  return found;
+}
+
+/** Flags that decide bits, as they were in force when the program was compiled (DebugOptions, xla/xla.proto). */
+export function flagsOf(program: Uint8Array): Record<string, bigint> {
+  const config = parts(parseMessage(program), 2)[0]!;
+  const debug = lastField(config, 14) as Uint8Array;
+  const flag = (field: number) => lastField(debug, field) as bigint;
+  return {
+    xla_gpu_deterministic_ops: flag(148),
+    xla_gpu_autotune_level: flag(123),
+    xla_gpu_enable_triton_gemm: flag(188),
+  };
+}
+
 export function instructionsOf(program: Uint8Array): Instruction[] {
   const module = parseMessage(parts(parseMessage(program), 1)[0]!);
   const computations = parts(module, 3).map(parseMessage);

@@ -11,7 +11,7 @@ import { openPlugin, pjrtAddon } from "../../../worker/engine/xla/pjrt.ts";
 import { gradientProgram, type Traced } from "../../../worker/engine/xla/trace.ts";
 import { addonFile } from "../../../worker/install/xla-addon.ts";
 import { findPlugin } from "../../../worker/install/xla-plugin.ts";
-import { instructionsOf } from "./hlo.ts";
+import { flagsOf as hloFlags, instructionsOf } from "./hlo.ts";
 
 const plugin = addonFile() ? findPlugin(true) : undefined;
 
@@ -51,7 +51,14 @@ async function compileFor(kind: "h100" | "a100", traced: Partial<Traced>, rows: 
   const executable = await pjrt.compileFor(handle, kind, target, text, compileOptions(flagsOf(plugin!)));
   const seconds = (performance.now() - started) / 1000;
   const memory = pjrt.memory(executable);
-  const instructions = instructionsOf(await pjrt.optimizedProgram(executable));
+  const optimized = await pjrt.optimizedProgram(executable);
+  const instructions = instructionsOf(optimized);
+  // No kernel is chosen by a stopwatch, and none adds as it comes.
+  expect(hloFlags(optimized)).toEqual({
+    xla_gpu_deterministic_ops: 1n,
+    xla_gpu_autotune_level: 0n,
+    xla_gpu_enable_triton_gemm: 0n,
+  });
   const gigabytes = (memory.temporary / 2 ** 30).toFixed(2);
   console.log(
     `${kind}, ${model.nLayer} x ${model.nEmbd}, ${rows} rows: ${seconds.toFixed(1)} s, ${gigabytes} GiB temporary`,

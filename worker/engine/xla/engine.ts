@@ -1,17 +1,22 @@
 // The xla engine: the contract of worker/engine/contract.ts over programs that XLA compiled. Weights and gradients stay on
 // the devices: a lease's shards are spread over them, and their gradients are added along the tree where they are, a
 // sum of two devices after one copy from the right to the left. So the bits are the same for any number of devices.
-// Where every node is rounded to a small wire, the host adds and rounds: its codec is the one that all share.
+// Where every node is rounded to a small wire, the host adds and rounds: its codec is the one that all share, and what is
+// rounded goes through the host anyway.
 import { cpus } from "node:os";
+import { gradientOf } from "../../../shared/arithmetic/adamw.ts";
 import { keyOf, stream } from "../../../shared/arithmetic/philox.ts";
+import { adamwScalars, squaresChunk } from "../../../shared/arithmetic/vector.ts";
 import { systemClock } from "../../../shared/clock.ts";
 import { EngineError, messageOf, UnfitError } from "../../../shared/errors.ts";
 import { layoutOf } from "../../../shared/family/layout.ts";
 import type { ModelConfig } from "../../../shared/model.ts";
 import { findPlugin, type XlaPlugin } from "../../install/xla-plugin.ts";
 import { checkLease, checkLength, checkTargets, checkTokens } from "../check.ts";
-import type { Engine, EngineOptions, Generation, LeasePosition } from "../contract.ts";
+import type { Engine, EngineOptions, Generation, LeasePosition, LocalResult, TrainLocally } from "../contract.ts";
+import { checkLocal } from "../local.ts";
 import { type ShardGradient, type ShardPosition, shardByShard } from "../shards.ts";
+import * as adamw from "./adamw.ts";
 import type { XlaFlags } from "./compile-options.ts";
 import { executable } from "./executables.ts";
 import { XlaGeneration } from "./generation.ts";
@@ -91,9 +96,9 @@ class XlaEngine implements Engine {
     this.#size = layoutOf(model).size;
     this.#devices = [...devices.keys()];
     this.#onHost = shardByShard(options, (...shard) => this.#shard(...shard), this.#devices);
-    // LLVM compiles for the processor that it finds.
+    // LLVM compiles for the processor that it finds, and fuses otherwise what is computed twice.
     const kind = plugin.gpu ? devices[0]!.kind : (cpus()[0]?.model.trim() ?? process.arch);
-    this.arithmetic = `xla ${plugin.identity} ${precision} on ${kind}`;
+    this.arithmetic = `xla ${plugin.identity} ${precision} on ${kind}${checkpointActivations ? ", recomputing" : ""}`;
     const count = devices.length === 1 ? "1 device" : `${devices.length} devices`;
     this.device = plugin.gpu ? `${kind}, ${count} (XLA)` : `XLA on the CPU, ${count}`;
   }
@@ -126,9 +131,14 @@ class XlaEngine implements Engine {
     checkLength("weights", weights.length, this.#size);
     this.#dropWeights();
     await this.#inXla(async ({ pjrt, handle }) => {
-      const first = await pjrt.upload(handle, weights, [this.#size], 0);
-      this.#weights = [first, ...(await Promise.all(this.#devices.slice(1).map((to) => pjrt.copyTo(first, to))))];
+      await this.#spread(await pjrt.upload(handle, weights, [this.#size], 0));
     });
+  }
+
+  /** These weights of the first device to all. */
+  async #spread(first: BufferHandle): Promise<void> {
+    const copies = this.#devices.slice(1).map((to) => this.#client.pjrt.copyTo(first, to));
+    this.#weights = [first, ...(await Promise.all(copies))];
   }
 
   async gradient(
@@ -140,10 +150,26 @@ class XlaEngine implements Engine {
     cancelled: () => boolean = () => false,
   ): Promise<number[] | undefined> {
     if (at.round) return await this.#onHost(tokens, targets, rows, at, out, cancelled);
+    checkLength("gradient", out.length, this.#size);
+    return await this.#inXla(async ({ pjrt }) => {
+      const lease = await this.#lease(tokens, targets, rows, at, cancelled);
+      if (lease) await pjrt.download(lease.sum, out).finally(() => pjrt.release(lease.sum));
+      return lease?.losses;
+    });
+  }
+
+  /** Losses of a lease's shards, and their gradients' sum on the first device. */
+  async #lease(
+    tokens: Int32Array,
+    targets: Int32Array,
+    rows: number,
+    at: LeasePosition,
+    cancelled: () => boolean,
+  ): Promise<{ losses: number[]; sum: BufferHandle } | undefined> {
     const { first, count } = at;
-    const T = checkLease(this.model, this.#maxRows, { tokens, targets, rows, first, count, out });
+    const T = checkLease(this.model, this.#maxRows, { tokens, targets, rows, first, count });
     this.#checkWeights();
-    const sum = count > 1 ? await this.#executable(trace.sumProgram(this.model)) : undefined;
+    const adding = count > 1 ? await this.#executable(trace.sumProgram(this.model)) : undefined;
     const { pjrt } = this.#client;
     const losses = new Array<number>(count).fill(0);
 
@@ -173,18 +199,77 @@ class XlaEngine implements Engine {
       }
       const here = devices.length > 1 ? await pjrt.copyTo(other, home) : other;
       try {
-        return (await pjrt.execute(sum!, [left, here], home))[0];
+        return (await pjrt.execute(adding!, [left, here], home))[0];
       } finally {
         this.#release(left, other, here);
       }
     };
 
-    return await this.#inXla(async () => {
-      const gradient = await node(first, count, this.#devices.slice(0, count));
-      if (!gradient) return undefined;
-      await pjrt.download(gradient, out).finally(() => pjrt.release(gradient));
-      return losses;
+    const sum = await node(first, count, this.#devices.slice(0, count));
+    return sum && { losses, sum };
+  }
+
+  /**
+   * Weights, moments and gradients stay on the devices from the first step to the last. One call a step, not one for all:
+   * it can be stopped and tells of its progress, and any number of devices computes its gradient.
+   */
+  async train(...[tokens, targets, steps, state, watch = {}]: Parameters<TrainLocally>): Promise<LocalResult> {
+    const ids = checkLocal(this.#size, tokens, targets, steps, state);
+    const { at, rows, learningRates, updates, optimizer } = steps;
+    const result: LocalResult = { losses: [], gradientNorms: [] };
+    await this.setWeights(state.weights);
+    await this.#inXla(async ({ pjrt, handle }) => {
+      const programs = [adamw.decayProgram, adamw.squaresProgram, adamw.updateProgram];
+      const [decay, squares, update] = (await Promise.all(
+        programs.map((program) => this.#executable(program(this.model))),
+      )) as [ExecutableHandle, ExecutableHandle, ExecutableHandle];
+      const decays = (await pjrt.execute(decay, [], 0))[0]!;
+      const zero = await pjrt.upload(handle, Uint32Array.of(0), [1], 0);
+      let moments = await Promise.all([state.m, state.v].map((x) => pjrt.upload(handle, x, [this.#size], 0)));
+      try {
+        for (const [h, learningRate] of learningRates.entries()) {
+          const part = (x: Int32Array) => x.subarray(h * ids, (h + 1) * ids);
+          const position = { ...at, step: at.step + h };
+          const lease = await this.#lease(
+            part(tokens),
+            part(targets),
+            rows,
+            position,
+            () => watch.stopped?.() ?? false,
+          );
+          if (!lease) break;
+          const total = (await this.#values(await pjrt.execute(squares, [lease.sum], 0))).reduce((a, b) => a + b, 0);
+          const { gradientNorm, gradientScale } = gradientOf(total, at.count, optimizer.gradientClip);
+          const scalars = adamwScalars({ ...optimizer, gradientScale, learningRate, count: updates + h + 1 });
+          const uploaded = await pjrt.upload(handle, scalars, [scalars.length], 0);
+          const inputs = [this.#weights[0]!, ...moments, lease.sum, decays, uploaded, zero];
+          const [weights, m, v] = (await pjrt.execute(update, inputs, 0).finally(() => {
+            this.#release(...this.#weights, ...moments, lease.sum, uploaded);
+            this.#weights = moments = [];
+          })) as [BufferHandle, BufferHandle, BufferHandle];
+          moments = [m, v];
+          await this.#spread(weights);
+          result.losses.push(lease.losses.reduce((sum, loss) => sum + loss, 0) / at.count);
+          result.gradientNorms.push(gradientNorm);
+          watch.progress?.(h + 1);
+        }
+        const from = [this.#weights[0]!, ...moments];
+        await Promise.all([state.weights, state.m, state.v].map((out, i) => pjrt.download(from[i]!, out)));
+      } finally {
+        this.#release(decays, zero, ...moments);
+      }
     });
+    return result;
+  }
+
+  /** Of a program's one result, float64. */
+  async #values([buffer]: readonly BufferHandle[], size = Math.ceil(this.#size / squaresChunk)): Promise<Float64Array> {
+    const { pjrt } = this.#client;
+    const out = new Float64Array(size);
+    // The addon moves bytes.
+    const bytes = new Float32Array(out.buffer);
+    await pjrt.download(buffer!, bytes).finally(() => pjrt.release(buffer!));
+    return out;
   }
 
   /** Of one shard, whose gradient stays on its device. */

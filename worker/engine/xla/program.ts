@@ -3,7 +3,7 @@
 import type { Precision } from "../../../shared/model.ts";
 import type { Ids, Tensor } from "../model/ops.ts";
 
-export type Type = "f32" | "bf16" | "i32" | "ui8" | "ui32" | "ui64" | "i1";
+export type Type = "f32" | "f64" | "bf16" | "i32" | "ui8" | "ui32" | "ui64" | "i1";
 
 /** A value of the program that is being written. */
 export class Value implements Tensor, Ids {
@@ -36,15 +36,14 @@ export class Value implements Tensor, Ids {
 export const tensor = (shape: readonly number[], type: Type): string => `tensor<${[...shape, type].join("x")}>`;
 const typeOf = ({ shape, type }: Value): string => tensor(shape, type);
 const sizeOf = (shape: readonly number[]): number => shape.reduce((product, size) => product * size, 1);
-const isFloat = (type: Type): boolean => type === "f32" || type === "bf16";
+const isFloat = (type: Type): boolean => type === "f32" || type === "f64" || type === "bf16";
 
 /** A number as MLIR reads it, exactly. */
 function literal(x: number, type: Type): string {
+  if (type === "i1") return `${x !== 0}`;
   if (!isFloat(type)) return `${x}`;
   if (x === Number.NEGATIVE_INFINITY) return type === "f32" ? "0xFF800000" : "0xFF80";
-  return Math.fround(x)
-    .toExponential()
-    .replace(/^(-?\d+)e/, "$1.0e");
+  return (type === "f64" ? x : Math.fround(x)).toExponential().replace(/^(-?\d+)e/, "$1.0e");
 }
 
 /** How float32 values are multiplied. */
@@ -168,6 +167,11 @@ export class Program {
   convert(x: Value, type: Type): Value {
     if (x.type === type) return x;
     return this.#emit(`stablehlo.convert ${x} : (${typeOf(x)}) -> ${tensor(x.shape, type)}`, x.shape, type);
+  }
+
+  /** The same bits, read as another type of their size. */
+  bits(x: Value, type: Type): Value {
+    return this.#emit(`stablehlo.bitcast_convert ${x} : (${typeOf(x)}) -> ${tensor(x.shape, type)}`, x.shape, type);
   }
 
   reshape(x: Value, shape: readonly number[]): Value {
