@@ -1,4 +1,4 @@
-// What the two byte-pair encodings have in common: tokens that are found as a whole, words merged from symbols, tokens
+// What the tokenizers of Hugging Face have in common: tokens that are found as a whole, words merged from symbols, tokens
 // put before and after a text. Subclasses say what a word is, of which symbols, and how tokens become text again.
 import { brief } from "../check.ts";
 import { ConfigError } from "../errors.ts";
@@ -152,8 +152,8 @@ export abstract class MergingTokenizer implements Tokenizer {
     const unknown = this.#unknown;
     if (unknown === undefined)
       throw new ConfigError(
-        `tokenizer ${this.name}: its vocabulary lacks a character of ${brief(word)} and has no ` +
-          "token for unknown ones; leave it out",
+        `tokenizer ${this.name}: its vocabulary lacks ${this.plan.kind === "words" ? "" : "a character of "}${brief(word)} ` +
+          "and has no token for unknown ones; leave it out",
       );
     const known = symbols.map((id) => (id < 0 ? unknown : id));
     return this.plan.fuseUnknown ? known.filter((_, i) => !(i > 0 && symbols[i]! < 0 && symbols[i - 1]! < 0)) : known;

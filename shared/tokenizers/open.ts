@@ -9,12 +9,13 @@ import { fitted } from "./fitted.ts";
 import { Gpt1Tokenizer } from "./gpt1.ts";
 import { gpt2Ids, gpt2Tokenizer, isGpt2 } from "./gpt2.ts";
 import { metaFile, parseMeta } from "./nanogpt-meta.ts";
-import { ownFile, parseOwnFile } from "./own-file.ts";
+import { ownFile, ownKindOf, parseOwnFile } from "./own-file.ts";
 import type { TokenizerPlan } from "./plan.ts";
 import type { Tokenizer } from "./tokenizer.ts";
 import { readTokenizerFolder, vocabularyPairs } from "./tokenizer-folder.ts";
 import { tokenizerJson } from "./tokenizer-json.ts";
 import { WordTokenizer } from "./word.ts";
+import { WordLevelTokenizer } from "./word-level.ts";
 
 /** The text of a file without its byte order mark, or undefined where there is none. */
 async function textOf(path: string): Promise<string | undefined> {
@@ -44,7 +45,7 @@ export async function openTokenizer(directory: string): Promise<Tokenizer> {
   const own = await textOf(at(ownFile));
   if (own !== undefined) {
     const { kind, tokens } = parseOwnFile(own, at(ownFile));
-    return kind === "char" ? new CharTokenizer(tokens) : new WordTokenizer(tokens);
+    return listed(kind, tokens);
   }
   const plan = await readTokenizerFolder((name) => textOf(at(name)), at);
   if (plan) return tokenizerOf(plan, directory);
@@ -68,12 +69,21 @@ export async function openTokenizerOf(model: { directory: string; model: { vocab
  */
 export function skippingUnknown(tokenizer: Tokenizer): Tokenizer {
   if (tokenizer instanceof CharTokenizer || tokenizer instanceof WordTokenizer) return tokenizer.skippingUnknown();
-  if (tokenizer.name !== "gpt1") return tokenizer;
-  throw new ConfigError("config: --unknown skip leaves out characters or words; GPT-1's tokenizer has <unk> for them");
+  if (tokenizer.name !== "gpt1" && tokenizer.name !== "wordlevel") return tokenizer;
+  throw new ConfigError(
+    `config: --unknown skip leaves out characters or words; the tokenizer ${tokenizer.name} has a token for them`,
+  );
+}
+
+function listed(kind: "char" | "word", tokens: readonly string[]): Tokenizer {
+  return kind === "char" ? new CharTokenizer(tokens) : new WordTokenizer(tokens);
 }
 
 function tokenizerOf(plan: TokenizerPlan, directory: string): Tokenizer {
   try {
+    const own = ownKindOf(plan);
+    if (own) return listed(own, plan.vocabulary.tokens as readonly string[]);
+    if (plan.steps) return new WordLevelTokenizer(plan, plan.steps);
     if (plan.kind === "gpt1") return new Gpt1Tokenizer(plan);
     return new BpeTokenizer(isGpt2(plan) ? "gpt2" : "bpe", plan);
   } catch (error) {

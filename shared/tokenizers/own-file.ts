@@ -1,9 +1,12 @@
 // weft-tokenizer.json: the file of the two tokenizers that are lists of tokens, `char` and `word`.
 // { "kind": "char", "version": 1, "tokens": ["\n", " ", ...] }: a token's place in the list is its id.
+import { isDeepStrictEqual } from "node:util";
 import { z } from "zod";
 import { checked } from "../check.ts";
 import { ConfigError } from "../errors.ts";
-import { configJson, tokenizerJson } from "./tokenizer-json.ts";
+import { type TokenizerPlan, wordPlan } from "./plan.ts";
+import { writeTokenizerJson } from "./tokenizer-json.ts";
+import type { WordSteps } from "./word-steps.ts";
 
 export const ownFile = "weft-tokenizer.json";
 
@@ -13,30 +16,35 @@ const schema = z.strictObject({
   tokens: z.array(z.string()).min(1).max(1_000_000),
 });
 
-/**
- * The file, and the same as a WordLevel tokenizer.json, which transformers' AutoTokenizer opens: every character is a word
- * and words are joined without anything between them, or words are what single spaces divide.
- */
-export function writeOwnFile(kind: "char" | "word", tokens: readonly string[]): ReadonlyMap<string, string> {
-  const split = (pattern: object, behavior: string) => ({ type: "Split", pattern, behavior, invert: false });
-  const content = {
-    version: "1.0",
-    truncation: null,
-    padding: null,
-    added_tokens: [],
+/** Every character is a word and words are joined without anything between them, or words are what single spaces divide. */
+const steps: Readonly<Record<"char" | "word", WordSteps>> = {
+  char: {
     normalizer: null,
-    pre_tokenizer: kind === "char" ? split({ Regex: "[\\s\\S]" }, "Isolated") : split({ String: " " }, "Removed"),
-    post_processor: null,
-    decoder: kind === "char" ? { type: "Fuse" } : null,
-    // No token has this name: what the vocabulary lacks is an error there as here.
-    model: { type: "WordLevel", vocab: Object.fromEntries(tokens.map((token, id) => [token, id])), unk_token: "" },
-  };
-  const config = { tokenizer_class: "PreTrainedTokenizerFast", clean_up_tokenization_spaces: false };
+    pre_tokenizer: { type: "Split", pattern: { Regex: "[\\s\\S]" }, behavior: "Isolated", invert: false },
+    decoder: { type: "Fuse" },
+  },
+  word: {
+    normalizer: null,
+    pre_tokenizer: { type: "Split", pattern: { String: " " }, behavior: "Removed", invert: false },
+    decoder: null,
+  },
+};
+
+/** The file, and the same as a WordLevel tokenizer.json, which transformers' AutoTokenizer opens. */
+export function writeOwnFile(kind: "char" | "word", tokens: readonly string[]): ReadonlyMap<string, string> {
   return new Map([
     [ownFile, `${JSON.stringify({ kind, version: 1, tokens })}\n`],
-    [tokenizerJson, `${JSON.stringify(content)}\n`],
-    [configJson, `${JSON.stringify(config, null, 2)}\n`],
+    ...writeTokenizerJson(false, wordPlan(tokens, steps[kind])),
   ]);
+}
+
+/** Which of the two wrote this tokenizer.json, where one did. */
+export function ownKindOf(plan: TokenizerPlan): "char" | "word" | undefined {
+  const { tokens } = plan.vocabulary;
+  if (plan.kind !== "words" || tokens.includes(undefined)) return undefined;
+  return (["char", "word"] as const).find((kind) =>
+    isDeepStrictEqual(plan, wordPlan(tokens as readonly string[], steps[kind])),
+  );
 }
 
 /** @throws ConfigError naming the file and the field that is wrong */

@@ -1,5 +1,6 @@
-// What a byte-pair tokenizer is, whatever files said so: vocabulary, merges, added tokens and the steps around them.
+// What a tokenizer is, whatever files said so: vocabulary, merges, added tokens and the steps around them.
 import { type AddedToken, specialToken } from "./added.ts";
+import type { WordSteps } from "./word-steps.ts";
 
 /** Ends a document, in GPT-2's vocabulary and in those trained here. */
 export const endOfTextToken = "<|endoftext|>";
@@ -24,8 +25,9 @@ export const roles = [
 ] as const;
 
 export interface TokenizerPlan {
-  /** Byte-level BPE, or GPT-1's BPE over lower-cased characters with "</w>" at a word's end. */
-  readonly kind: "bytes" | "gpt1";
+  /** Byte-level BPE, GPT-1's BPE over lower-cased characters with "</w>" at a word's end, or a token a word by `steps`. */
+  readonly kind: "bytes" | "gpt1" | "words";
+  readonly steps?: WordSteps;
   readonly vocabulary: BpeVocabulary;
   /** Ids of the model's own vocabulary; added tokens may be there too. */
   readonly own: ReadonlyMap<string, number>;
@@ -61,6 +63,21 @@ export function plainPlan(tokens: readonly string[], merges: BpeVocabulary["merg
     after: [],
     endOfText: end,
     roles: { bos_token: endOfTextToken, eos_token: endOfTextToken },
+  };
+}
+
+/** A list of words, of which the place is the id, and nothing around them. */
+export function wordPlan(tokens: readonly string[], steps: WordSteps): TokenizerPlan {
+  return {
+    ...plainPlan([], []),
+    kind: "words",
+    steps,
+    vocabulary: { tokens, merges: [], added: [] },
+    own: new Map(tokens.map((token, id) => [token, id])),
+    // No token has this name: what the vocabulary lacks is an error there as here.
+    unknown: "",
+    endOfText: undefined,
+    roles: {},
   };
 }
 

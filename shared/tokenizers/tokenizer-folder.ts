@@ -1,4 +1,4 @@
-// A folder with a byte-pair tokenizer as transformers' AutoTokenizer reads it: tokenizer.json, or the older pair of
+// A folder with a tokenizer as transformers' AutoTokenizer reads it: tokenizer.json, or the older pair of
 // vocab.json and merges.txt (OpenAI's encoder.json and vocab.bpe), with the tokens and options that tokenizer_config.json,
 // special_tokens_map.json and added_tokens.json add. Where transformers' versions disagree, or these files with each
 // other, the folder is refused by the name of what they disagree about.
@@ -35,7 +35,7 @@ const anything = z.looseObject({});
 /**
  * @param read the text of a file of the folder, undefined where there is none
  * @param at a file's path, for messages
- * @returns undefined where the folder holds no byte-pair tokenizer
+ * @returns undefined where the folder holds no such tokenizer
  */
 export async function readTokenizerFolder(
   read: (name: string) => Promise<string | undefined>,
@@ -106,6 +106,8 @@ function withConfig(
   const className = config.tokenizer_class;
   if (className != null && !(typeof className === "string" && classes.test(className)))
     refuse(`tokenizer_class ${brief(className)}`, "Weft reads GPT-2's, OpenAI-GPT's and PreTrainedTokenizerFast");
+  if (plan.kind === "words" && /GPT/.test(String(className ?? "")))
+    refuse(`tokenizer_class ${className}`, "tokenizer.json has a WordLevel model: make it PreTrainedTokenizerFast");
   for (const name of ["split_special_tokens", "add_eos_token"])
     if (config[name] === true && (isPair || name === "split_special_tokens"))
       refuse(name, "versions of transformers read it differently: set it to false");

@@ -5,6 +5,7 @@ import { brief, checked } from "../check.ts";
 import { ConfigError } from "../errors.ts";
 import type { AddedToken } from "./added.ts";
 import { Adding, endOfTextToken, roles, type TokenizerPlan } from "./plan.ts";
+import { readWordSteps, type WordSteps } from "./word-steps.ts";
 
 export type { BpeVocabulary, TokenizerPlan } from "./plan.ts";
 
@@ -51,16 +52,20 @@ export function addedToken(value: unknown, where: string, special?: boolean): Om
 
 const component = z.looseObject({ type: z.string() });
 
-const tokenizerSchema = z.strictObject({
-  version: z.literal("1.0").optional(),
-  truncation: z.unknown(),
-  padding: z.unknown(),
-  added_tokens: z.array(z.looseObject({ id })).nullish(),
-  normalizer: component.nullish(),
-  pre_tokenizer: component.nullish(),
-  post_processor: component.nullish(),
-  decoder: component.nullish(),
-  model: z.strictObject({
+const fileOf = <Model extends z.ZodType>(model: Model) =>
+  z.strictObject({
+    version: z.literal("1.0").optional(),
+    truncation: z.unknown(),
+    padding: z.unknown(),
+    added_tokens: z.array(z.looseObject({ id })).nullish(),
+    normalizer: component.nullish(),
+    pre_tokenizer: component.nullish(),
+    post_processor: component.nullish(),
+    decoder: component.nullish(),
+    model,
+  });
+const bpeFile = fileOf(
+  z.strictObject({
     type: z.literal("BPE").optional(),
     dropout: z.number().nullish(),
     unk_token: z.string().nullish(),
@@ -72,7 +77,14 @@ const tokenizerSchema = z.strictObject({
     vocab: z.unknown(),
     merges: z.unknown(),
   }),
-});
+);
+const wordFile = fileOf(z.strictObject({ type: z.literal("WordLevel"), unk_token: z.string(), vocab: z.unknown() }));
+
+/** What a model brings to a plan besides the vocabulary. */
+type Steps = Pick<
+  TokenizerPlan,
+  "kind" | "steps" | "addPrefixSpace" | "cutWords" | "ignoreMerges" | "unknown" | "fuseUnknown"
+>;
 
 /** @throws ConfigError naming the file and what in it is not as Weft tokenizes */
 export function parseTokenizerJson(json: string, path: string): TokenizerPlan {
@@ -83,15 +95,50 @@ export function parseTokenizerJson(json: string, path: string): TokenizerPlan {
       `${path}: ${half} is half a character (a lone surrogate), which Hugging Face's library refuses too`,
     );
   const type = (value as { model?: { type?: unknown } } | null)?.model?.type;
-  if (typeof type === "string" && type !== "BPE")
-    throw new ConfigError(`${path}: a ${type.slice(0, 60)} model; Weft reads BPE`);
-  const file = checked(tokenizerSchema, value, path);
-  const { model, normalizer, pre_tokenizer: words, decoder } = file;
-  const refuse = (what: string, expected: string): never => {
+  if (typeof type === "string" && type !== "BPE" && type !== "WordLevel")
+    throw new ConfigError(`${path}: a ${type.slice(0, 60)} model; Weft reads BPE and WordLevel`);
+  const file = type === "WordLevel" ? checked(wordFile, value, path) : checked(bpeFile, value, path);
+  const { model } = file;
+  const refuse: Refuse = (what, expected) => {
     throw new ConfigError(`${path}: ${what.slice(0, 200)}; Weft reads ${expected}`);
   };
   for (const name of ["truncation", "padding"] as const)
     if (file[name] != null) refuse(name, "none: set it to null, texts of any length are cut into blocks here");
+  const steps =
+    model.type === "WordLevel" ? wordsOf({ ...file, model }, path) : mergingOf({ ...file, model }, path, refuse);
+
+  const { tokens, ids } = vocabularyOf(model.vocab, path);
+  if ("byte_fallback" in model && model.byte_fallback) {
+    const fallback = tokens.some((token) => token !== undefined && /^<0x[0-9A-F]{2}>$/.test(token));
+    if (steps.kind === "gpt1" || fallback) refuse("byte_fallback", "byte-level BPE, whose vocabulary has every byte");
+  }
+  const adding = new Adding(ids, tokens);
+  for (const entry of file.added_tokens ?? []) {
+    const token = addedToken(checked(wholeSchema, entry, `${path}: added token ${entry.id}`), path);
+    if (adding.get(token.content)) refuse(`added token ${brief(token.content)} twice`, "one entry a token");
+    const taken = tokens[entry.id];
+    if (taken !== undefined && taken !== token.content)
+      refuse(`added token ${brief(token.content)} has the id of ${brief(taken)}`, "one token an id");
+    adding.add(token, entry.id);
+  }
+  const known = (tokenId: number): boolean => tokens[tokenId] !== undefined;
+  const { before, after } = templateOf(file.post_processor, known, path);
+  const end = adding.get(endOfTextToken);
+  return {
+    ...steps,
+    vocabulary: { tokens, merges: "merges" in model ? mergesOf(model.merges, path) : [], added: adding.added },
+    own: ids,
+    before,
+    after,
+    endOfText: end?.special ? end.id : undefined,
+    roles: end?.special ? { bos_token: endOfTextToken, eos_token: endOfTextToken } : {},
+  };
+}
+
+type Refuse = (what: string, expected: string) => void;
+
+function mergingOf(file: z.infer<typeof bpeFile>, path: string, refuse: Refuse): Steps {
+  const { model, normalizer, pre_tokenizer: words, decoder } = file;
   if (model.dropout) refuse(`dropout ${model.dropout}`, "BPE that merges without chance: set it to null");
   if (model.continuing_subword_prefix) refuse(`continuing_subword_prefix ${model.continuing_subword_prefix}`, "none");
   const gpt1 = model.end_of_word_suffix === wordEnd;
@@ -112,37 +159,27 @@ export function parseTokenizerJson(json: string, path: string): TokenizerPlan {
     if (decoder && decoder.type !== "ByteLevel") refuse(`decoder ${decoder.type}`, "byte-level BPE with ByteLevel");
     if (decoder) checked(bytesSchema, decoder, `${path}: decoder ByteLevel`);
   }
-
-  const { tokens, ids } = vocabularyOf(model.vocab, path);
-  if (model.byte_fallback) {
-    const fallback = tokens.some((token) => token !== undefined && /^<0x[0-9A-F]{2}>$/.test(token));
-    if (gpt1 || fallback) refuse("byte_fallback", "byte-level BPE, whose vocabulary has every byte");
-  }
-  const adding = new Adding(ids, tokens);
-  for (const entry of file.added_tokens ?? []) {
-    const token = addedToken(checked(wholeSchema, entry, `${path}: added token ${entry.id}`), path);
-    if (adding.get(token.content)) refuse(`added token ${brief(token.content)} twice`, "one entry a token");
-    const taken = tokens[entry.id];
-    if (taken !== undefined && taken !== token.content)
-      refuse(`added token ${brief(token.content)} has the id of ${brief(taken)}`, "one token an id");
-    adding.add(token, entry.id);
-  }
-  const known = (tokenId: number): boolean => tokens[tokenId] !== undefined;
-  const { before, after } = templateOf(file.post_processor, known, path);
-  const end = adding.get(endOfTextToken);
   return {
     kind: gpt1 ? "gpt1" : "bytes",
-    vocabulary: { tokens, merges: mergesOf(model.merges, path), added: adding.added },
-    own: ids,
     addPrefixSpace: words?.add_prefix_space === true,
     cutWords: words?.use_regex !== false,
     ignoreMerges: model.ignore_merges ?? false,
     unknown: model.unk_token ?? undefined,
     fuseUnknown: model.fuse_unk ?? false,
-    before,
-    after,
-    endOfText: end?.special ? end.id : undefined,
-    roles: end?.special ? { bos_token: endOfTextToken, eos_token: endOfTextToken } : {},
+  };
+}
+
+function wordsOf(file: z.infer<typeof wordFile>, path: string): Steps {
+  const { unk_token: unknown } = file.model;
+  const steps = readWordSteps(file, path);
+  return {
+    kind: "words",
+    steps,
+    addPrefixSpace: false,
+    cutWords: true,
+    ignoreMerges: false,
+    unknown,
+    fuseUnknown: false,
   };
 }
 
@@ -227,13 +264,8 @@ function templateOf(
 
 export function writeTokenizerJson(isGpt2: boolean, plan: TokenizerPlan): ReadonlyMap<string, string> {
   const { tokens, merges, added } = plan.vocabulary;
-  const byteLevel = {
-    type: "ByteLevel",
-    add_prefix_space: plan.addPrefixSpace,
-    trim_offsets: true,
-    use_regex: plan.cutWords,
-  };
-  const gpt1 = plan.kind === "gpt1";
+  // Where one token's id is in doubt, the others' must not depend on it: the vocabulary says them all.
+  const vocab = added.some(({ id }) => id === undefined) ? idsByToken(tokens) : Object.fromEntries(plan.own);
   // transformers 4.38 reads a merge as one string only; tokens with spaces in them cannot be written so.
   const spaced = merges.some(([left, right]) => left.includes(" ") || right.includes(" "));
   const content = {
@@ -243,29 +275,26 @@ export function writeTokenizerJson(isGpt2: boolean, plan: TokenizerPlan): Readon
     added_tokens: added.map(({ id, said, content, lstrip, rstrip, singleWord, normalized, special }) => ({
       ...{ id: id ?? said, content, single_word: singleWord, lstrip, rstrip, normalized, special },
     })),
-    normalizer: gpt1
-      ? { type: "BertNormalizer", clean_text: true, handle_chinese_chars: true, strip_accents: null, lowercase: true }
-      : null,
-    pre_tokenizer: gpt1 ? { type: "BertPreTokenizer" } : byteLevel,
+    ...stepsFrom(plan),
     post_processor: templateFrom(plan),
-    decoder: gpt1 ? { type: "BPEDecoder", suffix: wordEnd } : byteLevel,
-    model: {
-      type: "BPE",
-      dropout: null,
-      unk_token: plan.unknown ?? null,
-      continuing_subword_prefix: null,
-      end_of_word_suffix: gpt1 ? wordEnd : null,
-      fuse_unk: plan.fuseUnknown,
-      byte_fallback: false,
-      ignore_merges: plan.ignoreMerges,
-      // Where one token's id is in doubt, the others' must not depend on it: the vocabulary says them all.
-      vocab: added.some(({ id }) => id === undefined) ? idsByToken(tokens) : Object.fromEntries(plan.own),
-      merges: spaced ? merges : merges.map(([left, right]) => `${left} ${right}`),
-    },
+    model: plan.steps
+      ? { type: "WordLevel", vocab, unk_token: plan.unknown }
+      : {
+          type: "BPE",
+          dropout: null,
+          unk_token: plan.unknown ?? null,
+          continuing_subword_prefix: null,
+          end_of_word_suffix: plan.kind === "gpt1" ? wordEnd : null,
+          fuse_unk: plan.fuseUnknown,
+          byte_fallback: false,
+          ignore_merges: plan.ignoreMerges,
+          vocab,
+          merges: spaced ? merges : merges.map(([left, right]) => `${left} ${right}`),
+        },
   };
   const config = {
     tokenizer_class: isGpt2 ? "GPT2TokenizerFast" : "PreTrainedTokenizerFast",
-    add_prefix_space: plan.addPrefixSpace,
+    ...(plan.kind !== "words" && { add_prefix_space: plan.addPrefixSpace }),
     ...Object.fromEntries(roles.map((role) => [role, plan.roles[role]])),
     clean_up_tokenization_spaces: false,
   };
@@ -273,6 +302,21 @@ export function writeTokenizerJson(isGpt2: boolean, plan: TokenizerPlan): Readon
     [tokenizerJson, `${JSON.stringify(content)}\n`],
     [configJson, `${JSON.stringify(config, null, 2)}\n`],
   ]);
+}
+
+function stepsFrom({ kind, steps, addPrefixSpace, cutWords }: TokenizerPlan): Record<keyof WordSteps, object | null> {
+  if (steps) return steps;
+  if (kind === "gpt1")
+    return {
+      normalizer: {
+        ...{ type: "BertNormalizer", clean_text: true, handle_chinese_chars: true, strip_accents: null },
+        lowercase: true,
+      },
+      pre_tokenizer: { type: "BertPreTokenizer" },
+      decoder: { type: "BPEDecoder", suffix: wordEnd },
+    };
+  const bytes = { type: "ByteLevel", add_prefix_space: addPrefixSpace, trim_offsets: true, use_regex: cutWords };
+  return { normalizer: null, pre_tokenizer: bytes, decoder: bytes };
 }
 
 /**

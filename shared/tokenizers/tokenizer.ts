@@ -3,7 +3,7 @@
 import { ConfigError } from "../errors.ts";
 
 export interface Tokenizer {
-  readonly name: "char" | "word" | "gpt2" | "gpt1" | "bpe";
+  readonly name: "char" | "word" | "gpt2" | "gpt1" | "bpe" | "wordlevel";
   /** V: ids are 0 .. vocabSize - 1. */
   readonly vocabSize: number;
   /** Ids from here on are special tokens, which a model may lack; default: vocabSize, none may be lacking. */

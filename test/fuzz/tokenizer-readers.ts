@@ -65,6 +65,17 @@ const gpt1 = {
   },
 };
 
+const words = {
+  ...small(full),
+  normalizer: { type: "Lowercase" },
+  pre_tokenizer: {
+    type: "Sequence",
+    pretokenizers: [{ type: "Whitespace" }, { type: "Punctuation", behavior: "Isolated" }],
+  },
+  decoder: { type: "Fuse" },
+  model: { type: "WordLevel", unk_token: "x", vocab: { ...letters, end: 12, fox: 13, fur: 14 } },
+};
+
 const json = (value: unknown): Buffer => Buffer.from(JSON.stringify(value));
 
 type Ids = number[] | { readonly refused: string };
@@ -142,7 +153,7 @@ function tokenizerReader(
 export const tokenizerReaders: readonly FuzzReader[] = [
   tokenizerReader(
     "tokenizer-json",
-    [plain, full, small(full), gpt1, small(full)].map((file) => ({
+    [plain, full, small(full), gpt1, words].map((file) => ({
       files: { "tokenizer.json": json(file) },
       target: "tokenizer.json",
     })),

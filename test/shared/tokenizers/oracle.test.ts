@@ -6,11 +6,12 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import * as hf from "tokenizers";
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
+import { clean, eachWord } from "../../../shared/tokenizers/bert.ts";
 import { bytesOf, wordEnd } from "../../../shared/tokenizers/bytes.ts";
-import { clean, eachWord } from "../../../shared/tokenizers/gpt1.ts";
 import { openTokenizer } from "../../../shared/tokenizers/open.ts";
 import { StreamEncoder, type Tokenizer } from "../../../shared/tokenizers/tokenizer.ts";
 import { BpeTrainer } from "../../../shared/tokenizers/train-bpe.ts";
+import { WordCutter } from "../../../shared/tokenizers/word-steps.ts";
 import { RandomText } from "./random-text.ts";
 import golden from "./tokenizers.golden.json" with { type: "json" };
 
@@ -67,6 +68,56 @@ const gpt1 = (): File => {
     },
   };
 };
+
+const one = (pattern: object, behavior = "Isolated") => ({ type: "Split", pattern, behavior, invert: false });
+/** Steps of a WordLevel tokenizer: each way to normalize, cut and join. */
+const wordSteps: Record<string, object> = {
+  "nothing around": {},
+  Whitespace: { pre_tokenizer: { type: "Whitespace" } },
+  "WhitespaceSplit, Lowercase": { pre_tokenizer: { type: "WhitespaceSplit" }, normalizer: { type: "Lowercase" } },
+  BertPreTokenizer: { pre_tokenizer: { type: "BertPreTokenizer" } },
+  Punctuation: { pre_tokenizer: { type: "Punctuation", behavior: "Isolated" } },
+  "CharDelimiterSplit, Fuse": {
+    pre_tokenizer: { type: "CharDelimiterSplit", delimiter: "t" },
+    decoder: { type: "Fuse" },
+  },
+  "Split at a space": { pre_tokenizer: one({ String: " " }, "Removed") },
+  'Split by "", Fuse': { pre_tokenizer: one({ Regex: "" }), decoder: { type: "Fuse" } },
+  "Split by .": { pre_tokenizer: one({ Regex: "." }) },
+  "Split by [\\s\\S], Fuse": { pre_tokenizer: one({ Regex: "[\\s\\S]" }), decoder: { type: "Fuse" } },
+  "Sequence of WhitespaceSplit, Punctuation, Whitespace": {
+    pre_tokenizer: {
+      type: "Sequence",
+      pretokenizers: [
+        { type: "WhitespaceSplit" },
+        { type: "Punctuation", behavior: "Isolated" },
+        { type: "Whitespace" },
+      ],
+    },
+  },
+};
+const words = (steps: object): File =>
+  ({
+    version: "1.0",
+    truncation: null,
+    padding: null,
+    added_tokens: [],
+    normalizer: null,
+    pre_tokenizer: null,
+    post_processor: null,
+    decoder: null,
+    ...steps,
+    model: {
+      type: "WordLevel",
+      unk_token: "[UNK]",
+      vocab: Object.fromEntries(
+        ["[UNK]", ..." \nthefox日é1!'", "the", "fox", "éß", "日本", "12", "\n\n", "the fox", " of", "s"].map((w, i) => [
+          w,
+          i,
+        ]),
+      ),
+    },
+  }) as unknown as File;
 
 function added(id: number, content: string, flags: object = {}): object {
   return { id, content, single_word: false, lstrip: false, rstrip: false, normalized: false, special: true, ...flags };
@@ -187,6 +238,24 @@ const features: Record<string, () => File> = {
     ),
   "gpt1, fused": () => change(gpt1(), (f) => (f.model.fuse_unk = true)),
   "gpt1 with a template": () => change(gpt1(), (f) => (f.post_processor = template(f, [3], [4]))),
+  ...Object.fromEntries(
+    Object.entries(wordSteps).flatMap(([name, steps]) => [
+      [`words: ${name}`, () => words(steps)],
+      [`words: ${name}, tokens with mixed flags`, () => withTokens(words(steps), (i) => flagsOf((i * 7 + 5) % 32))],
+    ]),
+  ),
+  "words: BertNormalizer and BertPreTokenizer": () =>
+    words({ normalizer: gpt1().normalizer, pre_tokenizer: { type: "BertPreTokenizer" } }),
+  "words: Sequence of normalizers, with a template": () =>
+    change(
+      words({
+        normalizer: { type: "Sequence", normalizers: [{ type: "Lowercase" }, gpt1().normalizer] },
+        pre_tokenizer: { type: "Whitespace" },
+      }),
+      (f) => (f.post_processor = template(f, [1], [2, 3])),
+    ),
+  "words: a gap in the vocabulary": () =>
+    change(words({ pre_tokenizer: { type: "Whitespace" } }), (f) => Object.assign(f.model.vocab, { far: 90 })),
 };
 
 const refused: Record<string, [edit: (file: File) => void, name: RegExp]> = {
@@ -232,6 +301,27 @@ const refused: Record<string, [edit: (file: File) => void, name: RegExp]> = {
   "another version of the file": [(f) => (f.version = "2.0"), /version/],
   "an added token that leaves a flag out": [(f) => f.added_tokens.push({ id: 380, content: "<x>" }), /single_word/],
   "half a character": [(f) => f.added_tokens.push(added(380, "\ud800")), /half a character/],
+  "WordLevel without unk_token": [
+    (f) => Object.assign(f, words({}), { model: { type: "WordLevel", vocab: {} } }),
+    /model.unk_token is missing/,
+  ],
+  "WordLevel with ByteLevel": [
+    (f) => Object.assign(f, words({ pre_tokenizer: f.pre_tokenizer })),
+    /pre_tokenizer \{"type":"ByteLevel".*Weft reads WordLevel with none, Whitespace, /,
+  ],
+  "WordLevel with NFD in a Sequence": [
+    (f) =>
+      Object.assign(
+        f,
+        words({ normalizer: { type: "Sequence", normalizers: [{ type: "Lowercase" }, { type: "NFD" }] } }),
+      ),
+    /normalizer \{"type":"NFD"\}; Weft reads/,
+  ],
+  "WordLevel with a part of BertNormalizer": [
+    (f) => Object.assign(f, words({ normalizer: { ...(gpt1().normalizer as object), lowercase: false } })),
+    /normalizer \{"type":"BertNormalizer"/,
+  ],
+  "WordLevel with a decoder": [(f) => Object.assign(f, words({ decoder: f.decoder })), /decoder \{"type":"ByteLevel"/],
   "one id twice": [(f) => f.added_tokens.push(added(5, "<x>")), /"<x>" has the id of "&"/],
 };
 
@@ -353,6 +443,29 @@ test("every code point is cleaned and cut for GPT-1 as Hugging Face does it", ()
     const ours: string[] = [];
     eachWord(text, (word) => void ours.push(word));
     expect(ours).toEqual(words.preTokenizeString(text).map(([piece]) => piece));
+  }
+});
+
+test("every code point is normalized and cut for a list of words as Hugging Face does it", () => {
+  const isolated = { type: "Punctuation", behavior: "Isolated" } as const;
+  const steps = [
+    [{ type: "Whitespace" }, hf.whitespacePreTokenizer()],
+    [{ type: "WhitespaceSplit" }, hf.whitespaceSplitPreTokenizer()],
+    [isolated, hf.punctuationPreTokenizer()],
+  ] as const;
+  const lower = hf.lowercase();
+  for (let start = 0; start < everyCode.length; start += 4096) {
+    const text = everyCode
+      .slice(start, start + 4096)
+      .map((code) => `a${String.fromCodePoint(code)}1${String.fromCodePoint(code)}!`)
+      .join("");
+    for (const [step, theirs] of steps) {
+      const cutter = new WordCutter({ normalizer: { type: "Lowercase" }, pre_tokenizer: step, decoder: null });
+      const ours: string[] = [];
+      cutter.eachWord(text, (word) => void ours.push(word));
+      expect(ours, step.type).toEqual(theirs.preTokenizeString(text).map(([piece]) => piece));
+      expect(cutter.normalize(text)).toBe(lower.normalizeString(text));
+    }
   }
 });
 

@@ -5,9 +5,10 @@ import { join } from "node:path";
 import fc from "fast-check";
 import * as gptTokenizer from "gpt-tokenizer/encoding/r50k_base";
 import { afterEach, beforeEach, describe, expect, test } from "vitest";
+import { CharTokenizer } from "../../../shared/tokenizers/char.ts";
 import { normalize } from "../../../shared/tokenizers/gpt1.ts";
 import { gpt2Tokenizer } from "../../../shared/tokenizers/gpt2.ts";
-import { openTokenizer, tokenizerNamed } from "../../../shared/tokenizers/open.ts";
+import { openTokenizer, skippingUnknown, tokenizerNamed } from "../../../shared/tokenizers/open.ts";
 import { StreamEncoder, type Tokenizer } from "../../../shared/tokenizers/tokenizer.ts";
 import { BpeTrainer } from "../../../shared/tokenizers/train-bpe.ts";
 import { digits, letters } from "../../../shared/tokenizers/unicode.ts";
@@ -161,7 +162,7 @@ describe("byte-level BPE", () => {
 describe("tokenizer.json of others", () => {
   const base = () => JSON.parse(trained.toFiles().get("tokenizer.json")!);
   test.each<[string, (file: ReturnType<typeof base>) => void, RegExp]>([
-    ["another model", (f) => (f.model.type = "WordPiece"), /a WordPiece model; Weft reads BPE/],
+    ["another model", (f) => (f.model.type = "WordPiece"), /a WordPiece model; Weft reads BPE and WordLevel/],
     ["half a character, wherever", (f) => (f.note = "a\ud800"), /\\ud800 is half a character/],
     ["a normalizer", (f) => (f.normalizer = { type: "NFC" }), /normalizer NFC/],
     ["another pre_tokenizer", (f) => (f.pre_tokenizer = { type: "Metaspace" }), /pre_tokenizer Metaspace/],
@@ -186,6 +187,39 @@ describe("tokenizer.json of others", () => {
     file.model.merges = file.model.merges.map((pair: string) => pair.split(" "));
     const opened = await openTokenizer(await save([["tokenizer.json", JSON.stringify(file)]]));
     expect(opened.encode(golden.text)).toEqual(trained.encode(golden.text));
+  });
+});
+
+describe("the WordLevel tokenizer.json of a list of tokens", () => {
+  const lists = [
+    [CharTokenizer.of("fox, the 🦊\n"), "the fox\n\n🦊"],
+    [new WordTokenizer(["not", "all", "7", "__proto__", "🦊"]), "all 7 not __proto__ 🦊"],
+  ] as const;
+
+  test.each(lists)("$name comes back through it, as the list that it is", async (list, text) => {
+    const files = new Map(list.toFiles());
+    files.delete("weft-tokenizer.json");
+    const opened = await openTokenizer(await save(files));
+    expect(opened.constructor).toBe(list.constructor);
+    expect([...opened.encode(text)]).toEqual([...list.encode(text)]);
+    expect(opened.toFiles()).toEqual(list.toFiles());
+  });
+
+  test("with another token it is one of others, and of no class with tokens of its own", async () => {
+    const [list] = lists[0];
+    const files = new Map(list.toFiles());
+    files.delete("weft-tokenizer.json");
+    const file = JSON.parse(files.get("tokenizer.json")!);
+    const flags = { single_word: false, lstrip: false, rstrip: false, normalized: false, special: true };
+    file.added_tokens = [{ id: list.vocabSize, content: "<u>", ...flags }];
+    const opened = await openTokenizer(await save([...files, ["tokenizer.json", JSON.stringify(file)]]));
+    expect([opened.name, [...opened.encode("the<u>")]]).toEqual(["wordlevel", [...list.encode("the"), list.vocabSize]]);
+    expect(() => opened.encode("the !")).toThrow('its vocabulary lacks "!" and has no token for unknown ones');
+    expect(() => skippingUnknown(opened)).toThrow("--unknown skip leaves out characters or words");
+    await save([["tokenizer_config.json", '{"tokenizer_class": "GPT2TokenizerFast"}']]);
+    await expect(openTokenizer(directory)).rejects.toThrow(
+      "tokenizer_class GPT2TokenizerFast; tokenizer.json has a WordLevel model",
+    );
   });
 });
 

@@ -1,0 +1,62 @@
+// A tokenizer.json of Hugging Face's WordLevel model: one token a word, whatever its steps say a word is.
+import { ConfigError } from "../errors.ts";
+import { type IdBuffer, MergingTokenizer } from "./merging.ts";
+import type { TokenizerPlan } from "./plan.ts";
+import type { StreamDecoder } from "./tokenizer.ts";
+import { WordCutter, type WordSteps } from "./word-steps.ts";
+
+export class WordLevelTokenizer extends MergingTokenizer {
+  readonly name = "wordlevel";
+  readonly #cutter: WordCutter;
+  readonly #separator: string;
+  /** Text by id; an added token that is found in normalized text is written so too. */
+  readonly #texts: readonly (string | undefined)[];
+  readonly #special: ReadonlySet<number | undefined>;
+
+  constructor(plan: TokenizerPlan, steps: WordSteps) {
+    const cutter = new WordCutter(steps);
+    super(plan, (text) => cutter.normalize(text));
+    this.#cutter = cutter;
+    this.#separator = steps.decoder ? "" : " ";
+    const texts = [...plan.vocabulary.tokens];
+    for (const { id, content, normalized } of plan.vocabulary.added)
+      if (id !== undefined && normalized) texts[id] = cutter.normalize(content);
+    this.#texts = texts;
+    this.#special = new Set(plan.vocabulary.added.filter(({ special }) => special).map(({ id }) => id));
+  }
+
+  cut(text: string, from = 0): number {
+    return this.added.cut(text, from, (low, high) => this.#cutter.lastBoundary(text, low, high));
+  }
+
+  decoder(skipSpecial = false): StreamDecoder {
+    let separator = "";
+    return {
+      push: (id) => {
+        const token = this.#texts[id];
+        if (token === undefined && id >= 0 && id < this.vocabSize) return "";
+        if (token === undefined)
+          throw new ConfigError(`tokenizer wordlevel: id ${id} is outside its vocabulary of ${this.vocabSize}`);
+        if (skipSpecial && this.#special.has(id)) return "";
+        const text = separator + token;
+        separator = this.#separator;
+        return text;
+      },
+      end: () => "",
+    };
+  }
+
+  protected encodeBetween(text: string, _begins: boolean, out: IdBuffer): void {
+    this.#cutter.eachWord(text, (word) => this.encodeWord(word, out));
+  }
+
+  /** A word is one symbol, and nothing is merged. */
+  protected symbolsOf(word: string, into: Int32Array): number {
+    into[0] = this.ids.get(word) ?? -1;
+    return 1;
+  }
+
+  protected spell(word: string): string {
+    return word;
+  }
+}
