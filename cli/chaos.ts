@@ -14,6 +14,8 @@ import { readLines } from "../coordinator/proof/audit.ts";
 import { standingSteps } from "../coordinator/proof/chain.ts";
 import { statusSchema } from "../coordinator/status.ts";
 import { PhiloxStream } from "../shared/arithmetic/philox.ts";
+import { brief } from "../shared/check.ts";
+import { flagOf, flagsFor } from "../shared/config.ts";
 import { temporaryFolder } from "../shared/disk.ts";
 import { ConfigError } from "../shared/errors.ts";
 import { defaultPreset, presets } from "../shared/presets.ts";
@@ -58,9 +60,8 @@ export function chaosCommand(): Command {
       if (!parsed.success) {
         const [issue] = parsed.error.issues;
         const name = String(issue?.path[0]);
-        const flag = `--${name.replace(/[A-Z]/g, (letter) => `-${letter.toLowerCase()}`)}`;
-        const given = JSON.stringify((raw as Record<string, unknown>)[name]);
-        throw new ConfigError(`chaos: ${flag} cannot be ${given}: ${issue?.message}`);
+        const given = brief((raw as Record<string, unknown>)[name]);
+        throw new ConfigError(`chaos: ${flagOf(name)} cannot be ${given}: ${issue?.message}`);
       }
       const flags = parsed.data;
       if (!Object.hasOwn(presets, flags.preset))
@@ -187,21 +188,10 @@ class LocalRun {
 
   static async start(directory: string, flags: Flags): Promise<LocalRun> {
     const run = new LocalRun(directory, flags.workers);
-    const data = flags.data === undefined ? [] : ["--data", flags.data];
-    const steps = ["--steps", "1000000000", "--eval-interval", "0", "--checkpoint-interval", "0", "--timeout", "5"];
-    const verify = flags.verify > 0 ? ["--verify", String(flags.verify)] : [];
-    run.#coordinator = run.#spawn("coordinator", [
-      "coordinator",
-      "--preset",
-      flags.preset,
-      ...data,
-      ...steps,
-      ...verify,
-      "--port",
-      "0",
-      "--out",
-      directory,
-    ]);
+    const { preset, data, verify } = flags;
+    const endless = { steps: 1_000_000_000, evalInterval: 0, checkpointInterval: 0, timeout: 5 };
+    const options = flagsFor({ data, ...endless, verify, port: 0, out: directory });
+    run.#coordinator = run.#spawn("coordinator", ["coordinator", "--preset", preset, ...options]);
     while (run.port === 0) {
       await sleep(50);
       run.check();
@@ -277,16 +267,10 @@ class LocalRun {
   /** Whoever falls is brought back, as a launcher does. */
   #startWorker(index: number): void {
     const address = `ws://127.0.0.1:${this.#wires[index]!.port}`;
-    const child = this.#spawn(`chaos-${index}`, [
+    const name = `chaos-${index}`;
+    const child = this.#spawn(name, [
       "worker",
-      "--coordinator",
-      address,
-      "--name",
-      `chaos-${index}`,
-      "--threads",
-      "1",
-      "--patience",
-      "600",
+      ...flagsFor({ coordinator: [address], name, threads: 1, patience: 600 }),
     ]);
     child.on("close", () => {
       if (!this.#isOver) this.#startWorker(index);

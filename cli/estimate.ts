@@ -3,7 +3,7 @@ import { performance } from "node:perf_hooks";
 import type { Logger } from "pino";
 import type { TrainingRun } from "../coordinator/loop.ts";
 import { coordinatorBytes, processBytes, vectorsSent } from "../coordinator/memory.ts";
-import { flagOf, type Options, threadsEach } from "../shared/config.ts";
+import { flagsFor, type Options, threadsEach } from "../shared/config.ts";
 import { ConfigError } from "../shared/errors.ts";
 import { layoutOf } from "../shared/family/layout.ts";
 import { type ModelConfig, summaryOf } from "../shared/model.ts";
@@ -75,10 +75,7 @@ export async function checkMemory(options: Options, model: ModelConfig, workers:
   for (const way of workers === 0 ? [] : ways) {
     const changed = { ...options, ...way };
     if (!fits(await memoryOf(changed, model, Math.min(workers, way.workers ?? workers)))) continue;
-    const flags = Object.entries(way).map(([name, value]) =>
-      value === true ? flagOf(name) : `${flagOf(name)} ${value}`,
-    );
-    cure = `it would fit with ${flags.join(" ")}`;
+    cure = `it would fit with ${flagsFor(way).join(" ")}`;
     break;
   }
   const rows = batchSize / shards;

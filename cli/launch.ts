@@ -12,7 +12,7 @@ import type { Logger } from "pino";
 import { resolveToken } from "../coordinator/serve/access.ts";
 import { readCheckpoint } from "../shared/checkpoint/checkpoint.ts";
 import { checkpointSteps } from "../shared/checkpoint/rundir.ts";
-import { flagOf, type OptionGroup, type OptionName, optionTable } from "../shared/config.ts";
+import { flagsFor, type OptionGroup, type OptionName, type Options, optionTable } from "../shared/config.ts";
 import { ConfigError } from "../shared/errors.ts";
 import { defaultPreset } from "../shared/presets.ts";
 import { type Resolved, resolveOptions } from "../shared/resolve.ts";
@@ -201,17 +201,17 @@ class Launch {
   /** @throws ConfigError with the coordinator's last words, where it ends by itself before the run does */
   async #keepCoordinating(owner: Machine | undefined, onReady: (url: string) => void): Promise<Outcome> {
     const where = owner ? `on ${owner.entry.ssh}` : "here";
-    const flags = flagsOf(this.#resolved, ofCoordinator, ["host", "tokenFile", "port", "resume", "resumeOrStart"]);
+    const flags = askedFor(this.#resolved, ofCoordinator, ["host", "tokenFile", "port", "resume", "resumeOrStart"]);
     const { host, resume, resumeOrStart } = this.#resolved.options;
     const beyond = this.#resolved.origins.host === "default" ? "0.0.0.0" : host;
     let { port } = this.#resolved.options;
-    let going = resume ? "--resume" : resumeOrStart ? "--resume-or-start" : "";
+    let going: Partial<Options> = resume ? { resume } : resumeOrStart ? { resumeOrStart } : {};
     for (let failures = 0; ; ) {
       const startedAt = performance.now();
       let outcome: Outcome | undefined;
       let isReady = false;
       let lastWords = "";
-      const words = ["coordinator", ...flags, "--host", beyond, "--port", String(port), "--no-stay", going];
+      const words = ["coordinator", ...flags, ...flagsFor({ host: beyond, port, stay: false, ...going })];
       this.#coordinator = this.#start(
         owner?.weft ?? ourselves,
         words,
@@ -238,10 +238,10 @@ class Launch {
       const next = isAway ? { failures, waitMs: lostMs } : nextStart(failures, performance.now() - startedAt);
       // By itself it ends for a reason that it gives, and would again.
       const isLost = isAway || status > 128;
-      if (!isLost || !(isReady || going !== "") || next === "give up")
+      if (!isLost || !(isReady || going.resume || going.resumeOrStart) || next === "give up")
         throw new ConfigError(`launch: the coordinator ${where} ended with ${status}${lastWords && `: ${lastWords}`}`);
       failures = next.failures;
-      going = "--resume-or-start";
+      going = { resumeOrStart: true };
       const after = isAway ? "when its host is back" : `in ${next.waitMs / 1000} s`;
       if (isReady)
         this.#log.warn(
@@ -254,10 +254,8 @@ class Launch {
   /** Until the run is over. @returns false where the worker failed again and again at its start */
   async #keepWorking({ entry, weft }: Machine, url: string): Promise<boolean> {
     const { gpus, processes, threads } = entry;
-    const own = Object.entries({ gpus, processes, threads }).flatMap(([name, value]) =>
-      value === undefined ? [] : [`--${name}`, String(value)],
-    );
-    const words = ["worker", ...flagsOf(this.#resolved, ["engine"], []), ...own, "--coordinator", url];
+    const own = flagsFor({ gpus, processes, threads, coordinator: [url] });
+    const words = ["worker", ...askedFor(this.#resolved, ["engine"], []), ...own];
     let isLost = false;
     for (let failures = 0; !this.isStopping; ) {
       const startedAt = performance.now();
@@ -303,7 +301,7 @@ class Launch {
     grace: number,
     onLine: (line: string) => void,
   ): Script {
-    const command = [weft, ...words.filter((word) => word !== "").map(quoted)].join(" ");
+    const command = [weft, ...words.map(quoted)].join(" ");
     const script = `WEFT_TOKEN=${quoted(this.#token)}\nexport WEFT_TOKEN\n${untilInputEnds(command, grace)}`;
     return runScript(this.#ssh, entry && remote(entry), script, onLine);
   }
@@ -321,19 +319,15 @@ function outcomeIn(line: string): Outcome | undefined {
 }
 
 /** What was asked for, by flag or file, as flags again. */
-function flagsOf(
-  { options, origins, preset }: Resolved,
+export function askedFor(
+  { options, origins, preset }: Omit<Resolved, "notes">,
   groups: readonly OptionGroup[],
   without: readonly OptionName[],
-) {
+): string[] {
   const names = (Object.keys(optionTable) as OptionName[])
     .filter((name) => groups.includes(optionTable[name].group) && !without.includes(name))
     .filter((name) => origins[name] === "flag" || origins[name] === "file");
-  const flags = names.flatMap((name) => {
-    const value = options[name];
-    if (typeof value !== "boolean") return [flagOf(name), String(value)];
-    return [value ? flagOf(name) : flagOf(name).replace("--", "--no-")];
-  });
+  const flags = flagsFor(Object.fromEntries(names.map((name) => [name, options[name]])));
   return preset !== undefined && groups.includes("training") ? ["--preset", preset, ...flags] : flags;
 }
 

@@ -8,6 +8,7 @@ import {
   type OptionName,
   type OptionSpec,
   type Options,
+  offFlagOf,
   optionTable,
   parseFlag,
 } from "../shared/config.ts";
@@ -34,7 +35,7 @@ export function addOptions(command: Command, groups: readonly OptionGroup[], own
     const heading = `${spec.group[0]!.toUpperCase()}${spec.group.slice(1)}:`;
     if (spec.value === undefined) {
       // A switch is shown in the direction in which it changes something.
-      const [on, off] = [flagOf(name), flagOf(name).replace("--", "--no-")];
+      const [on, off] = [flagOf(name), offFlagOf(name)];
       const shownAs = spec.default ? off : on;
       for (const flag of [on, off])
         command.addOption(new Option(flag, helpOf(spec)).hideHelp(flag !== shownAs).helpGroup(heading));

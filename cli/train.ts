@@ -7,7 +7,7 @@ import { accessWith, isLoopback, resolveToken, viewTokenOf } from "../coordinato
 import { serve } from "../coordinator/serve/server.ts";
 import { certificateOf } from "../coordinator/serve/tls.ts";
 import { setUpRun } from "../coordinator/setup.ts";
-import { flagOf, type OptionName, type Options, optionTable, threadsEach } from "../shared/config.ts";
+import { flagsFor, type OptionName, type Options, optionTable, threadsEach } from "../shared/config.ts";
 import { continueText } from "../shared/decoding/text.ts";
 import type { ModelConfig } from "../shared/model.ts";
 import { defaultPreset } from "../shared/presets.ts";
@@ -102,10 +102,10 @@ async function slotsOf(options: Options, environment: Record<string, string> = {
 }
 
 function workerCommandLine(options: Options, url: string) {
-  const flags = (Object.keys(optionTable) as OptionName[])
-    .filter((name) => optionTable[name].group === "engine" && name !== "threads")
-    .filter((name) => options[name] !== optionTable[name].default)
-    .flatMap((name) => (options[name] === true ? [flagOf(name)] : [flagOf(name), String(options[name])]));
+  const names = (Object.keys(optionTable) as OptionName[]).filter(
+    (name) => optionTable[name].group === "engine" && name !== "threads" && options[name] !== optionTable[name].default,
+  );
+  const flags = flagsFor(Object.fromEntries(names.map((name) => [name, options[name]])));
   return ({ label, threads }: Slot): [string, ...string[]] => [
     process.execPath,
     process.argv[1]!,

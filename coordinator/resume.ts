@@ -4,7 +4,7 @@ import { readdir } from "node:fs/promises";
 import { basename, dirname, join, resolve } from "node:path";
 import type { Checkpoint } from "../shared/checkpoint/checkpoint.ts";
 import { checkpointSteps, newestCheckpoint } from "../shared/checkpoint/rundir.ts";
-import { flagOf, type OptionName, type OptionSpec, optionTable } from "../shared/config.ts";
+import { flagOf, flagsFor, type OptionName, type OptionSpec, optionTable } from "../shared/config.ts";
 import { ConfigError } from "../shared/errors.ts";
 import { isAbsent } from "../shared/json.ts";
 import { mergeOptions, type Resolved, resolveOptions, type Sources } from "../shared/resolve.ts";
@@ -78,7 +78,7 @@ function goOn(sources: Sources, resumed: Checkpoint, out: string, notes: string[
   const overruled = Object.entries(preset.origins)
     .filter(([name, origin]) => origin === "preset" && origins[name as OptionName] === "run")
     .filter(([name]) => preset.options[name as OptionName] !== options[name as OptionName])
-    .map(([name]) => `${flagOf(name)} ${options[name as OptionName]}`);
+    .map(([name]) => flagsFor({ [name]: options[name as OptionName] }).join(" "));
   if (sources.preset !== undefined && overruled.length > 0)
     notes.push(`the run's own options stay where preset ${sources.preset} has others: ${overruled.join(", ")}`);
   for (const [name, { from, to }] of Object.entries(changes))

@@ -408,6 +408,20 @@ export function flagOf(name: string): string {
   return `--${name.replace(/[A-Z]/g, (letter) => `-${letter.toLowerCase()}`)}`;
 }
 
+/** What says that a switch is off: `--no-stay`. */
+export function offFlagOf(name: string): string {
+  return flagOf(name).replace("--", "--no-");
+}
+
+/** Options as the words of a command line that sets them; what is undefined is left to its default. */
+export function flagsFor(options: { readonly [K in OptionName]?: Options[K] | undefined }): string[] {
+  return Object.entries(options).flatMap(([name, value]) => {
+    if (value === undefined) return [];
+    if (typeof value === "boolean") return [value ? flagOf(name) : offFlagOf(name)];
+    return [value].flat().flatMap((one) => [flagOf(name), String(one)]);
+  });
+}
+
 /** The nearest of the known words, as the end of a message; nothing when none is near. */
 export function didYouMean(word: string, known: readonly string[]): string {
   if (known.length === 0) return "";

@@ -1,0 +1,47 @@
+// The table of options as flags, there and back.
+import { Command } from "commander";
+import { expect, test } from "vitest";
+import { askedFor } from "../../cli/launch.ts";
+import { addOptions, sourcesOf } from "../../cli/options.ts";
+import { flagsFor, type OptionGroup, type OptionName, type OptionSpec, optionTable } from "../../shared/config.ts";
+import { mergeOptions, type Resolved } from "../../shared/resolve.ts";
+
+const groups = [...new Set(Object.values(optionTable).map(({ group }) => group))] as OptionGroup[];
+
+async function read(words: readonly string[]): Promise<Omit<Resolved, "notes">> {
+  const command = addOptions(new Command("any"), groups).action(() => {});
+  await command.parseAsync(words, { from: "user" });
+  return mergeOptions(await sourcesOf(command));
+}
+
+/** Another value than the default, of the kind that the option takes. */
+function another({ default: initial, value, schema }: OptionSpec) {
+  const choices = value?.includes("|") && value !== "NAME|DIR" ? value.split("|") : [];
+  const tried = [
+    ...choices,
+    ...(typeof initial === "boolean" ? [!initial] : []),
+    ...(typeof initial === "number" ? [1, 0.5, 2] : []),
+    ...(Array.isArray(initial) ? [["ws://a:1", "ws://b:2"]] : ["s3://bucket/a b", "", "7"]),
+  ];
+  return tried.find((one) => one !== initial && schema.safeParse(one).success)!;
+}
+
+test("every option comes back from its flags", async () => {
+  for (const [name, spec] of Object.entries(optionTable) as [OptionName, OptionSpec][]) {
+    const value = another(spec);
+    const { options } = await read(flagsFor({ [name]: value }));
+    expect(options[name], name).toEqual(value);
+  }
+});
+
+test("what launch hands on says the same: a switch that is off, a list, an empty text", async () => {
+  const given = { stay: false, sharedMemory: false, allow: ["a", "b"], prompt: "", resume: true, threads: 3 };
+  const words = askedFor(
+    await read([...flagsFor(given), "--steps", "40"]),
+    ["network", "run", "serving", "training"],
+    ["resume"],
+  );
+  expect(words).toEqual([
+    ...["--steps", "40", "--prompt", "", "--no-stay", "--no-shared-memory", "--allow", "a", "--allow", "b"],
+  ]);
+});
