@@ -1,4 +1,4 @@
-// How good is the link to a coordinator, and how many tokens a second would this machine add to a run over it?
+// How good is the link to a coordinator?
 import { z } from "zod";
 import { linkLimit } from "../coordinator/serve/link.ts";
 import { statusSchema } from "../coordinator/status.ts";
@@ -67,26 +67,4 @@ export async function megabytesPerSecond(transfer: (bytes: number) => Promise<nu
 
 function median(values: number[]): number {
   return values.sort((a, b) => a - b)[values.length >> 1]!;
-}
-
-export interface Prediction {
-  /** Of this machine alone at this coordinator. */
-  readonly tokensPerSec: number;
-  readonly computeSeconds: number;
-  readonly wireSeconds: number;
-}
-
-/**
- * One worker's step of a batch: it computes all of it, sends a gradient and receives the weights, (P) float32 each. The
- * wire is counted in full, although a step hides part of it behind the computing: the run will not be slower.
- */
-export function predict(
-  step: { parameters: number; tokens: number },
-  engineTokensPerSec: number,
-  { roundTripMs, downMBps, upMBps }: Pick<LinkReport, "roundTripMs" | "downMBps" | "upMBps">,
-): Prediction {
-  const megabytes = (4 * step.parameters) / 1e6;
-  const computeSeconds = step.tokens / engineTokensPerSec;
-  const wireSeconds = megabytes / downMBps + megabytes / upMBps + (2 * roundTripMs) / 1000;
-  return { tokensPerSec: step.tokens / (computeSeconds + wireSeconds), computeSeconds, wireSeconds };
 }

@@ -1,5 +1,5 @@
 // `weft doctor`: what this machine can do, what is missing and how to get it, in one screen; with a coordinator also
-// the link to it and what the two together would give.
+// the link to it, and which way of training over it to take.
 
 import { Command } from "commander";
 import { tokenToShow } from "../coordinator/serve/access.ts";
@@ -13,8 +13,10 @@ import { resolveOptions } from "../shared/resolve.ts";
 import { protocolVersion } from "../shared/wire/protocol.ts";
 import { openEngine } from "../worker/engine/choose.ts";
 import { shardGradient } from "../worker/engine/shards.ts";
-import { type LinkReport, type Prediction, predict, testLink } from "./doctor-link.ts";
+import { type Advice, adviceText, advise } from "./advice.ts";
+import { type LinkReport, testLink } from "./doctor-link.ts";
 import { examine, type Finding } from "./doctor-machine.ts";
+import { measureHandling } from "./handling.ts";
 import { addOptions, type Own, optionsOf } from "./options.ts";
 import { Remote } from "./remote.ts";
 import { printable } from "./terminal.ts";
@@ -36,7 +38,7 @@ export interface Report {
   readonly speed: Speed | string;
   /** Or the reason why it could not be tested. */
   readonly link?: LinkReport | string;
-  readonly prediction?: Prediction;
+  readonly advice?: Advice;
 }
 
 const vocabularyOf = { char: 65, gpt2: 50_257 };
@@ -44,14 +46,18 @@ const vocabularyOf = { char: 65, gpt2: 50_257 };
 const measureSeconds = 2;
 const mostTokens = 2048;
 
-/** Gradients of a shard of the preset, again and again. @throws EngineError where no engine can */
-async function measure(preset: string, options: Options, model: ModelConfig): Promise<Speed> {
+/** Gradients of a shard, again and again. @throws EngineError where no engine can */
+export async function measureSpeed(
+  options: Options,
+  model: ModelConfig,
+  threads: number,
+): Promise<Omit<Speed, "preset">> {
   const rows = Math.max(1, Math.min(options.batchSize / options.shards, Math.floor(mostTokens / model.blockSize)));
   const { engine, why } = await openEngine("auto", {
     model,
     maxRows: rows,
     precision: "float32",
-    threads: threadsEach(1),
+    threads,
     device: "auto",
   });
   try {
@@ -72,7 +78,6 @@ async function measure(preset: string, options: Options, model: ModelConfig): Pr
       for (steps = 0; seconds < measureSeconds; steps++) seconds += await secondsOf(steps);
     }
     return {
-      preset,
       parameters: layout.size,
       tokensPerStep: options.batchSize * model.blockSize,
       device: engine.device,
@@ -90,8 +95,10 @@ export async function diagnose(asked: {
   port: number;
   coordinator?: string | undefined;
   token?: string | undefined;
+  /** Like this machine, on the link to the coordinator. */
+  workers: number;
 }): Promise<Report> {
-  const { preset, coordinator } = asked;
+  const { preset, coordinator, workers } = asked;
   if (!Object.hasOwn(presets, preset))
     throw new ConfigError(`config: no preset "${preset}"${didYouMean(preset, Object.keys(presets))}`);
   const options = resolveOptions({ preset }).options;
@@ -104,22 +111,27 @@ export async function diagnose(asked: {
       if (error instanceof ConfigError) return error.message;
       throw error;
     }));
-  const speed = await measure(preset, options, model).catch((error) => {
-    if (error instanceof EngineError) return error.message;
-    throw error;
-  });
-  const prediction =
-    link && typeof link !== "string" && typeof speed !== "string"
-      ? predict({ parameters: speed.parameters, tokens: speed.tokensPerStep }, speed.tokensPerSec, link)
-      : undefined;
-  return { findings, speed, ...(link && { link }), ...(prediction && { prediction }) };
+  const threads = threadsEach(1);
+  const speed = await measureSpeed(options, model, threads).then(
+    (measured) => ({ preset, ...measured }),
+    (error) => {
+      if (error instanceof EngineError) return error.message;
+      throw error;
+    },
+  );
+  if (typeof speed === "string" || link === undefined || typeof link === "string")
+    return { findings, speed, ...(link && { link }) };
+  const { parameters, tokensPerSec } = speed;
+  const measured = { link, handling: measureHandling(threads), workers, tokensPerSec, atOnce: workers };
+  return { findings, speed, link, advice: advise({ options, model, parameters }, measured) };
 }
 
+const columns = 80;
 const marks = { good: "ok", absent: "--", bad: "!!" };
 const short = (x: number): string => (x >= 100 ? Math.round(x).toLocaleString("en") : x.toPrecision(3));
 
 /** One screen. */
-export function printed({ findings, speed, link, prediction }: Report): string {
+export function printed({ findings, speed, link, advice }: Report): string {
   const lines = findings.map(({ what, state, says }) => row(marks[state], what, says));
   if (typeof speed === "string") lines.push(row(marks.bad, "engine", speed));
   else {
@@ -141,17 +153,25 @@ export function printed({ findings, speed, link, prediction }: Report): string {
     const mbps = `${short(link.downMBps)} MB/s from it, ${short(link.upMBps)} MB/s to it`;
     lines.push(row(marks.good, "link", `round trip ${short(link.roundTripMs)} ms, ${mbps}`));
   }
-  if (prediction) {
-    const parts = `${short(prediction.computeSeconds)} s computing, at most ${short(prediction.wireSeconds)} s on the wire`;
-    lines.push(row(marks.good, "together", `${short(prediction.tokensPerSec)} tokens/s at least: a step is ${parts}`));
-  }
+  if (advice) lines.push("", adviceText(advice));
   return `${lines.join("\n")}\n`;
 }
 
-const row = (mark: string, what: string, says: string): string => `${mark}  ${what.padEnd(14)} ${says}`;
+/** On lines of at most 80 columns, but for words that are longer. */
+function row(mark: string, what: string, says: string): string {
+  const head = `${mark}  ${what.padEnd(14)}`;
+  const lines = [head];
+  for (const word of says.split(" ")) {
+    if (lines.at(-1)!.length + word.length >= columns && lines.at(-1)!.length > head.length)
+      lines.push(" ".repeat(head.length));
+    lines.push(`${lines.pop()} ${word}`);
+  }
+  return lines.join("\n");
+}
 
 const own = {
   coordinator: { default: [], help: "also test the link to this coordinator, ws:// or http://" },
+  workers: { default: 4, help: "with --coordinator: workers like this machine that are on its link" },
   port: { help: "port to look at" },
   tokenFile: {},
   json: {},
@@ -167,12 +187,13 @@ export function doctorCommand(): Command {
     const {
       coordinator: [coordinator],
       port,
+      workers,
       tokenFile,
       json,
     } = await optionsOf(command, own);
     const { preset } = command.opts<{ preset: string }>();
     const token = await tokenToShow(tokenFile, process.env);
-    const report = await diagnose({ preset, coordinator, port, token });
+    const report = await diagnose({ preset, coordinator, port, token, workers });
     process.stdout.write(printable(json ? `${JSON.stringify(report, null, 2)}\n` : printed(report)));
     const isBroken = typeof report.speed === "string" || typeof report.link === "string";
     if (isBroken || report.findings.some(({ state }) => state === "bad")) process.exitCode = 1;

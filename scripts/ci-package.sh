@@ -63,7 +63,7 @@ wait "$relay" || true
 until ask "http://$address/checkpoints" | grep -q '"best":true'; do sleep 0.5; done
 npx weft pull --from "http://$address" --step best --out checkpoints
 npx weft sample --checkpoint checkpoints --prompt "ROMEO:" --tokens 20 >/dev/null
-npx weft doctor --coordinator "ws://$address" --preset bigram --port 0 | grep link
+npx weft doctor --coordinator "ws://$address" --preset bigram --port 0 --workers 8 | grep link
 ask -X POST "http://$address/actions/checkpoint"
 ask -X POST "http://$address/actions/stop"
 wait "$coordinator"

@@ -374,7 +374,7 @@ class PlanState {
  * Largest power of two within a worker's share of the round by speed. At least one unit stays for each other worker:
  * whoever gets nothing would never be measured again.
  */
-function fairShare(round: RoundView, unitsPerSecond: number, shares: Shares): number {
+export function fairShare(round: Pick<RoundView, "units" | "largest">, unitsPerSecond: number, shares: Shares): number {
   const share = (round.units * unitsPerSecond) / Math.max(shares.total, unitsPerSecond);
   // 3.3 of 8 units is still four: noise in the speeds of two equal workers must not halve their leases.
   const most = Math.min(round.largest, share * 1.25, round.units - (shares.workers - 1));
