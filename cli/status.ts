@@ -30,6 +30,7 @@ export function statusCommand(): Command {
 }
 
 const number = (value: number | null, digits = 4): string => (value === null ? "-" : value.toFixed(digits));
+const percent = (value: number | null): string => (value === null ? "-" : `${Math.round(100 * value)}%`);
 const count = (value: number | null): string => (value === null ? "-" : Math.round(value).toLocaleString("en"));
 
 function linesOf(status: RunStatus): string[] {
@@ -46,7 +47,8 @@ function linesOf(status: RunStatus): string[] {
     ...status.samples.slice(-1).map(({ step: at, text }) => `sample       after step ${at}: ${text}`),
     `workers      ${workers.length}`,
     ...workers.map(
-      (worker) => `  ${worker.id}: ${worker.state}, ${worker.device}, ${count(worker.tokensPerSec)} tokens/s`,
+      ({ id, state, device, tokensPerSec, utilisation }) =>
+        `  ${id}: ${state}, ${device}, ${count(tokensPerSec)} tokens/s, computes ${percent(utilisation)} of the time`,
     ),
   ];
 }

@@ -375,7 +375,7 @@ export class TrainingRun {
     const begin = this.#isLocal ? () => this.#localRound() : await this.#gradientRounds();
     const { round, gathered } = await this.#gather<LocalRound | GradientRound>(begin);
     const { units, steps } = round;
-    const { parts, unitsByWorker, computeSeconds, sumSeconds } = gathered;
+    const { parts, unitsByWorker, secondsByWorker, computeSeconds, sumSeconds } = gathered;
     this.#watch.mark("wire", { sum: sumSeconds, compute: computeSeconds });
 
     const { lossNats, sum } = round.result();
@@ -395,8 +395,8 @@ export class TrainingRun {
     this.#watch.mark("ledger");
 
     const tokensOfUnit = (steps * options.batchSize * options.blockSize) / units;
-    const tokens = new Map([...unitsByWorker].map(([worker, units]) => [worker, units * tokensOfUnit]));
-    const { seconds, phases } = this.#watch.end(tokens, steps);
+    const tokensByWorker = new Map([...unitsByWorker].map(([worker, units]) => [worker, units * tokensOfUnit]));
+    const { seconds, phases } = this.#watch.end({ tokensByWorker, secondsByWorker }, steps);
     this.metrics.observeStep(seconds, phases);
     const { stepSeconds } = this.#watch;
     const tokensPerSec = Math.round((options.batchSize * options.blockSize) / stepSeconds!);
@@ -645,7 +645,7 @@ export class TrainingRun {
       phaseSeconds,
       leases: { ...this.dispatch.counts },
       ...this.dispatch.crew.bytes(),
-      workers: this.dispatch.crew.status(this.#step, this.dispatch.leases, this.#watch.tokensPerSecond),
+      workers: this.dispatch.crew.status(this.#step, this.dispatch.leases, this.#watch),
       gone: this.dispatch.crew.gone(),
       quarantined: [...this.dispatch.crew.quarantine.list],
       checkpoints: this.shelf.list(Date.now()),

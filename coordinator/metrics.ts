@@ -168,6 +168,12 @@ export class Metrics {
       labelNames: ["worker"],
       registers,
     });
+    const utilisation = new Gauge({
+      name: "weft_worker_utilisation_ratio",
+      help: "Share of the time of the last steps in which one worker computed.",
+      labelNames: ["worker"],
+      registers,
+    });
     const roundTrip = new Gauge({
       name: "weft_worker_round_trip_seconds",
       help: "Round trip of one worker's last heartbeat.",
@@ -175,12 +181,13 @@ export class Metrics {
       registers,
     });
     this.#readers.push(({ workers }) => {
-      for (const metric of [bytes, shards, speed, roundTrip]) metric.reset();
+      for (const metric of [bytes, shards, speed, utilisation, roundTrip]) metric.reset();
       for (const w of oldest(workers)) {
         bytes.inc({ worker: w.id, direction: "in" }, w.bytesIn);
         bytes.inc({ worker: w.id, direction: "out" }, w.bytesOut);
         shards.inc({ worker: w.id }, w.shardsDone);
         if (w.tokensPerSec !== null) speed.set({ worker: w.id }, w.tokensPerSec);
+        if (w.utilisation !== null) utilisation.set({ worker: w.id }, w.utilisation);
         if (w.roundTripMs !== null) roundTrip.set({ worker: w.id }, w.roundTripMs / 1000);
       }
     });

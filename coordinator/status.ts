@@ -40,6 +40,8 @@ const workerSchema = z.object({
   shardsDone: count,
   /** What it gave the run over the last steps: all workers together make the run's speed. */
   tokensPerSec: measured,
+  /** Share of the time of the last steps in which it computed, as it says; of a relay, in which its workers did its part. */
+  utilisation: measured.default(null),
   bytesIn: bytes,
   bytesOut: bytes,
   roundTripMs: measured,

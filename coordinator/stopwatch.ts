@@ -10,6 +10,7 @@ interface Lap {
   readonly seconds: number;
   readonly phases: Partial<Record<Phase, number>>;
   readonly tokensByWorker: ReadonlyMap<string, number>;
+  readonly secondsByWorker: ReadonlyMap<string, number>;
 }
 
 export class Stopwatch {
@@ -44,9 +45,13 @@ export class Stopwatch {
     return rest;
   }
 
-  /** So many steps, done together, are over. @returns how long they took, by phase */
-  end(tokensByWorker: ReadonlyMap<string, number>, steps: number): Lap {
-    const lap = { steps, seconds: (this.#clock.now() - this.#startedAt) / 1000, phases: this.#phases, tokensByWorker };
+  /**
+   * So many steps, done together, are over.
+   * @param byWorker tokens that each gave, and seconds that it says it computed
+   * @returns how long they took, by phase
+   */
+  end(byWorker: Pick<Lap, "tokensByWorker" | "secondsByWorker">, steps: number): Lap {
+    const lap = { steps, seconds: (this.#clock.now() - this.#startedAt) / 1000, phases: this.#phases, ...byWorker };
     this.#laps = [...this.#laps.slice(1 - lookBack), lap];
     return lap;
   }
@@ -63,11 +68,21 @@ export class Stopwatch {
 
   /** What each worker gave the run over the last steps: together they are the run's speed. */
   get tokensPerSecond(): Map<string, number> {
+    return this.#perSecond(({ tokensByWorker }) => tokensByWorker);
+  }
+
+  /** Share of the time of the last steps in which each worker computed, as it says. */
+  get utilisation(): Map<string, number> {
+    const shares = this.#perSecond(({ secondsByWorker }) => secondsByWorker);
+    return new Map([...shares].map(([worker, share]) => [worker, Math.min(1, share)]));
+  }
+
+  #perSecond(of: (lap: Lap) => ReadonlyMap<string, number>): Map<string, number> {
     const seconds = this.#laps.reduce((sum, lap) => sum + lap.seconds, 0);
-    const speeds = new Map<string, number>();
-    for (const { tokensByWorker } of this.#laps)
-      for (const [worker, tokens] of tokensByWorker) speeds.set(worker, (speeds.get(worker) ?? 0) + tokens / seconds);
-    return speeds;
+    const rates = new Map<string, number>();
+    for (const lap of this.#laps)
+      for (const [worker, amount] of of(lap)) rates.set(worker, (rates.get(worker) ?? 0) + amount / seconds);
+    return rates;
   }
 
   /** Mean seconds a step of each phase over the last steps. */

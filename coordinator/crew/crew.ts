@@ -6,6 +6,7 @@ import { type Clock, sleep } from "../../shared/clock.ts";
 import type { Pipe } from "../../shared/wire/pipe.ts";
 import type { RoundKind, WeightsUpdate, Welcome } from "../../shared/wire/protocol.ts";
 import type { GoneWorker, WorkerStatus } from "../status.ts";
+import type { Stopwatch } from "../stopwatch.ts";
 import { Weights } from "../weights.ts";
 import { Connection, type ConnectionEvents } from "./connection.ts";
 import type { Lease, WorkerView } from "./plan.ts";
@@ -323,8 +324,12 @@ export class Crew {
     return { bytesIn, bytesOut };
   }
 
-  /** @param tokensPerSec of each worker that had a part in the last steps */
-  status(step: number, leases: readonly Lease[], tokensPerSec: ReadonlyMap<string, number>): WorkerStatus[] {
+  /** @param over the last steps, of each worker that had a part in them */
+  status(
+    step: number,
+    leases: readonly Lease[],
+    { tokensPerSecond, utilisation }: Pick<Stopwatch, "tokensPerSecond" | "utilisation">,
+  ): WorkerStatus[] {
     const held = (name: string) => leases.filter(({ worker }) => worker === name);
     return [...this.#members]
       .filter(([worker]) => worker.name !== "")
@@ -340,7 +345,8 @@ export class Crew {
         leaseProgress: held(worker.name)[0]?.heard?.share ?? null,
         leasesOwed: seen.owes.size,
         shardsDone: seen.shardsDone,
-        tokensPerSec: tokensPerSec.get(worker.name) ?? null,
+        tokensPerSec: tokensPerSecond.get(worker.name) ?? null,
+        utilisation: utilisation.get(worker.name) ?? null,
         bytesIn: worker.bytesIn,
         bytesOut: worker.bytesOut,
         roundTripMs: worker.roundTripMs,

@@ -46,6 +46,8 @@ export interface Gathered {
   /** Of a step's shards, where the round trains. */
   readonly parts: PartRecord[];
   readonly unitsByWorker: ReadonlyMap<string, number>;
+  /** Seconds that each worker says it computed for answers that came meanwhile, whether they counted or not. */
+  readonly secondsByWorker: ReadonlyMap<string, number>;
   /** Seconds of the answer that was the last to come, as its worker says, and of taking answers in. */
   readonly computeSeconds: number;
   readonly sumSeconds: number;
@@ -86,6 +88,7 @@ export class Dispatch {
   /** Leases of the round that have been counted against their holder. */
   #charged = new Set<number>();
   #computeSeconds = 0;
+  #secondsByWorker = new Map<string, number>();
   #sumSeconds = 0;
   #nextLeaseId = 1;
   #nextLateMs = Number.POSITIVE_INFINITY;
@@ -149,6 +152,7 @@ export class Dispatch {
     this.#doubt = undefined;
     this.#spoiled = undefined;
     this.#sumSeconds = 0;
+    this.#secondsByWorker = new Map();
     const wake = () => this.#wake();
     signal?.addEventListener("abort", wake);
     try {
@@ -176,6 +180,7 @@ export class Dispatch {
     return {
       parts: work.records(round.shards),
       unitsByWorker: work.unitsByWorker(),
+      secondsByWorker: this.#secondsByWorker,
       computeSeconds: this.#computeSeconds,
       sumSeconds: this.#sumSeconds,
     };
@@ -342,6 +347,8 @@ export class Dispatch {
   #onAnswer(worker: Connection, id: number, answer: Answer): void {
     const { pool, options } = this.#settings;
     const { losses, vector } = answer;
+    const computed = this.#secondsByWorker.get(worker.name) ?? 0;
+    this.#secondsByWorker.set(worker.name, computed + answer.computeMs / 1000);
     const [work, round] = [this.#work, this.#round];
     const lease = work?.find(id);
     if (!work || !round || !lease || lease.worker !== worker.name || this.#otherBits(worker)) {

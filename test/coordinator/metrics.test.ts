@@ -43,6 +43,7 @@ test("every number of a scrape is the status's own", async () => {
     'weft_worker_bytes_total{worker="a-1",direction="in"}': 812_345_678,
     'weft_worker_bytes_total{worker="a-1",direction="out"}': 912_345_678,
     'weft_worker_tokens_per_second{worker="a-1"}': 20_480.5,
+    'weft_worker_utilisation_ratio{worker="a-1"}': 0.875,
     'weft_worker_round_trip_seconds{worker="a-1"}': 0.00075,
   };
   for (const [name, value] of Object.entries(expected)) expect([name, series.get(name)]).toEqual([name, value]);

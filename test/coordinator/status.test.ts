@@ -1,6 +1,8 @@
 import { expect, test } from "vitest";
 import { History } from "../../coordinator/history.ts";
 import { healthOf, statusSchema } from "../../coordinator/status.ts";
+import { Stopwatch } from "../../coordinator/stopwatch.ts";
+import { systemClock } from "../../shared/clock.ts";
 import { fakeStatus } from "./fake-run.ts";
 
 test("a status survives JSON", () => {
@@ -62,4 +64,24 @@ test("the curves of a resumed run begin where the run began, and a viewer may as
   expect([stride, train.step[0], train.step.at(-2), train.step.at(-1)]).toEqual([16, 1, 960, 961]);
   expect(validation).toEqual({ step: [900], seconds: [90], valLossNats: [3] });
   expect(after.curves(944).train.step).toEqual([960, 961]);
+});
+
+test("each worker's share of the time is what it says it computed, over the last steps, and no more than all of it", () => {
+  let now = 0;
+  const watch = new Stopwatch({ ...systemClock, now: () => now });
+  const lap = (ms: number, said: Record<string, number>) => {
+    watch.begin();
+    now += ms;
+    watch.end({ tokensByWorker: new Map([["a", 600]]), secondsByWorker: new Map(Object.entries(said)) }, 1);
+  };
+  lap(1000, { a: 0.5, liar: 1e9 });
+  lap(3000, { a: 2.5, b: 1 });
+  expect(watch.utilisation).toEqual(
+    new Map([
+      ["a", 0.75],
+      ["liar", 1],
+      ["b", 0.25],
+    ]),
+  );
+  expect(watch.tokensPerSecond.get("a")).toBe(300);
 });
