@@ -4,6 +4,7 @@ import { statfs } from "node:fs/promises";
 import { type Snapshot, writeCheckpoint } from "../shared/checkpoint/checkpoint.ts";
 import { forgetAfter, mark, prune } from "../shared/checkpoint/rundir.ts";
 import type { Clock } from "../shared/clock.ts";
+import { diskError } from "../shared/disk.ts";
 import { ConfigError, messageOf } from "../shared/errors.ts";
 import type { Journal } from "./journal.ts";
 import type { Mirror } from "./mirror.ts";
@@ -88,7 +89,8 @@ export class Archive {
         await syncLedger();
         await this.#write(snapshot, isFinal);
         this.#failed = undefined;
-      } catch (error) {
+      } catch (raw) {
+        const error = diskError(raw);
         if (!(error instanceof ConfigError)) throw error;
         this.#newest = before;
         this.#failed = { why: error, retryAt: this.#clock.now() + retryMs };

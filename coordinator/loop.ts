@@ -217,6 +217,11 @@ export class TrainingRun {
     }
     await this.#archive.whenWritten();
     const finished = this.#state === "finished";
+    // A fault that has passed by now must not cost what was trained since the checkpoint before.
+    if (this.#archive.trouble !== undefined) {
+      await this.#checkpoint(finished ? this.#valLossNats : null, finished);
+      await this.#archive.whenWritten();
+    }
     // Workers of a run that stopped wait for it to be resumed.
     if (finished) await this.dispatch.crew.finish("the run is finished");
     else this.dispatch.crew.suspend("the coordinator stops");

@@ -6,8 +6,8 @@ import { copyFile, link, readdir, rename, rm, stat, writeFile } from "node:fs/pr
 import { availableParallelism } from "node:os";
 import { join } from "node:path";
 import { Worker } from "node:worker_threads";
-import { makeFolder, onDisk } from "../../shared/disk.ts";
-import { ConfigError } from "../../shared/errors.ts";
+import { diskError, makeFolder, onDisk } from "../../shared/disk.ts";
+import { ConfigError, messageOf } from "../../shared/errors.ts";
 import { widthOf } from "../../shared/token-array.ts";
 import type { Tokenizer } from "../../shared/tokenizers/tokenizer.ts";
 import { openDocuments, skippedLine, vocabularyOf } from "./dataset.ts";
@@ -108,7 +108,9 @@ export async function prepareData(options: PrepareOptions): Promise<Description>
   const unfinished = join(scratch, descriptionFile);
   await writeText(unfinished, `${JSON.stringify(description, null, 2)}\n`);
   await rename(unfinished, join(out, descriptionFile));
-  await rm(scratch, { recursive: true });
+  await rm(scratch, { recursive: true }).catch((error) => {
+    options.notify?.(`${messageOf(diskError(error, scratch, "removed"))}; the data is whole without it`);
+  });
   return description;
 }
 

@@ -62,14 +62,12 @@ async function writeHashed(path: string, pieces: readonly Uint8Array[], signal?:
   return { bytes, sha256: hash.digest("hex") };
 }
 
-/** Make the names in a directory durable, after files were created or renamed in it. */
+/** Make the names in a directory durable, after files were created or renamed in it. @throws ConfigError */
 export async function syncDirectory(path: string): Promise<void> {
-  const directory = await open(path, "r");
-  try {
-    await directory.sync();
-  } finally {
-    await directory.close();
-  }
+  await onDisk(path, "written", async () => {
+    const directory = await open(path, "r");
+    await directory.sync().finally(() => directory.close());
+  });
 }
 
 /** SHA-256 of a file in hexadecimal digits. */
