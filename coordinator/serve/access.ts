@@ -86,8 +86,8 @@ export async function tokenToShow(
   return token?.text ?? (view ? checkedToken(view, "WEFT_VIEW_TOKEN") : undefined);
 }
 
-/** Wrong tokens of one address in a minute, before no more is looked at. */
-const mostFailures = 20;
+/** Wrong tokens of one address in a minute, before no more is looked at; failed TLS handshakes likewise. */
+export const mostFailures = 20;
 
 /**
  * @param token of the run, or undefined where nothing listens beyond loopback

@@ -3,13 +3,15 @@
 import type { IncomingMessage, Server } from "node:http";
 import type { AddressInfo, Socket } from "node:net";
 import type { Duplex } from "node:stream";
+import type { TLSSocket } from "node:tls";
 import type { Logger } from "pino";
+import { RateLimiterMemory, type RateLimiterRes } from "rate-limiter-flexible";
 import { WebSocketServer } from "ws";
 import { ConfigError } from "../../shared/errors.ts";
 import type { Pipe } from "../../shared/wire/pipe.ts";
 import { subprotocol } from "../../shared/wire/protocol.ts";
 import { largestMessage, webSocketPipe } from "../../shared/wire/web-socket.ts";
-import { type Access, isLoopback, type Right } from "./access.ts";
+import { type Access, isLoopback, mostFailures, type Right } from "./access.ts";
 import { createHttpServer, type RunView } from "./http.ts";
 import type { Certificate } from "./tls.ts";
 
@@ -62,6 +64,7 @@ export async function serve(
     handleProtocols: (offered) => (offered.has(subprotocol) ? subprotocol : false),
   });
   const strangers = new Strangers(http);
+  const handshakes = certificate && new Handshakes(http, log);
   const upgrade = async (request: IncomingMessage, socket: Duplex, head: Buffer): Promise<void> => {
     const leave = () => socket.destroy();
     socket.on("error", leave);
@@ -82,18 +85,12 @@ export async function serve(
     strangers.welcome(request.socket);
     const address = request.socket.remoteAddress?.replace(/^::ffff:/, "") ?? "";
     const isLocal = isLoopback(address);
+    handshakes?.joined(request.socket.remoteAddress);
     sockets.handleUpgrade(request, socket, head, (webSocket) =>
       workers.admit(webSocketPipe(webSocket), isLocal, isLocal ? undefined : address),
     );
   };
   http.on("upgrade", (request: IncomingMessage, socket: Duplex, head: Buffer) => void upgrade(request, socket, head));
-  http.on("tlsClientError", (error: NodeJS.ErrnoException, socket: Socket) => {
-    if (error.code === "ERR_SSL_HTTP_REQUEST")
-      log.warn(
-        { peer: socket.remoteAddress },
-        "connection refused: it does not speak TLS, this port speaks nothing else",
-      );
-  });
 
   await new Promise<void>((resolve, reject) => {
     http.once("error", (error: NodeJS.ErrnoException) => reject(listenError(error, host, port)));
@@ -152,6 +149,41 @@ class Strangers {
     if (strangers?.size === 0) this.#byAddress.delete(address);
   }
 }
+
+/**
+ * TLS handshakes that fail cost us a signature each. An address from which so many come in a minute is not listened to for
+ * the rest of it, unless a worker has joined from there: who shares its address with others is not kept out by them.
+ */
+class Handshakes {
+  readonly #failed = new RateLimiterMemory({ points: mostFailures, duration: 60 });
+  /** Bounded by those who have the token. */
+  readonly #known = new Set<string>();
+
+  constructor(server: Server, log: Logger) {
+    server.on("tlsClientError", async (error: NodeJS.ErrnoException, socket: TLSSocket) => {
+      const peer = addressOf(socket);
+      if (error.code === "ERR_SSL_HTTP_REQUEST")
+        log.warn({ peer }, "connection refused: it does not speak TLS, this port speaks nothing else");
+      const { consumedPoints } = await this.#failed.consume(peer).catch((over: RateLimiterRes) => over);
+      if (consumedPoints === mostFailures && !this.#known.has(peer))
+        log.warn({ peer }, `${mostFailures} TLS handshakes from there failed: its connections are closed for a minute`);
+    });
+    server.on("connection", async (socket: Socket) => {
+      const peer = addressOf(socket);
+      const before = await this.#failed.get(peer);
+      if (before && before.consumedPoints >= mostFailures && !this.#known.has(peer)) socket.destroy();
+    });
+  }
+
+  /** A worker showed the token there. */
+  joined(address: string | undefined): void {
+    this.#known.add(address ?? "");
+  }
+}
+
+/** Of a socket that may be gone already: what lies below TLS still knows it. */
+const addressOf = (socket: Socket & { _parent?: Socket }): string =>
+  socket.remoteAddress ?? socket._parent?.remoteAddress ?? "";
 
 function reasonToRefuse(request: IncomingMessage, access: Access, right: Right, room: boolean) {
   if (right === "later")

@@ -6,11 +6,15 @@ import { createServer as createHttps } from "node:https";
 import { type AddressInfo, connect, createServer, type Server } from "node:net";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
+import pino from "pino";
 import { afterAll, expect, test } from "vitest";
 import { z } from "zod";
 import { Remote } from "../../../cli/remote.ts";
+import { accessWith } from "../../../coordinator/serve/access.ts";
+import { serve } from "../../../coordinator/serve/server.ts";
 import { certificateOf } from "../../../coordinator/serve/tls.ts";
 import { parseAddress } from "../../../shared/wire/address.ts";
+import type { Pipe } from "../../../shared/wire/pipe.ts";
 import { dial } from "../../../shared/wire/web-socket.ts";
 import { digestOf, killAll, text, weft } from "../../system/weft.ts";
 
@@ -130,6 +134,42 @@ test("certificates that cannot be used are named at the start", async () => {
     ],
   ] as const)
     await expect(certificateOf(options({ ...files, ...changes })), String(message)).rejects.toThrow(message);
+});
+
+test("an address whose handshakes fail is not listened to for a minute; one from which a worker joined still is", async () => {
+  const certificate = (await certificateOf(options()))!;
+  const said: string[] = [];
+  const log = pino({}, { write: (line) => void said.push(JSON.parse(line).msg) });
+  const admit = (pipe: Pipe) => pipe.listen({ message() {}, ping() {}, pong() {}, closed() {} });
+  const limits = { host: "127.0.0.1", port: 0, maxWorkers: 8, access: accessWith(token), certificate, log };
+  const join = (at: string) =>
+    dial({ url: `wss://${at}#${certificate.fingerprint}`, token, timeoutMs: 5000 }).then((pipe) => {
+      pipe.terminate();
+      return "joined";
+    }, String);
+  /** Begins with something else than TLS, so many times. */
+  const fail = async (at: string, times: number) => {
+    for (let i = 0; i < times; i++)
+      await new Promise((resolve) => {
+        const socket = connect(Number(at.split(":")[1]), "127.0.0.1", () => socket.write(Buffer.alloc(64, 1)));
+        socket
+          .on("error", () => {})
+          .on("close", resolve)
+          .resume();
+      });
+  };
+  const stranger = await serve({ admit }, undefined, limits);
+  await fail(stranger.address, 20);
+  expect(await join(stranger.address)).toMatch(/UnreachableError|Error: .*(ECONNRESET|disconnected)/);
+  expect(said).toEqual(["20 TLS handshakes from there failed: its connections are closed for a minute"]);
+  await stranger.close();
+  const known = await serve({ admit }, undefined, limits);
+  await fail(known.address, 19);
+  expect(await join(known.address)).toBe("joined");
+  await fail(known.address, 30);
+  expect(await join(known.address)).toBe("joined");
+  expect(said).toHaveLength(1);
+  await known.close();
 });
 
 test("a whole run over TLS: a worker, a pull and a page by the ready line's address; who listens reads nothing", async () => {
