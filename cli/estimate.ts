@@ -15,6 +15,8 @@ interface Memory {
   readonly coordinatorBytes: number;
   /** Of each worker on this machine; undefined where there is none, or a GPU's memory is planned when it is opened. */
   readonly workerBytes: number | undefined;
+  /** What its engine plans, and can address at all. */
+  readonly planned?: { readonly bytes: number; readonly addressableBytes?: number | undefined } | undefined;
   readonly workers: number;
 }
 
@@ -27,13 +29,13 @@ async function memoryOf(options: Options, model: ModelConfig, workers: number): 
   const threads = options.threads || threadsEach(workers);
   const rows = options.batchSize / options.shards;
   const { kind, asked } = await chooseEngine(options.engine, engineOptionsOf({ ...options, threads }, model, rows));
-  const planned = await kind.plannedBytes?.(asked);
+  const planned = await kind.planned?.(asked);
   // Weights that are on their way while it still computes with the last ones, and what changes them.
   const arriving = sharing > 0 ? 0 : (options.wire === "float32" ? 2 : 3) * 4 * size * vectorsSent(options);
   // Weights and moments of the replica that it trains.
   const replica = options.localSteps > 1 ? 3 * 4 * size : 0;
-  const workerBytes = planned === undefined ? undefined : processBytes + planned + arriving + replica;
-  return { coordinatorBytes: coordinator, workerBytes, workers };
+  const workerBytes = planned && processBytes + planned.bytes + arriving + replica;
+  return { coordinatorBytes: coordinator, workerBytes, planned, workers };
 }
 
 const gigabytes = (bytes: number): string => `${(bytes / 1e9).toFixed(bytes < 1e10 ? 2 : 0)} GB`;
@@ -55,8 +57,13 @@ export async function checkMemory(options: Options, model: ModelConfig, workers:
   // What this process holds already is part of the estimate.
   const free = process.availableMemory() + process.memoryUsage.rss();
   const limit = options.memoryLimit > 0 ? options.memoryLimit * 2 ** 30 : Number.POSITIVE_INFINITY;
-  const fits = ({ coordinatorBytes: own, workerBytes = 0, workers: count }: Memory): boolean =>
-    options.memoryLimit > 0 ? workerBytes <= limit : own + count * workerBytes <= free;
+  const addressable = ({ planned }: Memory): boolean =>
+    !planned?.addressableBytes || planned.bytes <= planned.addressableBytes;
+  const fits = (memory: Memory): boolean => {
+    const { coordinatorBytes: own, workerBytes = 0, workers: count } = memory;
+    const taken = options.memoryLimit > 0 ? workerBytes <= limit : own + count * workerBytes <= free;
+    return taken && addressable(memory);
+  };
   const memory = await memoryOf(options, model, workers);
   const about = `about ${sentence(memory)}`;
   if (fits(memory)) return `${about}; ${gigabytes(free)} are free`;
@@ -80,9 +87,14 @@ export async function checkMemory(options: Options, model: ModelConfig, workers:
   }
   const rows = batchSize / shards;
   const least = model.vocabSize === 1 ? " at least" : "";
+  const had = !addressable(memory)
+    ? `an engine in WebAssembly addresses ${gigabytes(memory.planned!.addressableBytes!)}`
+    : options.memoryLimit > 0
+      ? `--memory-limit is ${gigabytes(limit)}`
+      : `${gigabytes(free)} are free`;
   throw new ConfigError(
     `config: this machine cannot hold ${summaryOf(model)}, ${rows} ${rows === 1 ? "sequence" : "sequences"} at once: ${about}${least}, ` +
-      `${options.memoryLimit > 0 ? `--memory-limit is ${gigabytes(limit)}` : `${gigabytes(free)} are free`}; ${cure}`,
+      `${had}; ${cure}`,
   );
 }
 

@@ -20,17 +20,27 @@ async function checked(flags: Record<string, unknown>, freeBytes: number, worker
 
 test("what fits is told, what does not is refused with what would", async () => {
   // 124,439,808 parameters: 8 vectors, and shared weights and two gradients.
-  expect(await checked({}, 200 * GB)).toMatch(
-    /^about 5.6\d GB for the coordinator, \d+ GB for each of 2 workers; 200 GB are free$/,
+  const short = { blockSize: 128 };
+  expect(await checked(short, 200 * GB)).toMatch(
+    /^about 5.60 GB for the coordinator, 2.\d+ GB for each of 2 workers; 200 GB are free$/,
   );
-  await expect(checked({}, 20 * GB)).rejects.toThrow(
-    /cannot hold gpt2: 12 layers.*, 15 sequences at once: .*20 GB are free; it would fit with (--workers 1 )?--checkpoint-activations$/,
+  await expect(checked(short, 9 * GB)).rejects.toThrow(
+    /cannot hold gpt2: 12 layers.*, 15 sequences at once: .*9.00 GB are free; it would fit with (--workers 1|--checkpoint-activations)$/,
   );
-  await expect(checked({ batchSize: 480, shards: 1 }, 80 * GB)).rejects.toThrow(
+  await expect(checked({ ...short, batchSize: 480, shards: 1 }, 80 * GB)).rejects.toThrow(
     /480 sequences.*would fit with --shards 32$/,
   );
-  await expect(checked({}, 2 * GB)).rejects.toThrow(/2.00 GB are free; take a smaller model or another machine$/);
-  await expect(checked({ memoryLimit: 1 }, 200 * GB)).rejects.toThrow("--memory-limit is 1.07 GB");
+  await expect(checked(short, 2 * GB)).rejects.toThrow(/2.00 GB are free; take a smaller model or another machine$/);
+  await expect(checked({ ...short, memoryLimit: 1 }, 200 * GB)).rejects.toThrow("--memory-limit is 1.07 GB");
+});
+
+test("what an engine cannot address is refused however much is free", async () => {
+  await expect(checked({}, 200 * GB)).rejects.toThrow(
+    /24 GB for each of 2 workers, an engine in WebAssembly addresses 3.76 GB; it would fit with --batch-size 32$/,
+  );
+  await expect(checked({ nLayer: 48, nEmbd: 1536 }, 200 * GB)).rejects.toThrow(
+    "take a smaller model or another machine",
+  );
 });
 
 test("a coordinator alone answers for itself", async () => {

@@ -10,7 +10,7 @@ import { openEngine } from "../../worker/engine/choose.ts";
 import type { Engine } from "../../worker/engine/contract.ts";
 import { native } from "../../worker/engine/native/engine.ts";
 import { shardGradient } from "../../worker/engine/shards.ts";
-import { tfjs } from "../../worker/engine/tfjs/engine.ts";
+import { tfjs } from "../../worker/engine/tfjs/kind.ts";
 import { shakespearePath, testWithShakespeare } from "../text.ts";
 import { TorchRandom } from "../torch-random.ts";
 import { bigram } from "./bigram.ts";

@@ -160,8 +160,11 @@ export interface EngineKind {
   readonly name: Engine["name"];
   /** Can it run here with these options? `why` is a full sentence either way, with the cure when it cannot. */
   probe(options: EngineOptions): Promise<{ usable: boolean; why: string }>;
-  /** Bytes of this machine's memory that `create` would plan for; undefined where only opening tells, or on a GPU's own. */
-  plannedBytes?(options: EngineOptions): Promise<number | undefined>;
+  /**
+   * Bytes of this machine's memory that `create` would plan for, and how many it can address at all; undefined where only
+   * opening tells, or on a GPU's own.
+   */
+  planned?(options: EngineOptions): Promise<{ bytes: number; addressableBytes?: number | undefined } | undefined>;
   /**
    * @throws EngineError when it cannot start: never another device or precision than asked for
    * @throws UnfitError when what it plans does not fit

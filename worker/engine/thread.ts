@@ -2,7 +2,7 @@
 import { parentPort, workerData } from "node:worker_threads";
 import { EngineError, messageOf, UnfitError } from "../../shared/errors.ts";
 import type { Engine, EngineOptions, Generation } from "./contract.ts";
-import { tfjs } from "./tfjs/engine.ts";
+import { tfjs } from "./tfjs/kind.ts";
 
 /** A call: a method of the engine, or with `generation` of that generation. */
 export interface Call {

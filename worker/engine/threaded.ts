@@ -6,16 +6,12 @@ import { EngineError, UnfitError } from "../../shared/errors.ts";
 import { layoutOf } from "../../shared/family/layout.ts";
 import type { Engine, EngineKind, EngineOptions, Generation } from "./contract.ts";
 import { type ShardGradient, shardByShard } from "./shards.ts";
+import { tfjs } from "./tfjs/kind.ts";
 import type { Answer, Call, Facts } from "./thread.ts";
-
-/** TensorFlow.js is loaded where somebody asks for it. */
-const tfjs = async (): Promise<EngineKind> => (await import("./tfjs/engine.ts")).tfjs;
 
 /** The tfjs engine off the event loop. */
 export const threadedTfjs: EngineKind = {
-  name: "tfjs",
-  probe: async (options) => (await tfjs()).probe(options),
-  plannedBytes: async (options) => (await tfjs()).plannedBytes!(options),
+  ...tfjs,
   async create(options) {
     const thread = new Thread(options);
     try {

@@ -1,7 +1,7 @@
 import { expect, test } from "vitest";
 import { EngineError } from "../../../shared/errors.ts";
 import type { ModelConfig } from "../../../shared/model.ts";
-import { openEngine } from "../../../worker/engine/choose.ts";
+import { chooseEngine, openEngine } from "../../../worker/engine/choose.ts";
 import type { Engine, EngineKind, EngineOptions } from "../../../worker/engine/contract.ts";
 
 const model: ModelConfig = {
@@ -70,4 +70,14 @@ test("wasm is always there", async () => {
   expect([engine.name, engine.arithmetic]).toEqual(["tfjs", "tfjs wasm float32"]);
   expect(why).toContain("wasm");
   await engine.dispose();
+});
+
+test("what an engine would take is told without loading TensorFlow.js", async () => {
+  const { kind, asked } = await chooseEngine("tfjs", { ...options, backend: "wasm" });
+  expect(await kind.planned!(asked)).toEqual({
+    bytes: expect.any(Number),
+    addressableBytes: 0.875 * (2 ** 32 - 65_536),
+  });
+  await chooseEngine("tfjs", { ...options, backend: "tensorflow" }).catch(() => {});
+  expect(globalThis).not.toHaveProperty("_tfengine");
 });

@@ -3,7 +3,7 @@ import { test } from "vitest";
 import { nativeAddon, nativeStatus } from "../../../shared/arithmetic/native.ts";
 import type { EngineOptions } from "../../../worker/engine/contract.ts";
 import { native } from "../../../worker/engine/native/engine.ts";
-import { tfjs } from "../../../worker/engine/tfjs/engine.ts";
+import { tfjs } from "../../../worker/engine/tfjs/kind.ts";
 import { engineContract } from "./engine.contract.ts";
 
 engineContract("tfjs wasm", (options) => tfjs.create({ ...options, backend: "wasm" }));

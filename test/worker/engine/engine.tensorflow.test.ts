@@ -9,7 +9,7 @@ import { layoutOf } from "../../../shared/family/layout.ts";
 import type { ModelConfig } from "../../../shared/model.ts";
 import type { EngineOptions } from "../../../worker/engine/contract.ts";
 import { shardGradient } from "../../../worker/engine/shards.ts";
-import { tfjs } from "../../../worker/engine/tfjs/engine.ts";
+import { tfjs } from "../../../worker/engine/tfjs/kind.ts";
 import type { NodeBackend } from "../../../worker/engine/tfjs/tensorflow-load.ts";
 import { findAddon } from "../../../worker/install/build.ts";
 import { engineContract } from "./engine.contract.ts";

@@ -8,7 +8,7 @@ import { layoutOf } from "../../../shared/family/layout.ts";
 import type { ModelConfig } from "../../../shared/model.ts";
 import type { EngineOptions } from "../../../worker/engine/contract.ts";
 import { shardGradient } from "../../../worker/engine/shards.ts";
-import { tfjs } from "../../../worker/engine/tfjs/engine.ts";
+import { tfjs } from "../../../worker/engine/tfjs/kind.ts";
 import { inSoftware, webgpu } from "../../../worker/engine/tfjs/webgpu.ts";
 import { engineContract } from "./engine.contract.ts";
 

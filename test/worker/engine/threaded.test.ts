@@ -8,7 +8,7 @@ import { layoutOf } from "../../../shared/family/layout.ts";
 import type { ModelConfig } from "../../../shared/model.ts";
 import type { Engine, EngineOptions } from "../../../worker/engine/contract.ts";
 import { shardGradient } from "../../../worker/engine/shards.ts";
-import { tfjs } from "../../../worker/engine/tfjs/engine.ts";
+import { tfjs } from "../../../worker/engine/tfjs/kind.ts";
 
 const model: ModelConfig = {
   family: "gpt2",

@@ -296,7 +296,7 @@ export const native: EngineKind = {
     const why = refusal(options);
     return why === undefined ? { usable: true, why: nativeStatus().why } : { usable: false, why };
   },
-  plannedBytes: (options) => inCore(() => plannedBytes(nativeAddon() as EngineAddon, coreConfig(options))),
+  planned: (options) => inCore(() => ({ bytes: plannedBytes(nativeAddon() as EngineAddon, coreConfig(options)) })),
   async create(options) {
     const why = refusal(options);
     if (why !== undefined) throw new EngineError(`engine ${why}`);

@@ -14,7 +14,7 @@ export interface Backend {
   readonly ops: TfjsOps;
   /** Bytes that are free now; the engine refuses to start when its plan is above, unless told another limit. */
   readonly memoryLimitBytes: number;
-  /** Bytes that can be addressed at all, whatever limit was asked for. */
+  /** As of its kind. */
   readonly addressableBytes?: number;
   /** Bytes of temporaries that one product with a weight of this many floats costs, beyond operands and result. */
   productBytes(weightFloats: number): number;
@@ -27,12 +27,14 @@ export interface Backend {
   take(tensor: Tensor, out: Float32Array): Promise<void> | undefined;
 }
 
-/** A backend that may or may not run here. */
+/** A backend that may or may not run here. Nothing heavy is loaded before `open`. */
 export interface BackendKind {
   readonly name: BackendName;
   readonly gpu: boolean;
   /** An automatic choice passes it over. */
   readonly byNameOnly?: boolean;
+  /** Bytes that can be addressed at all, whatever limit was asked for. */
+  readonly addressableBytes?: number;
   /** `why` is a full sentence either way, with the cure when it cannot. */
   probe(options: EngineOptions): Promise<{ usable: boolean; why: string }>;
   open(options: EngineOptions): Promise<Backend>;

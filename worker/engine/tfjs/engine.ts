@@ -8,32 +8,15 @@ import type { ParameterKey } from "../../../shared/family/family.ts";
 import { type Layout, layoutOf } from "../../../shared/family/layout.ts";
 import type { ModelConfig } from "../../../shared/model.ts";
 import { checkLength, checkTargets, checkTokens } from "../check.ts";
-import type { Engine, EngineKind, EngineOptions, Generation } from "../contract.ts";
+import type { Engine, EngineOptions, Generation } from "../contract.ts";
 import * as network from "../model/model.ts";
 import type { Net, Pass } from "../model/net.ts";
 import type { Tensor } from "../model/ops.ts";
 import { type ShardGradient, type ShardPosition, shardByShard } from "../shards.ts";
 import type { Backend } from "./backend.ts";
-import { chooseBackend, openBackend } from "./choose.ts";
 import { TfjsGeneration } from "./generation.ts";
 import { scope, type Tensor as TfjsTensor } from "./ops.ts";
 import { plannedBytes } from "./plan.ts";
-
-export const tfjs: EngineKind = {
-  name: "tfjs",
-  async probe(options) {
-    const { kind, why } = await chooseBackend(options);
-    return { usable: kind !== undefined, why };
-  },
-  async plannedBytes(options) {
-    const { kind } = await chooseBackend(options);
-    // What a backend's products take on top is known when it is open.
-    return kind && !kind.gpu
-      ? plannedBytes(options.model, options.maxRows, options.checkpointActivations ?? false, () => 0)
-      : undefined;
-  },
-  create: async (options) => new TfjsEngine(options, await openBackend(options)),
-};
 
 export class TfjsEngine implements Engine {
   readonly name = "tfjs";

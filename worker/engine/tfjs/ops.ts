@@ -5,6 +5,7 @@
 // Temporaries belong to the caller's scope. Ids travel as host arrays.
 import * as tf from "@tensorflow/tfjs-core";
 import type { Heads, Ops } from "../model/ops.ts";
+import { headSlice } from "./plan.ts";
 
 export type Tensor = tf.Tensor;
 export type TfjsOps = Ops<Tensor, Int32Array>;
@@ -32,9 +33,6 @@ export function causalBias(T: number, S: number): Tensor {
     return tf.mul(tf.cast(tf.less(query, tf.reshape(tf.range(0, S), [1, S])), "float32"), -1e30);
   });
 }
-
-/** Most logits that exist at once, in floats. */
-export const headSlice = 2 ** 24;
 
 export const portableOps: TfjsOps = {
   scope,

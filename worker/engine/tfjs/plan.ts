@@ -3,7 +3,12 @@
 import { familyOf } from "../../../shared/family/families.ts";
 import { layoutOf } from "../../../shared/family/layout.ts";
 import type { ModelConfig } from "../../../shared/model.ts";
-import { headSlice } from "./ops.ts";
+
+/** Most logits that exist at once, in floats. */
+export const headSlice = 2 ** 24;
+
+/** WebAssembly has 32-bit addresses; the last page is never handed out. */
+export const heapEnd = 2 ** 32 - 65_536;
 
 /**
  * Bytes at the worst moment of gradient() over `rows` sequences of blockSize tokens: a block's backward pass, or the

@@ -2,15 +2,12 @@
 // tensorflow` built, or over what npm installed. TensorFlow falls back to the CPU with a log line; here a GPU that was
 // asked for and is not used ends the start with the reason.
 import { availableParallelism, cpus } from "node:os";
-import * as tf from "@tensorflow/tfjs-core";
 import { EngineError } from "../../../shared/errors.ts";
 import { chooseGpus, findGpus } from "../../gpus.ts";
 import { findAddon } from "../../install/build.ts";
 import { whyNoGpu } from "../../install/gpu.ts";
 import type { EngineOptions } from "../contract.ts";
 import type { Backend, BackendKind } from "./backend.ts";
-import { loadTensorflow } from "./tensorflow-load.ts";
-import { tensorflowOps } from "./tensorflow-ops.ts";
 
 const install = (gpu: boolean) => `run "weft install tensorflow${gpu ? " --cuda" : ""}"`;
 
@@ -35,11 +32,11 @@ export const tensorflowGpu: BackendKind = {
   },
 
   async open(options) {
-    const { version, usesGpu } = load(options, true);
+    const { version, usesGpu } = await load(options, true);
     if (!usesGpu) throw new EngineError("tfjs tensorflow-gpu: TensorFlow uses no GPU in this process");
     const { name, memoryMiB } = chooseGpus("all", await findGpus(), process.env.CUDA_VISIBLE_DEVICES)[0]!;
     return {
-      ...backend(options.precision),
+      ...(await backend(options.precision)),
       arithmetic: `tensorflow ${version} ${options.precision} on ${name}`,
       device: `${name} (TensorFlow ${version}, CUDA)`,
       memoryLimitBytes: memoryMiB * 2 ** 20,
@@ -60,11 +57,11 @@ export const tensorflow: BackendKind = {
   },
 
   async open(options) {
-    const { version, threads } = load(options, false);
+    const { version, threads } = await load(options, false);
     // oneDNN picks its kernels by the processor, and cuts some long sums by the number of threads: both decide bits.
     const processor = cpus()[0]?.model.trim() ?? process.arch;
     return {
-      ...backend(options.precision),
+      ...(await backend(options.precision)),
       arithmetic: `tensorflow ${version} ${options.precision} on ${processor}, ${threads} threads`,
       device: `TensorFlow ${version} on the CPU, ${threads} ${threads === 1 ? "thread" : "threads"}`,
       memoryLimitBytes: process.availableMemory(),
@@ -72,13 +69,17 @@ export const tensorflow: BackendKind = {
   },
 };
 
-function load({ threads }: EngineOptions, gpu: boolean) {
+async function load({ threads }: EngineOptions, gpu: boolean) {
   const addon = findAddon(gpu);
   if (!addon) throw new EngineError(`tfjs: TensorFlow is not installed; ${install(gpu)}`);
+  const { loadTensorflow } = await import("./tensorflow-load.ts");
   return loadTensorflow(addon, { gpu, threads: threads || availableParallelism() });
 }
 
-function backend(precision: EngineOptions["precision"]): Pick<Backend, "ops" | "productBytes" | "upload" | "take"> {
+async function backend(
+  precision: EngineOptions["precision"],
+): Promise<Pick<Backend, "ops" | "productBytes" | "upload" | "take">> {
+  const [tf, { tensorflowOps }] = await Promise.all([import("@tensorflow/tfjs-core"), import("./tensorflow-ops.ts")]);
   return {
     ops: tensorflowOps(precision),
     // Operands and result as bf16; TensorFlow transposes as it multiplies.

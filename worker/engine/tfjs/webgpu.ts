@@ -1,10 +1,9 @@
 // WebGPU under tfjs, through Dawn (npm "webgpu"): GPUs without CUDA, and NVIDIA's through Vulkan; float32. Only by name:
 // CUDA and the native engine are faster where they run. Dawn reports a failed allocation or kernel aside and goes on
 // with zeros, so whatever it reports ends the step.
-import * as tf from "@tensorflow/tfjs-core";
+import type { KernelBackend } from "@tensorflow/tfjs-core";
 import { EngineError, messageOf } from "../../../shared/errors.ts";
 import type { BackendKind } from "./backend.ts";
-import { webgpuOps } from "./webgpu-ops.ts";
 
 /** What is used of the WebGPU interface (W3C); npm's types of it come with the optional package. */
 interface Adapter {
@@ -58,6 +57,7 @@ export const webgpu: BackendKind = {
     if ("why" in result) throw new EngineError(`tfjs webgpu: ${result.why}`);
     started ??= start();
     const { failure } = await started;
+    const [tf, { webgpuOps }] = await Promise.all([import("@tensorflow/tfjs-core"), import("./webgpu-ops.ts")]);
     const name = nameOf(result.adapter);
     return {
       arithmetic: `webgpu float32 on ${name}`,
@@ -111,9 +111,10 @@ async function start(): Promise<{ failure(): string | undefined }> {
   await import(packageName).catch((error: unknown) => {
     throw new EngineError(`tfjs webgpu: ${packageName} is not installed; ${install}`, { cause: error });
   });
+  const tf = await import("@tensorflow/tfjs-core");
   tf.env().set("WEBGPU_CPU_FORWARD", false); // else small tensors are computed in JavaScript
   if (!(await tf.setBackend("webgpu"))) throw new EngineError("tfjs webgpu: the device did not start");
-  const { device } = tf.backend() as tf.KernelBackend & { device: Device };
+  const { device } = tf.backend() as KernelBackend & { device: Device };
   let failure: string | undefined;
   device.addEventListener("uncapturederror", (event) => {
     failure ??= (event as Event & { error: { message: string } }).error.message;

@@ -3,9 +3,7 @@
 import * as tf from "@tensorflow/tfjs-core";
 import { EngineError } from "../../../../shared/errors.ts";
 import type { Tensor } from "../ops.ts";
-
-/** WebAssembly has 32-bit addresses; the last page is never handed out. */
-export const heapEnd = 2 ** 32 - 65_536;
+import { heapEnd } from "../plan.ts";
 
 /** The part of tfjs's BackendWasm that is used here. */
 interface BackendWasm {
