@@ -1,8 +1,9 @@
 // What a run takes, before it begins: memory of this machine, held against what is free, and time by a short measurement.
 import { performance } from "node:perf_hooks";
 import type { Logger } from "pino";
-import type { TrainingRun } from "../coordinator/loop.ts";
 import { coordinatorBytes, processBytes, vectorsSent } from "../coordinator/memory.ts";
+import type { RunStatus } from "../coordinator/status.ts";
+import { type Clock, systemClock } from "../shared/clock.ts";
 import { flagsFor, type Options, threadsEach } from "../shared/config.ts";
 import { ConfigError } from "../shared/errors.ts";
 import { layoutOf } from "../shared/family/layout.ts";
@@ -135,18 +136,49 @@ export async function measureTime(options: Options, model: ModelConfig, stepsLef
 
 const speedText = (tokensPerSec: number): string => `${Math.round(tokensPerSec).toLocaleString("en")} tokens/s`;
 
-/** Steps after which the speed of a run is known. */
-const settledSteps = 5;
+/** Between two looks at a run. */
+const lookMs = 2000;
+/** Looks that saw it go on: after the first few its speed is known, and so many of the last tell it. */
+const [fewest, most] = [5, 30];
+/** How far off an estimate is when it is taken back. */
+const faroff = 2;
 
-/** Say once how fast the run is and how long it will take. @returns ends the waiting for it */
-export function announceSpeed(run: TrainingRun, log: Logger): () => void {
-  const from = run.status().step;
-  const timer = setInterval(() => {
-    const { step, steps, tokensPerSec, etaSeconds } = run.status();
-    if (step < from + settledSteps || tokensPerSec === null || etaSeconds === null) return;
-    clearInterval(timer);
-    if (step < steps)
-      log.info(`${speedText(tokensPerSec)}: ${steps - step} steps more take about ${durationText(etaSeconds)}`);
-  }, 1000).unref();
-  return () => clearInterval(timer);
+/**
+ * Say how fast a run is and how long it will take, by the median of what it was seen to do, so that a busy moment counts
+ * for little; and once more, where that turns out to be far off. @returns ends the looking
+ */
+export function announceSpeed(
+  run: { status(): Pick<RunStatus, "step" | "steps" | "tokensPerStep"> },
+  log: Pick<Logger, "info">,
+  clock: Clock = systemClock,
+): () => void {
+  let seen: { at: number; step: number } | undefined;
+  /** Milliseconds a step, by look. */
+  let paces: number[] = [];
+  let said: { at: number; ms: number } | undefined;
+  const first = run.status().step;
+  const timer = clock.every(lookMs, () => {
+    const { step, steps, tokensPerStep } = run.status();
+    const at = clock.now();
+    const before = seen;
+    if (step > (before?.step ?? first)) seen = { at, step };
+    if (!before || step === before.step) return;
+    // Steps that were taken back tell nothing.
+    if (step > before.step) paces = [...paces, (at - before.at) / (step - before.step)].slice(-most);
+    if (paces.length < fewest || step >= steps) return;
+    const pace = paces.toSorted((a, b) => a - b)[paces.length >> 1]!;
+    const ms = pace * (steps - step);
+    const speed = speedText((1000 * tokensPerStep) / pace);
+    const left = `${steps - step} steps more take about ${durationText(ms / 1000)}`;
+    if (!said) {
+      said = { at, ms };
+      log.info(`${speed}: ${left}`);
+      return;
+    }
+    const whole = at - said.at + ms;
+    if (whole < faroff * said.ms && said.ms < faroff * whole) return;
+    timer.cancel();
+    log.info(`${speed}: ${left}, other than it looked at first`);
+  });
+  return () => timer.cancel();
 }

@@ -1,8 +1,10 @@
 // What a run takes, told before it begins: refused where it cannot fit, with what would; and --dry-run, which leaves no trace.
 import { existsSync } from "node:fs";
 import { join } from "node:path";
+import type { Logger } from "pino";
 import { afterAll, afterEach, expect, test, vi } from "vitest";
-import { checkMemory } from "../../cli/estimate.ts";
+import { announceSpeed, checkMemory } from "../../cli/estimate.ts";
+import type { Clock } from "../../shared/clock.ts";
 import { modelOf } from "../../shared/config.ts";
 import { resolveOptions } from "../../shared/resolve.ts";
 import { killAll, temporary, text, weft } from "../system/weft.ts";
@@ -46,6 +48,52 @@ test("what an engine cannot address is refused however much is free", async () =
 test("a coordinator alone answers for itself", async () => {
   expect(await checked({}, 8 * GB, 0)).toBe("about 4.14 GB for the coordinator; 8.00 GB are free");
   await expect(checked({}, 3 * GB, 0)).rejects.toThrow(/4.14 GB for the coordinator, 3.00 GB are free/);
+});
+
+/** What is said of a run of 1,000 steps of 100 tokens that was at these steps when it was looked at. */
+function said(steps: readonly number[]): string[] {
+  const lines: string[] = [];
+  let [now, step, isOver] = [0, 0, false];
+  let look: () => void = () => {};
+  const clock: Clock = {
+    now: () => now,
+    after: () => ({ cancel() {} }),
+    every(ms, act) {
+      look = () => {
+        now += ms;
+        act();
+      };
+      return { cancel: () => void (isOver = true) };
+    },
+  };
+  const log = { info: (line: string) => void lines.push(`${now / 1000} s: ${line}`) };
+  announceSpeed({ status: () => ({ step, steps: 1000, tokensPerStep: 100 }) }, log as unknown as Logger, clock);
+  for (step of steps) if (!isOver) look();
+  return lines;
+}
+
+const from = (first: number, each: number, looks: number) => Array.from({ length: looks }, (_, i) => first + each * i);
+
+test("the time that a run takes is told once it is known", () => {
+  // The first step comes late, and one look sees nothing done: neither counts.
+  expect(said([0, 0, 0, 0, 1, 3, 5, 7, 7, 9, 11, ...from(13, 2, 400)])).toEqual([
+    "22 s: 100 tokens/s: 989 steps more take about 16 min 29 s",
+  ]);
+  expect(said([1, 500, 999, 1000])).toEqual([]);
+  // Steps of 20 s.
+  expect(said(Array.from({ length: 80 }, (_, i) => 1 + Math.floor(i / 10)))).toEqual([
+    "102 s: 5 tokens/s: 994 steps more take about 5 h 31 min",
+  ]);
+});
+
+test("an estimate from a busy moment is taken back, once", () => {
+  const busy = [1, 2, 3, 4, 5, 6, 7];
+  expect(said([...busy, ...from(17, 10, 90)])).toEqual([
+    "12 s: 50 tokens/s: 994 steps more take about 33 min 08 s",
+    "28 s: 500 tokens/s: 923 steps more take about 3 min 05 s, other than it looked at first",
+  ]);
+  const slower = [10, 20, 30, 40, 50, 60, 70, 71, 72, 73];
+  expect(said([...slower, ...from(74, 1, 200)])).toHaveLength(2);
 });
 
 test("--dry-run says it all, and writes nothing", async () => {
