@@ -50,7 +50,7 @@ export function chaosCommand(): Command {
     .option("--minutes <N>", "how long; the same steps undisturbed come after it", "10")
     .option(...flagAndHelp("workers", "worker processes"), "4")
     .option(...flagAndHelp("seed", "of the faults"), "1")
-    .option("--verify <P>", "share of the leases that two workers compute; above 0 liars come too", "0")
+    .option(...flagAndHelp("verify", "share of the leases that two workers compute; above 0 liars come too"), "0")
     .option("--preset <NAME>", "what is trained", defaultPreset)
     .option(...flagAndHelp("data", "on what, if not on the preset's data"))
     .option(...flagAndHelp("json"), false)

@@ -17,6 +17,7 @@ import { openModel } from "../shared/store/model.ts";
 import { openTokenizer, openTokenizerOf } from "../shared/tokenizers/open.ts";
 import { ownFile } from "../shared/tokenizers/own-file.ts";
 import { mergesAsText, tokenizerJson } from "../shared/tokenizers/tokenizer-json.ts";
+import { flagAndHelp } from "./options.ts";
 import { say, tell } from "./terminal.ts";
 
 /** Tokenizer files of a source by the name that they get in the copy. */
@@ -113,7 +114,7 @@ export function convertCommand(): Command {
   return new Command("convert")
     .description("write a model as a directory that Hugging Face's transformers opens as it is")
     .argument("<from>", "a checkpoint, a run's folder, a Hugging Face GPT-2 or OpenAI-GPT folder, or GPT-2's release")
-    .requiredOption("--out <DIR>", "folder to write; must not exist yet")
+    .requiredOption(...flagAndHelp("out", "folder to write; must not exist yet"))
     .action(async (from: string, { out }: { out: string }) => {
       const model = await openModel(from, say);
       const tokenizer = await convertModel(model, out);

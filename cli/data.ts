@@ -2,34 +2,22 @@
 import { existsSync } from "node:fs";
 import { writeFile } from "node:fs/promises";
 import { basename, dirname, join } from "node:path";
-import { Command, InvalidArgumentError, Option } from "commander";
+import { Command } from "commander";
 import { openDataset, openDocuments, type Split } from "../coordinator/data/dataset.ts";
 import { prepareData } from "../coordinator/data/prepare.ts";
-import { defaultValFraction } from "../coordinator/data/prepared.ts";
 import { documentEnd, withProgress } from "../coordinator/data/text-source.ts";
 import { optionTable } from "../shared/config.ts";
 import { makeFolder, onDisk } from "../shared/disk.ts";
 import { skippingUnknown, tokenizerNamed } from "../shared/tokenizers/open.ts";
 import { BpeTrainer } from "../shared/tokenizers/train-bpe.ts";
-import { flagAndHelp } from "./options.ts";
+import { addOptions, type Own, optionsOf } from "./options.ts";
 import { progressOf } from "./progress.ts";
 import { say, tell } from "./terminal.ts";
 
 const sourceHelp =
   "a file of UTF-8 text, JSON lines (.jsonl) or Parquet, also .gz, a folder of them, a glob in quotes, - for standard input, or `shakespeare`";
-const tokenizerHelp = "char, gpt2, word:FILE (a word a line), or a folder that holds a tokenizer";
-
-const { textColumn, unknown } = optionTable;
 
 const count = (n: number): string => n.toLocaleString("en");
-
-function numberIn(check: (n: number) => boolean, expected: string): (text: string) => number {
-  return (text) => {
-    const n = Number(text);
-    if (text.trim() === "" || !check(n)) throw new InvalidArgumentError(`expected ${expected}`);
-    return n;
-  };
-}
 
 /** Which split a file is, where it is one of a folder's two. */
 function partOf(source: string): Split | undefined {
@@ -38,40 +26,35 @@ function partOf(source: string): Split | undefined {
   return both ? split : undefined;
 }
 
-interface PrepareFlags {
-  readonly out: string;
-  readonly tokenizer: string;
-  readonly unknown: "error" | "skip";
-  readonly textColumn: string;
-  readonly threads?: number;
-  readonly valFraction: number;
-}
+const prepareOwn = {
+  out: { required: true, help: "folder to make; train from it with --data DIR" },
+  tokenizer: {},
+  unknown: {},
+  textColumn: {},
+  threads: { help: "threads that encode, each files of its own", defaultText: "one for each core" },
+  valFraction: {},
+} satisfies Own;
+const infoOwn = {
+  tokenizer: { default: "", help: `${optionTable.tokenizer.help}; for token files without one beside them` },
+  json: {},
+} satisfies Own;
+const trainOwn = {
+  out: { required: true, help: "folder for tokenizer.json; use it with --tokenizer DIR" },
+  vocabSize: {},
+  textColumn: {},
+} satisfies Own;
 
 export function dataCommand(): Command {
   const command = new Command("data").description("prepare and inspect training data, train a tokenizer");
 
-  command
+  const prepare = command
     .command("prepare")
     .description(
       "encode text once into token files, which training reads by offset, however large they are; goes on when started again",
     )
     .argument("<SOURCE>", sourceHelp)
-    .requiredOption("--out <DIR>", "folder to make; train from it with --data DIR")
-    .option("--tokenizer <NAME>", tokenizerHelp, "char")
-    .addOption(new Option(...flagAndHelp("unknown")).choices(unknown.value!.split("|")).default(unknown.default))
-    .option(...flagAndHelp("textColumn"), textColumn.default)
-    .option(
-      "--threads <N>",
-      "threads that encode, each files of its own (default: one for each core)",
-      numberIn((n) => Number.isInteger(n) && n >= 1 && n <= 1024, "a whole number from 1 to 1024"),
-    )
-    .option(
-      "--val-fraction <N>",
-      "last part of the tokens, kept for validation",
-      numberIn((n) => n >= 0 && n < 1, "a number from 0 to below 1"),
-      defaultValFraction,
-    )
-    .action(async (source: string, options: PrepareFlags) => {
+    .action(async (source: string) => {
+      const options = await optionsOf(prepare, prepareOwn);
       const { out, valFraction, textColumn, threads } = options;
       const named = await tokenizerNamed(options.tokenizer);
       const skips = options.unknown === "skip";
@@ -88,7 +71,7 @@ export function dataCommand(): Command {
           valFraction,
           textColumn,
           skips,
-          ...(threads !== undefined && { threads }),
+          ...(threads > 0 && { threads }),
           notify: say,
           progress: (pass, done, total) => {
             if (pass === "tokens") bars.vocabulary.stop();
@@ -105,14 +88,15 @@ export function dataCommand(): Command {
       }
     });
 
-  command
+  addOptions(prepare, [], prepareOwn);
+
+  const info = command
     .command("info")
     .description("what a data source holds; token files are read whole and checked")
     .argument("<SOURCE>", `${sourceHelp}, a .bin or .npy file, or a prepared folder`)
-    .option("--tokenizer <NAME>", `${tokenizerHelp}; needed for token files without one beside them`)
-    .option(...flagAndHelp("json"), false)
-    .action(async (source: string, options: { tokenizer?: string; json: boolean }) => {
-      const tokenizer = options.tokenizer === undefined ? undefined : await tokenizerNamed(options.tokenizer);
+    .action(async (source: string) => {
+      const options = await optionsOf(info, infoOwn);
+      const tokenizer = options.tokenizer === "" ? undefined : await tokenizerNamed(options.tokenizer);
       const data = await openDataset({
         source,
         blockSize: 0,
@@ -144,20 +128,14 @@ export function dataCommand(): Command {
       }
     });
 
-  command
+  addOptions(info, [], infoOwn);
+
+  const train = command
     .command("train-tokenizer")
     .description("train a byte-level BPE and save it as Hugging Face's tokenizer.json")
     .argument("<SOURCE>", sourceHelp)
-    .requiredOption("--out <DIR>", "folder for tokenizer.json; use it with --tokenizer DIR")
-    .option(
-      "--vocab-size <N>",
-      "tokens in all: 256 bytes, the merges, and <|endoftext|>",
-      numberIn((n) => Number.isInteger(n) && n > 256 && n <= 1_000_000, "a whole number from 257 to 1000000"),
-      1024,
-    )
-    .option(...flagAndHelp("textColumn"), textColumn.default)
-    .action(async (source: string, flags: { out: string; vocabSize: number; textColumn: string }) => {
-      const { out, vocabSize, textColumn } = flags;
+    .action(async (source: string) => {
+      const { out, vocabSize, textColumn } = await optionsOf(train, trainOwn);
       const trainer = new BpeTrainer();
       const bar = progressOf(process.stderr, "counting words");
       try {
@@ -181,6 +159,7 @@ export function dataCommand(): Command {
           `use it with: weft data prepare ... --tokenizer ${out}`,
       );
     });
+  addOptions(train, [], trainOwn);
 
   return command;
 }

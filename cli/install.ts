@@ -10,13 +10,14 @@ import { installXla, kindOfMachine } from "../worker/install/xla-install.ts";
 import { tell } from "./terminal.ts";
 
 export function installCommand(): Command {
+  const dirFlag = ["--dir <DIR>", "cache folder (WEFT_CACHE_DIR)", cacheDir()] as const;
   const command = new Command("install").description("build what only some machines need");
   command
     .command("tensorflow")
     .description("build @tensorflow/tfjs-node against a current TensorFlow, for the tfjs engine")
     .option("--cuda", "with NVIDIA's CUDA libraries (6 GB), for GPUs", false)
     .option("--version <x.y.z>", "TensorFlow to take from PyPI", TENSORFLOW_VERSION)
-    .option("--dir <folder>", "cache folder (WEFT_CACHE_DIR)", cacheDir())
+    .option(...dirFlag)
     .action(async (options: { cuda: boolean; version: string; dir: string }) => {
       const build = await installTensorflow({
         version: options.version,
@@ -35,7 +36,7 @@ export function installCommand(): Command {
     .option("--cpu", "the CPU's plugin (63 MB), to try and to test")
     .addOption(new Option("--cuda <version>", "for GPUs, with NVIDIA's libraries (6 GB)").choices(["12", "13"]))
     .option("--from <folder>", "take the plugin of this Python environment; nothing is fetched")
-    .option("--dir <folder>", "cache folder (WEFT_CACHE_DIR)", cacheDir())
+    .option(...dirFlag)
     .action(async ({ cpu, cuda, from, dir }: { cpu?: true; cuda?: "12" | "13"; from?: string; dir: string }) => {
       if (cpu && cuda) throw new ConfigError("install xla: --cpu and --cuda are two kinds; run it once for each");
       await installXla({

@@ -5,6 +5,7 @@ import { resolveOptions } from "../shared/resolve.ts";
 import type { Engine } from "../worker/engine/contract.ts";
 import { thisWorld, work } from "../worker/worker.ts";
 import { createLog } from "./log.ts";
+import { flagAndHelp } from "./options.ts";
 
 /** A gradient of zeros, of small random values, with one sign turned; half the validation loss; one sign one time in fifty. */
 export const lies = ["zeros", "random", "sign", "validation", "rarely"] as const;
@@ -57,8 +58,8 @@ function falsify(gradient: Float32Array, kind: Lie, random: () => number): boole
 /** A worker of a run of one's own that lies: part of `weft chaos`. */
 export function liarCommand(): Command {
   return new Command("liar")
-    .requiredOption("--coordinator <URL>", "run to lie to")
-    .requiredOption("--name <NAME>", "name of this worker")
+    .requiredOption(...flagAndHelp("coordinator", "run to lie to"))
+    .requiredOption(...flagAndHelp("name"))
     .addOption(new Option("--lie <KIND>", "what it does").choices(lies).makeOptionMandatory())
     .action(async (flags: { coordinator: string; name: string; lie: Lie }) => {
       const { options } = resolveOptions({ flags: { coordinator: [flags.coordinator], patience: 600 } });

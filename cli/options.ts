@@ -20,7 +20,15 @@ import { resolveOptions, type Sources } from "../shared/resolve.ts";
 const entries = Object.entries(optionTable) as [OptionName, OptionSpec][];
 
 /** What a command has of the table's options beside whole groups: some alone, or with another default or help. */
-export type Own = { readonly [K in OptionName]?: { readonly default?: Options[K]; readonly help?: string } };
+export type Own = {
+  readonly [K in OptionName]?: {
+    readonly default?: Options[K];
+    readonly defaultText?: string;
+    readonly help?: string;
+    /** The command does not begin without it. */
+    readonly required?: true;
+  };
+};
 
 /** Add the flags of some groups; their defaults show in --help and stay unset, so that a preset can give them. */
 export function addOptions(command: Command, groups: readonly OptionGroup[], own: Own = {}): Command {
@@ -40,13 +48,15 @@ export function addOptions(command: Command, groups: readonly OptionGroup[], own
       for (const flag of [on, off])
         command.addOption(new Option(flag, helpOf(spec)).hideHelp(flag !== shownAs).helpGroup(heading));
     } else {
-      const shown = own[name]?.default === undefined ? spec.defaultText : undefined;
+      const { default: ownDefault, defaultText, required = false } = own[name] ?? {};
+      const shown = defaultText ?? (ownDefault === undefined ? spec.defaultText : undefined);
       const initial = spec.default === "" ? "none" : JSON.stringify(spec.default);
-      const help = `${helpOf(spec)} [default: ${shown ?? initial}]`;
+      const help = required ? helpOf(spec) : `${helpOf(spec)} [default: ${shown ?? initial}]`;
       const choices = spec.value.includes("|") ? spec.value.split("|") : undefined;
       const option = new Option(`${flagOf(name)} <${choices ? "WHICH" : spec.value}>`, help)
         .argParser((raw, before) => parseFlag(name, raw, before))
-        .helpGroup(heading);
+        .helpGroup(heading)
+        .makeOptionMandatory(required);
       if (choices) option.argChoices = choices; // shown and completed; checked with all else
       command.addOption(option);
     }

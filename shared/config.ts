@@ -384,6 +384,13 @@ export const optionTable = {
   },
   modelOnly: toggle("source", "leave out the optimizer's state, which only training needs"),
   split: choice("source", ["val", "train", "all"], "val", "val (the last part), train, or all"),
+  vocabSize: number(
+    "source",
+    1024,
+    { min: 257, max: 1_000_000, ...integer },
+    "of a trained tokenizer: 256 bytes, the merges, and <|endoftext|>",
+    { unit: "tokens" },
+  ),
   json: toggle("source", "as JSON, for programs"),
   format: choice("source", ["csv", "jsonl", "tensorboard"], "csv", "form of the exported curves"),
 

@@ -42,8 +42,9 @@ test("train a tokenizer, prepare with it, look at the result", async () => {
 });
 
 test.each([
-  ["--val-fraction", "1", /expected a number from 0 to below 1/],
-  ["--val-fraction", "x", /expected a number from 0 to below 1/],
+  ["--val-fraction", "1", /--val-fraction must be a number at least 0 and below 1, got 1/],
+  ["--val-fraction", "x", /--val-fraction must be a number at least 0 and below 1, got "x"/],
+  ["--threads", "1.5", /--threads must be a whole number at least 0 and at most 1024, got 1.5/],
   ["--tokenizer", "none", /none: holds no tokenizer; looked for/],
 ])("prepare %s %s is refused", async (flag, value, message) => {
   const command = data("prepare", join(folder, "text.txt"), "--out", join(folder, "out"), flag, value);
@@ -52,5 +53,6 @@ test.each([
 
 test("train-tokenizer --vocab-size 256 is refused", async () => {
   const command = data("train-tokenizer", join(folder, "text.txt"), "--out", folder, "--vocab-size", "256");
-  await expect(command).rejects.toThrow(/expected a whole number from 257/);
+  await expect(command).rejects.toThrow(/--vocab-size must be a whole number at least 257 and/);
+  await expect(data("train-tokenizer", join(folder, "text.txt"))).rejects.toThrow(/required option '--out <DIR>'/);
 });

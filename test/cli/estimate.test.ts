@@ -63,7 +63,11 @@ function said(steps: readonly number[]): string[] {
         now += ms;
         act();
       };
-      return { cancel: () => void (isOver = true) };
+      return {
+        cancel() {
+          isOver = true;
+        },
+      };
     },
   };
   const log = { info: (line: string) => void lines.push(`${now / 1000} s: ${line}`) };

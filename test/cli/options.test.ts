@@ -20,7 +20,7 @@ function another({ default: initial, value, schema }: OptionSpec) {
   const tried = [
     ...choices,
     ...(typeof initial === "boolean" ? [!initial] : []),
-    ...(typeof initial === "number" ? [1, 0.5, 2] : []),
+    ...(typeof initial === "number" ? [1, 0.5, 2, 4096] : []),
     ...(Array.isArray(initial) ? [["ws://a:1", "ws://b:2"]] : ["s3://bucket/a b", "", "7"]),
   ];
   return tried.find((one) => one !== initial && schema.safeParse(one).success)!;
