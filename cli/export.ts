@@ -6,7 +6,7 @@ import { makeFolder, onDisk } from "../shared/disk.ts";
 import { ConfigError } from "../shared/errors.ts";
 import { type CurveRow, curvesOf, type RunCurves } from "./curves.ts";
 import { addOptions, type Own, optionsOf } from "./options.ts";
-import { eventFile, type Scalar } from "./tensorboard.ts";
+import { eventOf, firstEvent, type Scalar } from "./tensorboard.ts";
 import { say, tell } from "./terminal.ts";
 
 const columns = ["step", "lossNats", "gradientNorm", "learningRate", "valLossNats"] as const;
@@ -36,49 +36,61 @@ export function exportCommand(): Command {
     if (format === "tensorboard") {
       if (out === "") throw new ConfigError("export: name a folder for TensorBoard's event file with --out");
       await makeFolder(out);
-      const scalars = scalarsOf(curves);
-      const path = join(out, `events.out.tfevents.${Math.floor(scalars[0]?.wallTime ?? 0)}.weft`);
-      await onDisk(path, "written", () => writeFile(path, eventFile(scalars)));
-      tell(`${path}: ${scalars.length} values; see them with: tensorboard --logdir ${out}`);
+      const begins = beginsOf(curves);
+      const path = join(out, `events.out.tfevents.${Math.floor(begins)}.weft`);
+      let values = 0;
+      const records = together(scalarsOf(curves, begins), (scalars) => {
+        values += scalars.length;
+        return Buffer.concat(scalars.map(eventOf));
+      });
+      await onDisk(path, "written", () => writeFile(path, after(firstEvent(begins), records)));
+      tell(`${path}: ${values} values; see them with: tensorboard --logdir ${out}`);
       return;
     }
-    const lines = format === "csv" ? csv(curves.rows) : jsonLines(curves.rows);
-    if (out === "") for (const piece of lines) tell(piece.trimEnd());
+    const lines =
+      format === "csv" ? after(`${columns.join(",")}\n`, linesOf(curves, csvLine)) : linesOf(curves, jsonLine);
+    if (out === "") for await (const piece of lines) tell(piece.trimEnd());
     else await onDisk(out, "written", () => writeFile(out, lines));
   });
 }
 
-/** Lines that are written at once: a text of all of them may be longer than a string can be. */
-const together = 1000;
+/** So many are written at once. */
+const most = 1000;
 
-function* csv(rows: readonly CurveRow[]): Generator<string> {
-  yield `${columns.join(",")}\n`;
-  for (let at = 0; at < rows.length; at += together)
-    yield rows
-      .slice(at, at + together)
-      .map((row) => `${columns.map((name) => row[name] ?? "").join(",")}\n`)
-      .join("");
+/** What comes, in pieces of several. */
+async function* together<T, Piece>(all: AsyncIterable<T>, join: (some: readonly T[]) => Piece): AsyncGenerator<Piece> {
+  let some: T[] = [];
+  for await (const one of all) {
+    some.push(one);
+    if (some.length < most) continue;
+    yield join(some);
+    some = [];
+  }
+  if (some.length > 0) yield join(some);
 }
 
-function* jsonLines(rows: readonly CurveRow[]): Generator<string> {
-  for (let at = 0; at < rows.length; at += together)
-    yield rows
-      .slice(at, at + together)
-      .map((row) => `${JSON.stringify(row)}\n`)
-      .join("");
+async function* after<T>(first: T, rest: AsyncIterable<T>): AsyncGenerator<T> {
+  yield first;
+  yield* rest;
 }
 
-/** With times that end when the run's newest step was written; the history says how long the steps before took. */
-function scalarsOf({ rows, past, writtenAt }: RunCurves): Scalar[] {
+const csvLine = (row: CurveRow): string => `${columns.map((name) => row[name] ?? "").join(",")}\n`;
+const jsonLine = (row: CurveRow): string => `${JSON.stringify(row)}\n`;
+const linesOf = ({ rows }: RunCurves, line: (row: CurveRow) => string): AsyncGenerator<string> =>
+  together(rows(), (some) => some.map(line).join(""));
+
+/** Times end when the run's newest step was written; the history says how long the steps before took. */
+const beginsOf = ({ past, writtenAt }: RunCurves): number => writtenAt / 1000 - (past?.train.seconds.at(-1) ?? 0);
+
+async function* scalarsOf({ rows, past }: RunCurves, begins: number): AsyncGenerator<Scalar> {
   const { step: steps = [], seconds = [] } = past?.train ?? {};
-  const begins = writtenAt / 1000 - (seconds.at(-1) ?? 0);
   let at = 0;
-  return rows.flatMap((row) => {
+  for await (const row of rows()) {
     while (at + 1 < steps.length && steps[at + 1]! <= row.step) at++;
     const wallTime = begins + (seconds[at] ?? 0);
-    return (Object.keys(tags) as (keyof typeof tags)[]).flatMap((name) => {
+    for (const [name, tag] of Object.entries(tags) as [keyof typeof tags, string][]) {
       const value = row[name];
-      return value === null ? [] : [{ tag: tags[name], step: row.step, value, wallTime }];
-    });
-  });
+      if (value !== null) yield { tag, step: row.step, value, wallTime };
+    }
+  }
 }

@@ -6,12 +6,13 @@ import { Command } from "commander";
 import { checkpointSteps } from "../shared/checkpoint/rundir.ts";
 import { flagOf, type OptionName, optionTable } from "../shared/config.ts";
 import { ConfigError } from "../shared/errors.ts";
-import { curvesOf, type RunCurves } from "./curves.ts";
+import { type CurveRow, curvesOf, type RunCurves } from "./curves.ts";
 import { addOptions, optionsOf } from "./options.ts";
 import { plot } from "./plot.ts";
 import { onOneLine, say, tell } from "./terminal.ts";
 
-interface Run extends RunCurves {
+interface Run extends Omit<RunCurves, "rows"> {
+  readonly rows: readonly CurveRow[];
   readonly directory: string;
   readonly checkpoints: readonly number[];
 }
@@ -30,7 +31,10 @@ export function runsCommand(): Command {
 }
 
 async function open(directory: string): Promise<Run> {
-  return { ...(await curvesOf(directory, say)), directory, checkpoints: await checkpointSteps(directory) };
+  const curves = await curvesOf(directory, say);
+  const rows: CurveRow[] = [];
+  for await (const row of curves.rows()) rows.push(row);
+  return { ...curves, rows, directory, checkpoints: await checkpointSteps(directory) };
 }
 
 /** @throws ConfigError where there is none */

@@ -10,15 +10,14 @@ export interface Scalar {
   readonly wallTime: number;
 }
 
-/** The bytes of one event file. */
-export function eventFile(scalars: readonly Scalar[]): Buffer {
-  const begins = scalars[0]?.wallTime ?? 0;
-  const version = Buffer.concat([double(1, begins), bytes(3, Buffer.from("brain.Event:2"))]);
-  const events = scalars.map(({ tag, step, value, wallTime }) => {
-    const scalar = Buffer.concat([bytes(1, Buffer.from(tag)), float(2, value)]);
-    return Buffer.concat([double(1, wallTime), int(2, step), bytes(5, bytes(1, scalar))]);
-  });
-  return Buffer.concat([version, ...events].map(record));
+/** What a file begins with. */
+export function firstEvent(wallTime: number): Buffer {
+  return record(Buffer.concat([double(1, wallTime), bytes(3, Buffer.from("brain.Event:2"))]));
+}
+
+export function eventOf({ tag, step, value, wallTime }: Scalar): Buffer {
+  const scalar = Buffer.concat([bytes(1, Buffer.from(tag)), float(2, value)]);
+  return record(Buffer.concat([double(1, wallTime), int(2, step), bytes(5, bytes(1, scalar))]));
 }
 
 function record(data: Buffer): Buffer {

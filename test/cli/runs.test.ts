@@ -75,6 +75,25 @@ test("CSV and JSON lines hold every step, and the evaluations beside them", asyn
   expect(rows[39]).toEqual({ step: 40, lossNats: 3.96, gradientNorm: 1, learningRate: 0.001, valLossNats: 4.46 });
 });
 
+test("steps that were undone are not among the rows, which are those that stand", async () => {
+  const directory = temporary();
+  const ledger = await Ledger.open(directory, ledgerStart);
+  const parts = [{ shards: "0", worker: "a", leases: 1 }];
+  const append = async (from: number, to: number, lossNats: number) => {
+    for (let step = from; step <= to; step++)
+      await ledger.append({ step, lossNats, gradientNorm: 1, learningRate: 0.1, parts, weights: "00" });
+  };
+  const undo = (from: number, to: number) => ledger.undo({ from, to, weights: "00", workers: ["b"], why: "" });
+  await append(1, 8, 1);
+  await undo(8, 6);
+  await append(7, 10, 2);
+  await undo(10, 3);
+  await append(4, 5, 3);
+  await ledger.close();
+  const rows = (await run(exportCommand(), directory)).trimEnd().split("\n").slice(1);
+  expect(rows.map((row) => row.split(",").slice(0, 2).join())).toEqual(["1,1", "2,1", "3,1", "4,3", "5,3"]);
+});
+
 test("status says how a run stands", async () => {
   await using served = await serveRun({ steps: [] });
   const text = await run(statusCommand(), "--from", served.url.replace("http", "ws"));
