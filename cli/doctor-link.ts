@@ -19,7 +19,7 @@ export interface LinkReport {
 const roundTrips = 20;
 /** A transfer of this length is measured well enough. */
 const longEnoughSeconds = 0.4;
-const firstBytes = 2 ** 20;
+const firstBytes = 2 ** 18;
 
 /** @throws ConfigError where the coordinator cannot be asked */
 export async function testLink(remote: Remote): Promise<LinkReport> {
@@ -57,11 +57,20 @@ async function timed(action: () => Promise<unknown>): Promise<number> {
   return (performance.now() - start) / 1000;
 }
 
-/** Four times as many bytes until a transfer takes long enough. @param transfer moves bytes, says its seconds */
+/**
+ * Four times as many bytes until a transfer takes long enough; what it has more than the one before counts: what buffers
+ * swallow at once, and round trips, are in both.
+ * @param transfer moves bytes, says its seconds
+ */
 export async function megabytesPerSecond(transfer: (bytes: number) => Promise<number>): Promise<number> {
-  for (let bytes = firstBytes; ; bytes *= 4) {
+  let before = await transfer(firstBytes);
+  for (let bytes = 4 * firstBytes; ; bytes *= 4) {
     const seconds = await transfer(bytes);
-    if (seconds >= longEnoughSeconds || 4 * bytes > linkLimit) return bytes / 1e6 / seconds;
+    if (seconds - before >= longEnoughSeconds || 4 * bytes > linkLimit) {
+      const more = Math.max(seconds - before, 0.5 * seconds);
+      return (0.75 * bytes) / 1e6 / more;
+    }
+    before = seconds;
   }
 }
 

@@ -46,11 +46,16 @@ const vocabularyOf = { char: 65, gpt2: 50_257 };
 const measureSeconds = 2;
 const mostTokens = 2048;
 
-/** Gradients of a shard, again and again. @throws EngineError where no engine can */
+/**
+ * Gradients of a shard, again and again.
+ * @param nowMs of the time that counts
+ * @throws EngineError where no engine can
+ */
 export async function measureSpeed(
   options: Options,
   model: ModelConfig,
   threads: number,
+  nowMs: () => number = () => performance.now(),
 ): Promise<Omit<Speed, "preset">> {
   const rows = Math.max(1, Math.min(options.batchSize / options.shards, Math.floor(mostTokens / model.blockSize)));
   const { engine, why } = await openEngine("auto", {
@@ -66,9 +71,9 @@ export async function measureSpeed(
     const tokens = new Int32Array(rows * model.blockSize).map((_, i) => i % model.vocabSize);
     const out = new Float32Array(layout.size);
     const secondsOf = async (step: number): Promise<number> => {
-      const start = performance.now();
+      const start = nowMs();
       await shardGradient(engine, tokens, tokens, rows, { seed: 1, step, shard: 0 }, out);
-      return (performance.now() - start) / 1000;
+      return (nowMs() - start) / 1000;
     };
     // The first call also compiles and allocates; it counts only where it leaves no time for another.
     let steps = 1;

@@ -11,8 +11,8 @@ export interface Handling {
   readonly updateValueSeconds: number;
 }
 
-const length = 2 ** 20;
-const tries = 5;
+const length = 2 ** 18;
+const tries = 20;
 
 /** The shortest of several times, for each value. */
 function secondsEach(act: () => void): number {
