@@ -3,8 +3,8 @@
 //
 //   node dist/bench/loss-table.js [--preset shakespeare-cpu] [--data SOURCE] [--steps 2000] [--batch-size 48] [--seeds 1337,1,2]
 //                         [--local-steps 5,20,50,100] [--replicas 2,4,8] [--wires float32,bf16,int8,int4]
-//                         [--inner averaged,fresh] [--outer-learning-rate 0.7] [--outer-momentum 0.9]
-//                         [--out docs/local-steps-loss]
+//                         [--inner averaged,fresh] [--outer-learning-rate 0.7] [--outer-momentum 0.8]
+//                         [--with nLayer=2,nEmbd=64] [--out docs/local-steps-loss]
 //
 // Equal tokens: a step is `--batch-size` windows whoever computes them, `batch-size / replicas` by each replica.
 import { existsSync, mkdirSync, readFileSync, writeFileSync } from "node:fs";
@@ -13,7 +13,7 @@ import { dirname } from "node:path";
 import { parseArgs } from "node:util";
 import { openDataset } from "../coordinator/data/dataset.ts";
 import { type WireFormat, wireFormats } from "../shared/arithmetic/codec.ts";
-import { modelOf } from "../shared/config.ts";
+import { modelOf, optionTable } from "../shared/config.ts";
 import { resolveOptions } from "../shared/resolve.ts";
 import { openEngine } from "../worker/engine/choose.ts";
 import { type InnerState, trainLocally, trainSynchronously } from "./local.ts";
@@ -29,11 +29,20 @@ const { values } = parseArgs({
     replicas: { type: "string", default: "2,4,8" },
     wires: { type: "string", default: wireFormats.join(",") },
     inner: { type: "string", default: "averaged" },
-    "outer-learning-rate": { type: "string", default: "0.7" },
-    "outer-momentum": { type: "string", default: "0.9" },
+    "outer-learning-rate": { type: "string", default: String(optionTable.outerLearningRate.default) },
+    "outer-momentum": { type: "string", default: String(optionTable.outerMomentum.default) },
+    with: { type: "string", default: "" },
     out: { type: "string", default: "docs/local-steps-loss" },
   },
 });
+/** Of the preset's numbers, those that are others. */
+const changes = Object.fromEntries(
+  values.with
+    .split(",")
+    .filter(Boolean)
+    .map((pair) => pair.split("="))
+    .map(([name, value]) => [name!, Number(value)]),
+);
 const numbers = (text: string): number[] => text.split(",").map(Number);
 const outer = {
   learningRate: Number(values["outer-learning-rate"]),
@@ -63,7 +72,7 @@ const cells: Cell[] = existsSync(jsonPath) ? JSON.parse(readFileSync(jsonPath, "
 async function open(rows: number, seed: number) {
   const options = resolveOptions({
     preset: values.preset,
-    flags: { data: values.data, steps, decaySteps: steps, batchSize, shards: 4, seed },
+    flags: { ...changes, data: values.data, steps, decaySteps: steps, batchSize, shards: 4, seed },
   }).options;
   const dataset = await openDataset({ source: options.data, blockSize: options.blockSize });
   const model = modelOf(options, dataset.tokenizer.vocabSize);
@@ -77,7 +86,8 @@ async function open(rows: number, seed: number) {
   return { options, dataset, engine };
 }
 
-const of = (what: string) => `${values.preset} ${values.data} ${steps} steps of ${batchSize}: ${what}`;
+const of = (what: string) =>
+  `${[values.preset, values.data, values.with].filter(Boolean).join(" ")} ${steps} steps of ${batchSize}: ${what}`;
 const tick = (what: string) => (step: number) => {
   if (step === steps || step % 100 === 0) process.stderr.write(`\r${what}: step ${step} of ${steps}   `);
 };
@@ -129,7 +139,7 @@ function write(): void {
   const text = [
     "# What local steps cost",
     "",
-    `Validation loss in nats at equal tokens: preset \`${values.preset}\` on ${values.data}, ${steps.toLocaleString("en")} steps of`,
+    `Validation loss in nats at equal tokens: preset \`${[values.preset, values.with].filter(Boolean).join("` with `")}\` on ${values.data}, ${steps.toLocaleString("en")} steps of`,
     `${batchSize} windows shared among the replicas, outer Nesterov momentum ${outer.momentum} at learning rate`,
     `${outer.learningRate}. Moments are averaged along the tree at each round, or begun anew; on a small wire they travel in`,
     "bf16. Updates down are in the wire's format too, with error feedback. The change is against synchronous training.",

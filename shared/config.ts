@@ -210,7 +210,7 @@ export const optionTable = {
   outerLearningRate: number("training", 0.7, { above: 0 }, "with --local-steps: of the exchange's Nesterov step"),
   outerMomentum: fixed(
     "the exchanges before were summed with it",
-    number("training", 0.9, { min: 0, below: 1 }, "with --local-steps: of the exchange's Nesterov step"),
+    number("training", 0.8, { min: 0, below: 1 }, "with --local-steps: of the exchange's Nesterov step"),
   ),
   evalInterval: number(
     "training",

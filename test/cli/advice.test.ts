@@ -100,10 +100,10 @@ test("a fast link takes every step exact; a slow one pays with loss, and says so
 
 test("docs/local-steps.md shows the losses that the advice goes by", () => {
   const page = readFileSync(join(import.meta.dirname, "../../docs/local-steps.md"), "utf8");
-  for (const { localSteps, valLossNats, percent } of lossTable) {
+  for (const { localSteps, wire, valLossNats, percent } of lossTable) {
     const change = localSteps === 1 ? "" : `${percent < 0 ? "" : "+"}${percent.toFixed(1)}%`;
-    expect(page).toMatch(
-      new RegExp(`^\\| ${localSteps} .*\\| ${valLossNats.toFixed(4)} \\| ${change.replace("+", "\\+")}`, "m"),
+    expect(page).toContain(
+      `| ${localSteps} | ${wire} | ${valLossNats.toFixed(4)} | ${change} |`.replace("|  |", "| |"),
     );
   }
 });
