@@ -207,11 +207,12 @@ export class Dispatch {
     const { journal } = this.#settings;
     const { units, largest, kind, step } = round;
     const { graceMs, unmeasuredMs } = this.#times;
-    const { done, leases, refusals, questions: awaited } = work;
-    const view = { units, largest, done, awaited, leases, refusals };
+    const { done, leases, refusals, awaited } = work;
     const workers = this.crew.views(step, kind);
     const now = this.#clock.now();
-    let plan = planRound({ ...view, graceMs, unmeasuredMs }, workers, now);
+    const draws = this.#drawn(kind);
+    const view = { units, largest, done, awaited, leases, refusals, graceMs, unmeasuredMs, draws };
+    let plan = planRound(view, workers, now);
     if (
       plan.waitingFor !== null &&
       !this.#doubt &&
@@ -219,12 +220,13 @@ export class Dispatch {
       !this.#hasOthers(new Set([...work.refusals.values()].flatMap((who) => [...who])))
     ) {
       work.forgive();
-      plan = planRound({ ...view, graceMs, unmeasuredMs }, workers, now);
+      plan = planRound(view, workers, now);
     }
     this.#nextLateMs = plan.nextLateMs;
     this.waitingFor = plan.waitingFor === null ? null : (this.#openQuestion(work, round) ?? plan.waitingFor);
     for (const lease of plan.overdue) this.#charge(lease, round);
     for (const grant of plan.grants) {
+      const leaseId = this.#nextLeaseId++;
       const worker = this.crew.find(grant.worker);
       if (!worker?.hasWeightsOf(step)) continue;
       if (grant.repeats) {
@@ -234,7 +236,7 @@ export class Dispatch {
           step: step + 1,
         });
       }
-      const { id, first, count } = work.grant(grant, this.#nextLeaseId++, now);
+      const { id, first, count } = work.grant(grant, leaseId, now);
       const { count: windows, ids } = round.windows(grant);
       // A disk that cannot be read ends the run, not one worker.
       if (ids instanceof Promise) ids.catch((error) => this.fail(error));
@@ -247,6 +249,18 @@ export class Dispatch {
         ids,
       );
     }
+  }
+
+  /** Which of the next leases of such a round are to be confirmed; undefined where none ever is. */
+  #drawn(kind: Round["kind"]): ((i: number, worker: WorkerView) => boolean) | undefined {
+    const { verify } = this.#settings.options;
+    // A sample reaches no number: nobody is asked what he thinks of it.
+    if (verify === 0 || kind === "sample") return undefined;
+    return (i, { name }) => {
+      const worker = this.crew.find(name);
+      const isConfirmed = worker !== undefined && this.crew.isConfirmed(worker, kind);
+      return !isConfirmed || this.#lots.draws(this.#nextLeaseId + i, verify);
+    };
   }
 
   /** A lease is overdue: it counts against its holder, once. */
@@ -345,7 +359,7 @@ export class Dispatch {
   }
 
   #onAnswer(worker: Connection, id: number, answer: Answer): void {
-    const { pool, options } = this.#settings;
+    const { pool } = this.#settings;
     const { losses, vector } = answer;
     const computed = this.#secondsByWorker.get(worker.name) ?? 0;
     this.#secondsByWorker.set(worker.name, computed + answer.computeMs / 1000);
@@ -362,10 +376,7 @@ export class Dispatch {
     const refusal = round.refusal(lease, losses, vector);
     this.#sumSeconds += (this.#clock.now() - startedAt) / 1000;
     const isConfirmed = this.crew.isConfirmed(worker, round.kind);
-    // A sample reaches no number: nobody is asked what he thinks of it.
-    const canBeDrawn = options.verify > 0 && round.kind !== "sample";
-    const isDrawn = canBeDrawn && (!isConfirmed || this.#lots.draws(id, options.verify));
-    const isAsked = work.isAsked(lease) || (isDrawn && !this.#mustCount(worker, work, lease));
+    const isAsked = work.isAsked(lease) || (lease.isDrawn && !this.#mustCount(worker, work, lease));
     // Being fast earns nothing before somebody has said the same.
     if (refusal || !isAsked || isConfirmed) this.crew.learn(worker, round.kind, lease);
     if (refusal || (isAsked && !this.#compare(worker, work, round, lease, answer))) {
@@ -398,7 +409,7 @@ export class Dispatch {
   #mustCount(worker: Connection, work: Work, lease: Lease): boolean {
     if (work.isUnasked(lease)) return true;
     const { arithmetic, name } = worker;
-    const canAsk = this.#couldAsk(work, { ...lease, arithmetic, heard: new Set([name]) });
+    const canAsk = this.#couldAsk(work, { ...lease, arithmetic, heard: new Set([name]), wanted: 1 });
     if (canAsk) this.#isAlone = false;
     return this.#isAlone;
   }

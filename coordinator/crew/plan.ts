@@ -21,6 +21,9 @@ export interface Lease extends TreeNode {
   readonly worker: string;
   /** Milliseconds, of the clock that `now` comes from. */
   readonly grantedAt: number;
+  readonly arithmetic: string;
+  /** Its answer counts when another has said the same. */
+  readonly isDrawn: boolean;
   /** What its holder last said of it; nothing where a lease is too short for that. */
   heard?: Heard;
 }
@@ -37,11 +40,13 @@ export interface Heard {
   readonly nextMs: number;
 }
 
-/** A node that was answered, and counts when another says the same of this very node. */
+/** A node that counts when two have said the same of this very node. */
 export interface Awaited extends TreeNode {
   readonly arithmetic: string;
   /** Who has had his say. */
   readonly heard: ReadonlySet<string>;
+  /** Answers that are still to come: two at first, one once it was answered. */
+  readonly wanted: 1 | 2;
 }
 
 export interface WorkerView {
@@ -73,10 +78,14 @@ export interface RoundView {
   readonly graceMs: number;
   /** A lease is late after so long when no speed is known. */
   readonly unmeasuredMs: number;
+  /** With --verify: does the i-th lease that is granted now, to this worker, count only when another says the same? */
+  readonly draws?: ((i: number, worker: WorkerView) => boolean) | undefined;
 }
 
 export interface Grant extends TreeNode {
   readonly worker: string;
+  readonly arithmetic: string;
+  readonly isDrawn: boolean;
   /** Somebody else holds units of it too. */
   readonly repeats: boolean;
   readonly why: string;
@@ -233,14 +242,23 @@ class PlanState {
   /** The latest of these: what nobody would be done with before is not worth looking for. */
   readonly #lastAt: number;
   readonly #held = new Map<string, number>();
-  /** Of each awaited node by name: when the first of those who are on time will have said what he thinks of it. */
-  readonly #opinionAt = new Map<string, number>();
+  /** Those of the round, and those of what is granted now. */
+  readonly #awaited: Map<string, Awaited>;
+  /** Of each awaited node by name: when those who are on time will have said what they think of it. */
+  readonly #opinionsAt = new Map<string, number[]>();
+  /** Grants so far, and units that nobody holds. */
+  #granted = 0;
+  #left: number;
+  /** Nothing of the round was given out before. */
+  readonly #isFirst: boolean;
 
   constructor(round: RoundView, outlooks: readonly Outlook[], now: number, doubted: ReadonlySet<string>) {
     this.#round = round;
     this.#doubted = doubted;
     this.#now = now;
     this.#outlooks = outlooks;
+    this.#awaited = new Map(round.awaited.map((node) => [nodeName(node), node]));
+    this.#isFirst = outlooks.length === 0 && !round.done.includes(true);
     this.#expectedAt = new Float64Array(round.units).fill(Number.POSITIVE_INFINITY);
     this.#isHeld = new Uint8Array(round.units);
     const onTime = new Uint8Array(round.units);
@@ -251,14 +269,16 @@ class PlanState {
       const end = lease.first + lease.count;
       this.#isHeld.fill(1, lease.first, end);
       if (lateAt <= now) continue;
-      this.#expectOpinion(lease, expectedAt);
+      this.#expectOpinion(lease, lease.worker, expectedAt);
       onTime.fill(1, lease.first, end);
       lastAt = Math.max(lastAt, expectedAt);
       for (let unit = lease.first; unit < end; unit++)
         this.#expectedAt[unit] = Math.min(this.#expectedAt[unit]!, expectedAt);
     }
     this.#lastAt = lastAt;
-    this.#open = new Openings(round.units, (unit) => !round.done[unit] && this.#isHeld[unit] === 0);
+    const isOpen = (unit: number) => !round.done[unit] && this.#isHeld[unit] === 0;
+    this.#open = new Openings(round.units, isOpen);
+    this.#left = round.done.filter((_, unit) => isOpen(unit)).length;
     this.#late = new Openings(
       round.units,
       (unit) => !round.done[unit] && this.#isHeld[unit] === 1 && onTime[unit] === 0,
@@ -276,8 +296,11 @@ class PlanState {
     const opinion = isNew || held > 0 ? undefined : this.#opinionBy(worker);
     if (opinion) return opinion;
     const size = isNew ? 1 : fairShare(this.#round, unitsPerSecond, shares);
-    const open = this.#find(this.#open, worker, size);
-    if (open) return this.#grant(worker, open, false, `${nodeName(open)} was not leased yet`);
+    const open = this.#find(this.#open, worker, this.#portion(size, held, shares));
+    if (open) {
+      this.#left -= open.count;
+      return this.#grant(worker, open, false, `${nodeName(open)} was not leased yet`);
+    }
     if (isNew) {
       const first = this.#opinionBy(worker);
       if (first) return first;
@@ -288,26 +311,41 @@ class PlanState {
     return isNew ? undefined : this.#speculate(worker, unitsPerSecond, shares);
   }
 
+  /**
+   * How much of what nobody holds to take at once. Second opinions make rounds that end unevenly: what would not be a lease
+   * for everybody is kept for free hands, in pieces for all of them. Whether anything was drawn does not show in it before
+   * a worker has answered.
+   */
+  #portion(size: number, held: number, { workers }: Shares): number {
+    if (!this.#round.draws || this.#left >= workers * size) return size;
+    if (held > 0) return 0;
+    if (this.#isFirst) return size;
+    return Math.min(size, 2 ** Math.floor(Math.log2(Math.max(1, this.#left / workers))));
+  }
+
   /** A second opinion of what nobody else is about to give one of, or not before this worker could. */
   #opinionBy(worker: WorkerView): Grant | undefined {
-    const { awaited, graceMs } = this.#round;
-    for (const node of awaited) {
+    const { graceMs } = this.#round;
+    for (const [name, node] of this.#awaited) {
       if (node.arithmetic !== worker.arithmetic || node.heard.has(worker.name) || this.#hasRefused(worker, node))
         continue;
-      const expectedAt = this.#opinionAt.get(nodeName(node)) ?? Number.POSITIVE_INFINITY;
+      const expectedAt = this.#opinionsAt.get(name)?.[node.wanted - 1] ?? Number.POSITIVE_INFINITY;
       const ownMs = (lateFactor * 1000 * node.count) / (worker.unitsPerSecond ?? 0) + graceMs;
       if (Number.isFinite(expectedAt) && !(this.#now + ownMs < expectedAt)) continue;
       if (this.#outlooks.some(({ lease }) => lease.worker === worker.name && overlap(lease, node))) continue;
-      this.#opinionAt.set(nodeName(node), this.#now);
       return this.#grant(worker, node, false, `${nodeName(node)} awaits a second opinion`);
     }
     return undefined;
   }
 
-  #expectOpinion(lease: Lease, at: number): void {
-    if (this.#round.awaited.length === 0) return;
-    const name = nodeName(lease);
-    this.#opinionAt.set(name, Math.min(this.#opinionAt.get(name) ?? Number.POSITIVE_INFINITY, at));
+  #expectOpinion(node: TreeNode, worker: string, at: number): void {
+    const name = nodeName(node);
+    const awaited = this.#awaited.get(name);
+    if (!awaited || awaited.heard.has(worker)) return;
+    this.#opinionsAt.set(
+      name,
+      [...(this.#opinionsAt.get(name) ?? []), at].sort((a, b) => a - b),
+    );
   }
 
   /** What somebody will have long after we should be done with it. */
@@ -349,6 +387,7 @@ class PlanState {
   }
 
   #find(openings: Openings, worker: WorkerView, size: number): TreeNode | undefined {
+    if (size === 0) return undefined;
     const refused = [...this.#round.refusals].filter(([, who]) => who.has(worker.name)).map(([unit]) => unit);
     if (refused.length === 0 || !openings.any) return openings.find(size);
     // Who gave a wrong answer is asked again only when nobody else can be: the dispatcher forgets the refusal then.
@@ -358,10 +397,16 @@ class PlanState {
   #grant(worker: WorkerView, node: TreeNode, repeats: boolean, why: string): Grant {
     this.#open.take(node);
     this.#late.take(node);
+    const { arithmetic } = worker;
+    const name = nodeName(node);
+    const isDrawn = (this.#round.draws?.(this.#granted++, worker) ?? false) || this.#awaited.has(name);
+    if (isDrawn && !this.#awaited.has(name))
+      this.#awaited.set(name, { ...node, arithmetic, heard: new Set(), wanted: 2 });
+    this.#expectOpinion(node, worker.name, this.#now);
     this.#held.set(worker.name, (this.#held.get(worker.name) ?? 0) + 1);
     // Whoever looks next finds these units taken in time.
     this.#expectedAt.fill(this.#now, node.first, node.first + node.count);
-    return { ...node, worker: worker.name, repeats, why };
+    return { ...node, worker: worker.name, arithmetic, isDrawn, repeats, why };
   }
 
   #holders(node: TreeNode): string {

@@ -73,8 +73,18 @@ export class Work {
     return [...this.#questions.values()];
   }
 
-  grant({ first, count, worker }: Grant, id: number, now: number): Lease {
-    const lease = { id, first, count, worker, grantedAt: now };
+  /** These, and those that two are to say something of, and nobody has. */
+  get awaited(): Awaited[] {
+    const all = new Map<string, Awaited>(this.#questions);
+    for (const { first, count, arithmetic, isDrawn } of this.leases) {
+      const name = nodeName({ first, count });
+      if (isDrawn && !all.has(name)) all.set(name, { first, count, arithmetic, heard: new Set(), wanted: 2 });
+    }
+    return [...all.values()];
+  }
+
+  grant({ first, count, worker, arithmetic, isDrawn }: Grant, id: number, now: number): Lease {
+    const lease = { id, first, count, worker, arithmetic, isDrawn, grantedAt: now };
     this.leases.push(lease);
     return lease;
   }
@@ -103,7 +113,7 @@ export class Work {
   hear(lease: Lease, digest: string, arithmetic: string, now: number): string[] {
     const { first, count, worker } = lease;
     const question = this.#questions.get(nodeName(lease)) ?? {
-      ...{ first, count, arithmetic, since: now, isRepeated: false },
+      ...{ first, count, arithmetic, wanted: 1 as const, since: now, isRepeated: false },
       ...{ opinions: [], heard: new Set<string>() },
     };
     this.#questions.set(nodeName(lease), question);

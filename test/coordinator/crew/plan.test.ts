@@ -19,6 +19,8 @@ const lease = (id: number, first: number, count: number, worker: string, granted
   count,
   worker,
   grantedAt,
+  arithmetic: "native plain float32",
+  isDrawn: false,
 });
 const worker = (name: string, unitsPerSecond?: number, more: Partial<WorkerView> = {}): WorkerView => ({
   name,
@@ -225,4 +227,43 @@ test("a long lease is taken by who would be done long before its holder says tha
   expect(granted(round(1, far), measured, 60_000)).toBe("b 0");
   expect(granted(round(1, near), measured, 60_000)).toBe("");
   expect(granted(round(1, far), [worker("a"), worker("b")], 60_000)).toBe("b 0");
+});
+
+test("what is drawn is given to two at once, and what it leaves over in pieces to free hands", () => {
+  const crew = ["a", "b", "c", "d"].map((name) => worker(name, 10));
+  const drawsFirst = { draws: (i: number) => i === 0 };
+  // Without a draw: a node each. With one: the same for two, and nobody gets a second lease that would tell of it.
+  expect(granted(round(16, [], [], { draws: () => false }), crew, 0)).toBe("a 0-3, b 4-7, c 8-11, d 12-15");
+  const view = round(16, [], [], drawsFirst);
+  expect(granted(view, crew, 0)).toBe("a 0-3, b 0-3, c 4-7, d 8-11");
+  expect(planRound(view, crew, 0).grants.map(({ isDrawn }) => isDrawn)).toEqual([true, true, false, false]);
+  // The first answer is in: the rest goes to whoever is free, a unit at a time.
+  const rest = round(16, [lease(2, 0, 4, "b"), lease(3, 4, 4, "c"), lease(4, 8, 4, "d")], [0, 1, 2, 3], {
+    draws: () => false,
+    awaited: [{ first: 0, count: 4, arithmetic: "native plain float32", heard: new Set(["a"]), wanted: 1 }],
+  });
+  expect(granted(rest, crew, 400)).toBe("a 12");
+});
+
+test("two opinions are wanted of what nobody has answered; a late one is no opinion, another arithmetic has none", () => {
+  const drawn = { ...lease(1, 0, 4, "a"), isDrawn: true };
+  const node = { first: 0, count: 4, arithmetic: "native plain float32", heard: new Set<string>(), wanted: 2 as const };
+  const view = (leases: Lease[]) => round(4, leases, [], { awaited: [node], draws: () => false, graceMs: 1000 });
+  const second = { ...lease(2, 0, 4, "b"), isDrawn: true };
+  expect(granted(view([drawn]), [worker("a", 10), worker("b", 10)], 0)).toBe("b 0-3");
+  expect(granted(view([drawn]), [worker("a", 10), worker("b", 10, { arithmetic: "other" })], 0)).toBe("");
+  expect(
+    granted(
+      view([drawn, second]),
+      ["a", "b", "c"].map((name) => worker(name, 10)),
+      0,
+    ),
+  ).toBe("");
+  expect(
+    granted(
+      view([drawn, second]),
+      ["a", "b", "c"].map((name) => worker(name, 10)),
+      2000,
+    ),
+  ).toBe("c 0-3");
 });
