@@ -178,6 +178,26 @@ test("three workers: their speeds add up to the run's, who left says why, events
   await picture(page, "page-3-workers", true);
 });
 
+test("who is in quarantine, why, since when, and what lets it in again; a run without has no such card", async () => {
+  await using page = await open();
+  expect(await page.isVisible("#quarantineCard")).toBe(false);
+  const why = "gave another answer for 0-3 of step 12 than node-00-gpu0 and node-00-gpu1 gave alike";
+  const since = { step: 11, at: new Date().toISOString() };
+  status = running(3, {
+    quarantined: [
+      { names: ["node-09", "node-09-2"], address: "10.0.0.9", why, ...since },
+      { names: ["it's <b>me</b>"], address: null, why: "lied", ...since },
+    ],
+  });
+  await page.locator("#quarantine tbody tr").first().waitFor();
+  const [first, second] = await page.locator("#quarantine tbody tr").allTextContents();
+  for (const part of ["node-09", "node-09-2", "10.0.0.9", why, "step 11", "--resume --allow node-09"])
+    expect(first).toContain(part);
+  expect(second).toContain(`--resume --allow 'it'\\''s <b>me</b>'`);
+  await picture(page, "page-quarantine", true);
+  status = running(3);
+});
+
 test("64 workers and 100,000 steps are on the screen in 2 s and 100 MB", async () => {
   history = curve(steps, 1);
   status = running(64, { step: steps, tokens: steps * 768 });

@@ -1,7 +1,16 @@
 // The page of a run: asks its coordinator every second and shows what it says. Addresses are relative to the page's own.
 import { compareWith, showCurves, startCharts } from "./charts.js";
 import { $, bytes, element, fixed, none, rate, short, time, whole } from "./format.js";
-import { showAbout, showCheckpoints, showEvents, showPhases, showSamples, showWorkers, startTables } from "./tables.js";
+import {
+  showAbout,
+  showCheckpoints,
+  showEvents,
+  showPhases,
+  showQuarantine,
+  showSamples,
+  showWorkers,
+  startTables,
+} from "./tables.js";
 
 const tiles = [
   ["lossNats", "Loss", fixed(4), (s) => (s.lossNats === null ? "" : `perplexity ${Math.exp(s.lossNats).toFixed(2)}`)],
@@ -66,6 +75,7 @@ function showStatus(s) {
   for (const show of tiles) show(s);
   showPhases(s);
   showWorkers(s);
+  showQuarantine(s.quarantined ?? []);
   showCheckpoints(s.checkpoints, get);
   const facts = [
     `weft ${s.versions.weft}`,

@@ -102,6 +102,34 @@ export function showWorkers(s) {
   rows($("workers"), heads, shown);
 }
 
+/** As a shell takes it. */
+const quoted = (word) => (/^[\w.:-]+$/.test(word) ? word : `'${word.replaceAll("'", "'\\''")}'`);
+
+/** Who gave wrong answers, and what lets each in again; a run that found nobody has no such card. */
+export function showQuarantine(list) {
+  $("quarantineCard").hidden = list.length === 0;
+  const heads = [
+    ["worker", "left"],
+    ["address", "left"],
+    ["why", "left why"],
+    ["since", "left"],
+    ["lets it in again", "left"],
+  ];
+  rows(
+    $("quarantine"),
+    heads,
+    list.map(({ names, address, why, step, at }) => ({
+      cells: [
+        [element("span", "", names[0]), element("small", "", names.slice(1).join(", "))],
+        address ?? none,
+        `it ${why}`,
+        [element("span", "", clock(at)), element("small", "", `step ${whole(step)}`)],
+        element("code", "", `--resume --allow ${quoted(names[0])}`),
+      ],
+    })),
+  );
+}
+
 let events = [];
 
 /** @param added newer events than those shown @param anew they are of another coordinator process */
