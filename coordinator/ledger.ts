@@ -40,7 +40,10 @@ const mostWaitingBytes = 64 * 2 ** 20;
 export interface LedgerOptions {
   /** The run's lock, which ends with its ledger. */
   readonly lock?: RunLock | undefined;
-  /** What the weights are from which a ledger begins whose own lines are not there: of a pulled checkpoint, say. */
+  /**
+   * What is gone on from. A ledger whose lines up to the position are not there (of a pulled checkpoint, say) begins with
+   * it; one that says behind the position that the run went back to it goes on behind that.
+   */
   readonly begins?: { readonly step: number; readonly weights: string } | undefined;
   /** What holds for the steps after the position: a line of its own, before that of the next step. */
   readonly change?: { readonly after: number; readonly changes: Changes } | undefined;
@@ -83,14 +86,14 @@ export class Ledger {
    */
   static async open(runDir: string, position: LedgerPosition, options: LedgerOptions = {}): Promise<Ledger> {
     const path = join(runDir, ledgerName);
-    const found = position.lines === 0 ? 0 : await provenLength(path, runDir, position, options.begins !== undefined);
+    const found = await provenLength(path, runDir, position, options.begins);
     // A link would let one run write into another's ledger.
     const flags = constants.O_RDWR | constants.O_CREAT | constants.O_NOFOLLOW;
     const file = await open(path, flags).catch((error: NodeJS.ErrnoException) => {
       if (error.code !== "ELOOP") throw diskError(error, path, "written");
       throw new ConfigError(`${path} is a symbolic link; "weft audit ${runDir} --repair" puts the file in its place`);
     });
-    if (found !== undefined) return new Ledger(path, file, found, position, options);
+    if (found) return new Ledger(path, file, found.bytes, found, options);
     const ledger = new Ledger(path, file, 0, ledgerStart, options);
     ledger.#add({ begins: options.begins });
     options.onTrouble?.(`${path} is not there: a new one begins with the weights after step ${options.begins!.step}`);
@@ -183,34 +186,43 @@ export class Ledger {
 }
 
 /**
- * Bytes of the first `lines` lines, each of which must name the one before it, the last being `head`.
+ * Bytes of the first `lines` lines, each of which must name the one before it, the last being `head`; and of those behind
+ * them up to the last that says that the run went back to where it goes on from.
  * @returns undefined where there is no ledger and none is needed
  */
 async function provenLength(
   path: string,
   runDir: string,
   { lines, head }: LedgerPosition,
-  mayBegin: boolean,
-): Promise<number | undefined> {
+  begins: LedgerOptions["begins"],
+): Promise<(LedgerPosition & { bytes: number }) | undefined> {
   const cure = `; "weft audit ${runDir} --repair" keeps what is proven`;
   let bytes = 0;
   let count = 0;
   let previous = ledgerStart.head;
+  let found: (LedgerPosition & { bytes: number }) | undefined = lines === 0 ? { lines, head, bytes } : undefined;
+  if (found && !begins) return found;
   try {
     for await (const line of linesOf(path)) {
+      if (line.previous !== previous && count >= lines) break;
       if (line.previous !== previous)
         throw new ConfigError(`${path}: line ${count + 1} does not follow from the line before it${cure}`);
       previous = line.hash;
       bytes += line.bytes.length;
       count = line.number;
-      if (count >= lines) break;
+      const isBack =
+        line.kind === "undone" && line.undone.to === begins?.step && line.undone.weights === begins.weights;
+      if (count === lines || (found && isBack)) found = { lines: count, head: line.hash, bytes };
+      if (count === lines && line.hash !== head) break;
     }
   } catch (error) {
-    if (mayBegin && isAbsent(error)) return undefined;
+    if (!isAbsent(error)) throw error;
+    if (lines === 0) return found;
+    if (begins) return undefined;
     throw error;
   }
   if (count < lines) throw new ConfigError(`${path}: ${count} lines, the checkpoint was written after ${lines}${cure}`);
-  if (previous !== head)
+  if (!found || (count === lines && previous !== head))
     throw new ConfigError(`${path}: line ${lines} is not the one that the checkpoint names${cure}`);
-  return bytes;
+  return found;
 }

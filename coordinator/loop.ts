@@ -9,7 +9,7 @@ import type { Logger } from "pino";
 import { type Codec, codecOf, nodeRounding, type WireFormat } from "../shared/arithmetic/codec.ts";
 import { TreeSum, VectorPool } from "../shared/arithmetic/tree.ts";
 import type { VectorOps } from "../shared/arithmetic/vector.ts";
-import { checkpointName, type OptimizerState } from "../shared/checkpoint/checkpoint.ts";
+import { checkpointName, type OptimizerState, type RunState } from "../shared/checkpoint/checkpoint.ts";
 import type { Clock } from "../shared/clock.ts";
 import type { Options } from "../shared/config.ts";
 import { ConfigError } from "../shared/errors.ts";
@@ -64,6 +64,8 @@ export interface RunSetup {
   readonly arithmetic?: string | undefined;
   /** Validation loss of the checkpoint that is resumed, where it has one. */
   readonly valLossNats?: number | undefined;
+  /** Of the checkpoint that is resumed: whose losses of evaluations nobody confirmed. */
+  readonly evaluatedBy?: RunState["evaluatedBy"];
   /** The curves up to `step`. */
   readonly history: History;
   readonly dataset: Dataset;
@@ -124,7 +126,7 @@ export class TrainingRun {
   /** Tokens trained on by a step of this process, or before it. */
   #seen: { readonly step: number; readonly tokens: number };
   /** Workers that gave losses of an evaluation which nobody confirmed, with the first step of these. */
-  readonly #evaluatedBy = new Map<string, number>();
+  readonly #evaluatedBy: Map<string, number>;
   /** Of the last step; none before the first of this process. */
   #last: { lossNats: number; gradientNorm: number; learningRate: number } | undefined;
   #valLossNats: number | null = null;
@@ -157,6 +159,7 @@ export class TrainingRun {
     this.#step = setup.step;
     this.#seen = { step: setup.step, tokens: setup.tokensSeen };
     this.#valLossNats = setup.valLossNats ?? null;
+    this.#evaluatedBy = new Map(setup.evaluatedBy?.map(({ worker, step }) => [worker, step]));
     this.#digest = ops.digest(setup.weights);
     this.#archive = setup.openArchive(this.journal);
     this.dispatch = new Dispatch({
@@ -310,7 +313,6 @@ export class TrainingRun {
         `${what}; the newest state before that is of step ${state.step}, and the options changed after step ${changedAfter}: start again with --out, or go on with --on-liar quarantine`,
       );
     const from = this.#step;
-    await this.#archive.forgetAfter(state.step);
     weights.set(state.weights);
     this.#optimizer = this.#newOptimizer(state.optimizer);
     this.#step = state.step;
@@ -320,7 +322,11 @@ export class TrainingRun {
     for (const [worker, step] of this.#evaluatedBy) if (step > state.step) this.#evaluatedBy.delete(worker);
     const workers = [...new Set(liars.flatMap(({ names }) => names))];
     const why = liars.map((liar) => liar.why).join("; ");
+    // First: from here on a crash finds it said why the checkpoints went.
     await ledger.undo({ from, to: state.step, weights: this.#digest, workers, why });
+    // What the disk refuses has been told by then, and follows with the next line.
+    await ledger.sync().catch(() => {});
+    await this.#archive.forgetAfter(state.step);
     this.journal.warn("quarantined", `back from step ${from} to step ${state.step}: ${what}`, { step: state.step });
     this.#broadcast();
     throw new WentBack();
@@ -561,6 +567,9 @@ export class TrainingRun {
           tokensSeen: this.#tokensSeen,
           ...(this.#last && { lossNats: this.#last.lossNats }),
           ...(valLossNats !== null && { valLossNats }),
+          ...(options.verify > 0 && {
+            evaluatedBy: [...this.#evaluatedBy].map(([worker, step]) => ({ worker, step })),
+          }),
         },
       },
       isFinal,

@@ -100,7 +100,11 @@ async function setUpLocked(sources: Sources, log: Logger, settings: SetupSetting
   const { resumed, changes } = opened;
   const positions = dataset.train.length - options.blockSize;
   const mixed = resumed?.state.arithmetic === "any";
-  const begins = resumed && { step: resumed.state.step, weights: resumed.state.weightsDigest };
+  const first = weights ?? initialWeights(layout, options.seed);
+  const goesOn = options.resume || options.resumeOrStart;
+  const begins = resumed
+    ? { step: resumed.state.step, weights: resumed.state.weightsDigest }
+    : goesOn && { step: 0, weights: bestOps().digest(first) };
   const change = { after: resumed?.state.step ?? 0, changes };
   const onTrouble = (why: string) => log.warn(why);
   const kept = await readQuarantine(options.out, options.allow);
@@ -114,18 +118,22 @@ async function setUpLocked(sources: Sources, log: Logger, settings: SetupSetting
     options: mixed ? { ...options, anyArithmetic: true } : options,
     model,
     layout,
-    weights: weights ?? initialWeights(layout, options.seed),
+    weights: first,
     optimizer: resumed?.optimizer,
     step: resumed?.state.step ?? 0,
     tokensSeen: resumed?.state.tokensSeen ?? 0,
     arithmetic: options.anyArithmetic || mixed ? undefined : resumed?.state.arithmetic,
     valLossNats: resumed?.state.valLossNats,
+    evaluatedBy: resumed?.state.evaluatedBy,
     dataset,
     sampler: options.windowsFile
       ? await fileSampler(options.windowsFile, options.batchSize, options.steps, positions)
       : randomSampler(options.seed, options.batchSize, positions),
     history: await historyOf(options.out, resumed?.state.step, log),
-    ledger: await Ledger.open(options.out, resumed?.state.ledger ?? ledgerStart, { begins, change, onTrouble, lock }),
+    ledger: await Ledger.open(options.out, resumed?.state.ledger ?? ledgerStart, {
+      ...(begins && { begins }),
+      ...{ change, onTrouble, lock },
+    }),
     quarantine: new Quarantine(kept, keep),
     secret: randomBytes(6).readUIntBE(0, 6),
     stateBefore: (step) => stateBefore(step, opened, layout, log),

@@ -33,6 +33,8 @@ export const stateSchema = z.strictObject({
   tokensSeen: z.int().min(0),
   lossNats: z.number().optional(),
   valLossNats: z.number().optional(),
+  /** With --verify: who gave losses of an evaluation that nobody confirmed, and after which step first. */
+  evaluatedBy: z.array(z.strictObject({ worker: z.string(), step: z.int().min(0) })).optional(),
 });
 
 export type RunState = z.infer<typeof stateSchema>;

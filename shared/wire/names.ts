@@ -10,7 +10,9 @@ export const titleSchema = z
   .string()
   .min(1)
   .max(128)
-  .refine((text) => !unseen.test(text), "holds characters that cannot be seen");
+  .refine((text) => !unseen.test(text), "holds characters that cannot be seen")
+  // What holds it is not read as JSON of ours (json.ts): a worker could make a checkpoint unreadable.
+  .refine((text) => text !== "__proto__", "is no name");
 
 /** Of a file of a checkpoint: it stands in that checkpoint's folder, hidden nowhere, on any file system. */
 export const fileNameSchema = z.string().regex(/^[A-Za-z0-9_][A-Za-z0-9._-]{0,127}$/, "is not the name of a file");

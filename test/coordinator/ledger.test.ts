@@ -3,6 +3,7 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { beforeEach, expect, test } from "vitest";
 import { Ledger, type LedgerEntry, ledgerStart } from "../../coordinator/ledger.ts";
+import { linesOf } from "../../coordinator/proof/chain.ts";
 
 const entry = (step: number, worker = "a"): LedgerEntry => ({
   step,
@@ -59,4 +60,30 @@ test("a ledger that was changed, or is too short, is refused with the line", asy
   await expect(Ledger.open(directory, atThree)).rejects.toThrow("2 lines, the checkpoint was written after 3");
   await writeFile(path, `${lines[0]}\n${lines[1]}\n${lines[2]!.replace('"step":3', '"step":9')}\n`);
   await expect(Ledger.open(directory, atThree)).rejects.toThrow("line 3 is not the one that the checkpoint names");
+});
+
+test("what was undone stays said, though a crash came before the next checkpoint", async () => {
+  const atTwo = await write([1, 2]);
+  const begins = { step: 2, weights: "00" };
+  const ledger = await Ledger.open(directory, atTwo, { begins });
+  for (const step of [3, 4]) await ledger.append(entry(step, "liar"));
+  await ledger.undo({ from: 4, to: 2, weights: "00", workers: ["liar"], why: "lied" });
+  await ledger.append(entry(3));
+  await ledger.close();
+  const again = await Ledger.open(directory, atTwo, { begins });
+  expect(again.position.lines).toBe(5);
+  await again.append(entry(3));
+  await again.close();
+  const kinds: string[] = [];
+  for await (const line of linesOf(join(directory, "ledger.jsonl"))) kinds.push(line.kind);
+  expect(kinds).toEqual(["step", "step", "step", "step", "undone", "step"]);
+  // Of other weights, or of another step: it is of steps that are done again.
+  for (const other of [{ step: 2, weights: "11" }, { step: 1, weights: "00" }, undefined]) {
+    const reopened = await Ledger.open(directory, atTwo, { begins: other });
+    expect(reopened.position.lines).toBe(2);
+    await reopened.close();
+  }
+  const start = await Ledger.open(directory, ledgerStart, { begins: { step: 0, weights: "00" } });
+  expect(start.position.lines).toBe(0);
+  await start.close();
 });

@@ -1,6 +1,6 @@
 // A liar among real workers of a real run: it is trusted first, found out, and what it gave is taken back on the disk.
 import { existsSync } from "node:fs";
-import { readFile, rm } from "node:fs/promises";
+import { readFile, rm, writeFile } from "node:fs/promises";
 import { join } from "node:path";
 import pino from "pino";
 import { afterAll, expect, test } from "vitest";
@@ -10,9 +10,11 @@ import { auditRun, contributionsOf, readLines } from "../../coordinator/proof/au
 import { accessWith } from "../../coordinator/serve/access.ts";
 import { serve } from "../../coordinator/serve/server.ts";
 import { setUpRun } from "../../coordinator/setup.ts";
+import { readCheckpoint, writeCheckpoint } from "../../shared/checkpoint/checkpoint.ts";
 import { checkpointSteps } from "../../shared/checkpoint/rundir.ts";
 import type { OptionName } from "../../shared/config.ts";
 import { resolveOptions } from "../../shared/resolve.ts";
+import { openTokenizerOf } from "../../shared/tokenizers/open.ts";
 import type { Engine } from "../../worker/engine/contract.ts";
 import { thisWorld, work } from "../../worker/worker.ts";
 import { ledgerOf, temporary, text } from "../system/weft.ts";
@@ -135,3 +137,28 @@ test("a trusted worker begins to lie: the run goes back before it, to the honest
   expect(JSON.parse(await readFile(join(out, "quarantine.json"), "utf8"))).toEqual([]);
   expect(existsSync(join(out, ".quarantine.json.new"))).toBe(false);
 }, 120_000);
+
+test("whose losses of an evaluation nobody confirmed is known after a restart: the run goes back before them", async () => {
+  const out = join(folder, "evaluated");
+  const flags = { out, verify: 0.5, steps: 60 };
+  const both = (_run: TrainingRun, url: string) => ["a", "b"].map((name) => worker(url, name));
+  const whole = await runs(flags, both);
+  await Promise.all(whole.workers);
+  await rm(join(out, "step-000060"), { recursive: true });
+  const { directory, model, weights, optimizer, state } = await readCheckpoint(join(out, "step-000040"), {
+    optimizer: true,
+  });
+  expect(state.evaluatedBy).toBeDefined();
+  const tokenizer = (await openTokenizerOf({ directory, model }))!.toFiles();
+  // As if a third had been there for the evaluation of step 20, and had been found out since.
+  const evaluatedBy = [{ worker: "ghost", step: 20 }];
+  await writeCheckpoint(out, { model, weights, optimizer: optimizer!, tokenizer, state: { ...state, evaluatedBy } });
+  const entry = { names: ["ghost"], address: null, why: "lied", step: 39, at: new Date().toISOString() };
+  await writeFile(join(out, "quarantine.json"), JSON.stringify([entry]));
+  const resumed = await runs({ ...flags, resume: true }, both);
+  await Promise.all(resumed.workers);
+  expect(resumed.result).toMatchObject({ finished: true, weightsDigest: whole.result.weightsDigest });
+  const audit = await auditRun(out);
+  expect(audit.findings).toEqual([]);
+  expect(audit.undone).toMatchObject([{ from: 40, to: 0, workers: ["ghost"] }]);
+});

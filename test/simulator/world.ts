@@ -559,6 +559,7 @@ class World {
       tokensSeen: from?.state.tokensSeen ?? 0,
       arithmetic: from?.state.arithmetic,
       valLossNats: from?.state.valLossNats,
+      evaluatedBy: from?.state.evaluatedBy,
       history: new History(),
       sampler: samplerOf(options),
       ledger: this.#ledger(process, from?.state.ledger),
