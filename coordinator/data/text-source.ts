@@ -141,9 +141,16 @@ async function* readable(stream: AsyncIterable<Buffer>, name: string): AsyncGene
     yield* stream;
   } catch (error) {
     if (error instanceof ConfigError) throw error;
-    throw new ConfigError(`${name}: cannot be read (${(error as NodeJS.ErrnoException).code})`, { cause: error });
+    const { code = "" } = error as NodeJS.ErrnoException;
+    throw new ConfigError(`${name}: ${unpacking[code] ?? `cannot be read (${code})`}`, { cause: error });
   }
 }
+
+/** What zlib's codes mean to whoever has the file. */
+const unpacking: Readonly<Record<string, string>> = {
+  Z_BUF_ERROR: "ends in the middle of its packed data; copy or download it again",
+  Z_DATA_ERROR: "is not gzip data, or damaged; copy it again, or leave the .gz out of its name if it is not packed",
+};
 
 /** @throws ConfigError where the bytes are not UTF-8, naming about where */
 async function* decoded(stream: AsyncIterable<Buffer> | Iterable<Buffer>, path: string): AsyncGenerator<string> {

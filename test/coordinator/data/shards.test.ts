@@ -157,7 +157,7 @@ test("JSON lines: a document a line, also gzipped, by the name of its column", a
     tokenizer,
     textColumn: "content",
   });
-  await expect(broken).rejects.toThrow(/c.jsonl.gz: cannot be read/);
+  await expect(broken).rejects.toThrow(/c.jsonl.gz: ends in the middle of its packed data/);
 });
 
 test("Parquet: row groups and compression, by the name of its column", async () => {

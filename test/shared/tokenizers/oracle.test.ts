@@ -454,17 +454,20 @@ test("every code point is normalized and cut for a list of words as Hugging Face
     [isolated, hf.punctuationPreTokenizer()],
   ] as const;
   const lower = hf.lowercase();
-  for (let start = 0; start < everyCode.length; start += 4096) {
-    const text = everyCode
+  // Left out, for time: planes without characters, and those for private use, which are one kind to every step.
+  const assigned = everyCode.filter((code) => code < 0x33480 || (code >= 0xe0000 && code < 0xe0200));
+  for (let start = 0; start < assigned.length; start += 4096) {
+    const text = assigned
       .slice(start, start + 4096)
       .map((code) => `a${String.fromCodePoint(code)}1${String.fromCodePoint(code)}!`)
       .join("");
+    const lowercase = new WordCutter({ normalizer: { type: "Lowercase" }, pre_tokenizer: null, decoder: null });
+    expect(lowercase.normalize(text)).toBe(lower.normalizeString(text));
     for (const [step, theirs] of steps) {
-      const cutter = new WordCutter({ normalizer: { type: "Lowercase" }, pre_tokenizer: step, decoder: null });
+      const cutter = new WordCutter({ normalizer: null, pre_tokenizer: step, decoder: null });
       const ours: string[] = [];
       cutter.eachWord(text, (word) => void ours.push(word));
       expect(ours, step.type).toEqual(theirs.preTokenizeString(text).map(([piece]) => piece));
-      expect(cutter.normalize(text)).toBe(lower.normalizeString(text));
     }
   }
 });
