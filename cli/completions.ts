@@ -4,7 +4,7 @@ import { createServer, type IncomingMessage, type Server, type ServerResponse } 
 import { z } from "zod";
 import type { Access } from "../coordinator/serve/access.ts";
 import { type Decodable, sample } from "../shared/decoding/decode.ts";
-import { StoppingText, stopsAt } from "../shared/decoding/text.ts";
+import { decoderAfter, StoppingText, stopsAt } from "../shared/decoding/text.ts";
 import { ConfigError } from "../shared/errors.ts";
 import type { Tokenizer } from "../shared/tokenizers/tokenizer.ts";
 
@@ -165,7 +165,7 @@ async function complete(response: ServerResponse, asked: Asked, id: string, serv
   const style = { temperature: asked.temperature ?? 1, topP: asked.top_p ?? 1, topK: 0, repetitionPenalty: 1 };
   const seed = asked.seed ?? Math.floor(Math.random() * 2 ** 32);
 
-  const texts = Array.from({ length: samples }, () => new StoppingText(tokenizer.decoder(), stop));
+  const texts = Array.from({ length: samples }, () => new StoppingText(decoderAfter(tokenizer, prompt), stop));
   const drawn = texts.map(() => [] as number[]);
   const written = texts.map(() => "");
   const common = { id, object: "text_completion", created: Math.floor(now()), model: name };

@@ -85,7 +85,7 @@ async function sampleFrom(options: Options, byTurns: boolean): Promise<void> {
     else {
       const has = (id: number): boolean => tokenizer.has(id);
       const found = await beamSearch(engine, ids, { ...options, finished: stopsAt(tokenizer, stop), has });
-      const texts = found.slice(0, samples).map(({ tokens }) => prompt + textBefore(tokenizer, tokens, stop));
+      const texts = found.slice(0, samples).map(({ tokens }) => prompt + textBefore(tokenizer, ids, tokens, stop));
       const shown = new ModelText(options.raw);
       shown.write(texts.join(separator));
       shown.end();

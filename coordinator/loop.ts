@@ -12,6 +12,7 @@ import type { VectorOps } from "../shared/arithmetic/vector.ts";
 import { checkpointName, type OptimizerState, type RunState } from "../shared/checkpoint/checkpoint.ts";
 import type { Clock } from "../shared/clock.ts";
 import type { Options } from "../shared/config.ts";
+import { textBefore } from "../shared/decoding/text.ts";
 import { ConfigError } from "../shared/errors.ts";
 import type { Layout } from "../shared/family/layout.ts";
 import { type ModelConfig, summaryOf } from "../shared/model.ts";
@@ -540,7 +541,7 @@ export class TrainingRun {
     const limits = { tokens: options.evalSampleTokens, ids: Math.min(tokenizer.vocabSize, model.vocabSize) };
     const work = { step, window, prompt: shown.length, ...limits };
     const { round } = await this.#gather(() => new SampleRound(work));
-    const text = prompt.text + tokenizer.decode(round.result());
+    const text = prompt.text + textBefore(tokenizer, prompt.ids, [...round.result()], []);
     this.history.addSample({ step, text });
     log.info({ step, sample: text }, `sample after step ${step}`);
   }

@@ -3,7 +3,7 @@
 import { PhiloxStream, stream } from "../arithmetic/philox.ts";
 import type { Tokenizer } from "../tokenizers/tokenizer.ts";
 import { Continuations, type Decodable, draw, penalise } from "./decode.ts";
-import { StoppingText, stopsAt, type TextOptions } from "./text.ts";
+import { decoderAfter, StoppingText, stopsAt, type TextOptions } from "./text.ts";
 
 export class Conversation {
   readonly #engine: Decodable;
@@ -41,7 +41,7 @@ export class Conversation {
       await this.#rows.compute([0]);
     }
     const { tokens, stop, repetitionPenalty } = this.#options;
-    const shown = new StoppingText(this.#tokenizer.decoder(), stop);
+    const shown = new StoppingText(decoderAfter(this.#tokenizer, this.#rows.sequence(0)), stop);
     const ends = stopsAt(this.#tokenizer, stop);
     const drawn: number[] = [];
     while (true) {

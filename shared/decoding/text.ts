@@ -17,17 +17,30 @@ export async function* continueText(
   options: TextOptions,
 ): AsyncGenerator<{ sample: number; text: string }, void> {
   const { stop, samples } = options;
-  const texts = Array.from({ length: samples }, () => new StoppingText(tokenizer.decoder(), stop));
+  const ids = tokenizer.encode(prompt);
+  const texts = Array.from({ length: samples }, () => new StoppingText(decoderAfter(tokenizer, ids), stop));
   const finished = stopsAt(tokenizer, stop);
   const has = (id: number): boolean => tokenizer.has(id);
-  for await (const drawn of sample(engine, tokenizer.encode(prompt), { ...options, finished, has }))
+  for await (const drawn of sample(engine, ids, { ...options, finished, has }))
     yield { sample: drawn.sample, text: texts[drawn.sample]!.push(drawn.token) };
   for (const [i, text] of texts.entries()) yield { sample: i, text: text.end() };
 }
 
-/** The text of a whole continuation, up to the first stop string. */
-export function textBefore(tokenizer: Tokenizer, continuation: readonly number[], stops: readonly string[]): string {
-  const text = new StoppingText(tokenizer.decoder(), stops);
+/** A decoder that goes on behind these ids: words know what divides them from what stands before. */
+export function decoderAfter(tokenizer: Tokenizer, ids: Iterable<number>): StreamDecoder {
+  const decoder = tokenizer.decoder();
+  for (const id of ids) decoder.push(id);
+  return decoder;
+}
+
+/** The text of a whole continuation, up to the first stop string. @param prompt the ids before it */
+export function textBefore(
+  tokenizer: Tokenizer,
+  prompt: Iterable<number>,
+  continuation: readonly number[],
+  stops: readonly string[],
+): string {
+  const text = new StoppingText(decoderAfter(tokenizer, prompt), stops);
   return continuation.map((token) => text.push(token)).join("") + text.end();
 }
 

@@ -1,6 +1,7 @@
 import { expect, test } from "vitest";
 import { continueText, StoppingText, stopsAt } from "../../../shared/decoding/text.ts";
 import { CharTokenizer } from "../../../shared/tokenizers/char.ts";
+import { WordTokenizer } from "../../../shared/tokenizers/word.ts";
 import { ToyModel } from "../../toy.ts";
 
 const tokenizer = new CharTokenizer([..."abcdef."]);
@@ -48,6 +49,14 @@ test("decoding ends where the text does", async () => {
   const stop = whole[0]!.slice(7, 10);
   const cut = await texts([stop]);
   for (const [i, text] of cut.entries()) expect(text).toBe(whole[i]!.split(stop)[0]);
+});
+
+test("words are divided from the prompt as from each other", async () => {
+  const words = new WordTokenizer(["not", "all", "heroes", "wear", "capes"]);
+  const engine = new ToyModel(16, words.vocabSize);
+  let text = "not all";
+  for await (const piece of continueText(engine, words, text, { ...options, samples: 1, stop: [] })) text += piece.text;
+  expect(words.encode(text)).toHaveLength(42);
 });
 
 test("a stop string is seen however many tokens it takes", () => {
