@@ -202,6 +202,7 @@ export class TrainingRun {
     this.journal.keep("started", `training from step ${this.#step} to ${options.steps}`, { step: this.#step });
     await this.#archive.refresh();
     this.#broadcast();
+    let goodbye = "the run is finished";
     try {
       await this.#trainSteps();
       this.#state = "finished";
@@ -209,6 +210,7 @@ export class TrainingRun {
     } catch (error) {
       if (!(error instanceof Stopped || error instanceof Diverged || error instanceof Distrust)) throw error;
       this.#state = "stopping";
+      goodbye = error instanceof Stopped && error.isForGood ? `the run was stopped: ${error.message}` : "";
       this.journal.tell("ended", `stopping after step ${this.#step}: ${error.message}`, { step: this.#step });
       const isNew = this.#step > Math.max(this.#setup.step, this.#archive.newest);
       if (isNew) await this.#checkpoint(null, false);
@@ -226,8 +228,8 @@ export class TrainingRun {
       await this.#checkpoint(finished ? this.#valLossNats : null, finished);
       await this.#archive.whenWritten();
     }
-    // Workers of a run that stopped wait for it to be resumed.
-    if (finished) await this.dispatch.crew.finish("the run is finished");
+    // A process that a signal ends is started again, and its workers wait for that.
+    if (goodbye !== "") await this.dispatch.crew.finish(goodbye);
     else this.dispatch.crew.suspend("the coordinator stops");
     await this.#setup.mirror?.settled();
     const { trouble } = this.#archive;
@@ -343,9 +345,12 @@ export class TrainingRun {
     throw new ConfigError(`the run diverged: ${error.message}; ${last}`);
   }
 
-  /** Leave the step in hand, write a checkpoint and let train() return. */
-  stop(reason: string): void {
-    this.dispatch.fail(new Stopped(reason));
+  /**
+   * Leave the step in hand, write a checkpoint and let train() return.
+   * @param isForGood workers are sent home; else they wait for the run to be resumed
+   */
+  stop(reason: string, isForGood = false): void {
+    this.dispatch.fail(new Stopped(reason, isForGood));
   }
 
   /** Write a checkpoint after the step in hand. */

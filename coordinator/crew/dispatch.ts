@@ -54,7 +54,15 @@ export interface Gathered {
 }
 
 /** A round was left because the run stops. */
-export class Stopped extends Error {}
+export class Stopped extends Error {
+  /** Nobody is expected to go on with it soon: workers need not wait. */
+  readonly isForGood: boolean;
+
+  constructor(reason: string, isForGood: boolean) {
+    super(reason);
+    this.isForGood = isForGood;
+  }
+}
 /** A round was left because what is computed is not a number any more, whoever computes it. */
 export class Diverged extends Error {}
 

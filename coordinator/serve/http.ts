@@ -27,7 +27,8 @@ export interface RunView {
   /** Write a checkpoint after the step in hand. */
   checkpointSoon(): void;
   /** Write a checkpoint and end. */
-  stop(reason: string): void;
+  /** @param isForGood its workers go home */
+  stop(reason: string, isForGood: boolean): void;
   readonly shelf: Pick<CheckpointShelf, "list" | "find">;
 }
 
@@ -179,7 +180,7 @@ export function httpHandler({ run, access, onError }: HttpOptions & { readonly r
         }
         if (segments[1] === "stop") {
           allow("POST");
-          run.stop("asked for on the page");
+          run.stop("asked for on the page", true);
           return sendJson(request, response, { asked: "stop" });
         }
         break;

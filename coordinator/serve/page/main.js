@@ -223,7 +223,7 @@ action("checkpointNow", "actions/checkpoint", "", "A checkpoint is written after
 action(
   "stopRun",
   "actions/stop",
-  "Stop the run? It writes a checkpoint and ends; --resume goes on with it.",
+  "Stop the run? It writes a checkpoint and ends, and so do its workers; --resume goes on with it.",
   "The run stops.",
 );
 document.addEventListener("click", (event) => {

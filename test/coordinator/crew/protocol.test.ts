@@ -445,6 +445,27 @@ test("a run stopped before its first step leaves no checkpoint behind", async ()
   expect(run.status().checkpoints).toEqual([]);
 });
 
+test("a stop on the page sends workers home; one by a signal lets them wait for the run to be resumed", async () => {
+  await start();
+  const home = new Peer();
+  await home.join("home");
+  const asked = await fetch(`http://${server.address}/actions/stop`, {
+    method: "POST",
+    headers: { authorization: `Bearer ${token}` },
+  });
+  expect(asked.status).toBe(200);
+  expect((await home.hear("finish")).reason).toBe("the run was stopped: asked for on the page");
+  home.socket.terminate();
+  expect(await trained).toMatchObject({ finished: false });
+  await server.close();
+  await start();
+  const waits = new Peer();
+  await waits.join("waits");
+  run.stop("SIGTERM");
+  expect((await waits.closed).reason).toBe("the coordinator stops");
+  expect(waits.heard.filter(({ type }) => type === "finish")).toEqual([]);
+});
+
 test("leases handed back go to others; a worker that only hands back is sent away", async () => {
   await start();
   const lazy = new Peer();
