@@ -1,6 +1,6 @@
 // One coordinator a run: a lock on the run's folder that ends with the process, however that ends. It is the kernel's
 // flock(2), which also holds between containers and on NFS; Node has no call for it, so the flock program of util-linux
-// or BusyBox takes it on a file that both processes have open. Without that program: a name that only one process can
+// or BusyBox takes it on a file that both processes have open. Without that program, or without locks there: a name that only one process can
 // listen on (a Linux abstract socket, a Windows pipe); on macOS open(2) takes the lock itself.
 import { spawn } from "node:child_process";
 import { once } from "node:events";
@@ -8,6 +8,7 @@ import { constants, type FileHandle, open, readdir, readFile, rmdir, stat, unlin
 import { createServer, type Server } from "node:net";
 import { hostname } from "node:os";
 import { join } from "node:path";
+import type { Readable } from "node:stream";
 import { makeFolder, onDisk } from "../shared/disk.ts";
 import { ConfigError } from "../shared/errors.ts";
 
@@ -63,13 +64,17 @@ export async function lockRun(directory: string): Promise<RunLock> {
   };
 }
 
-/** @returns whether the lock was taken; undefined where there is no flock program */
+/** @returns whether the lock was taken; undefined where there is no flock program, or a file system without locks */
 async function flock(file: FileHandle): Promise<boolean | undefined> {
-  const program = spawn("flock", ["-n", "-x", "3"], { stdio: ["ignore", "ignore", "ignore", file.fd] });
+  const program = spawn("flock", ["-n", "-x", "3"], { stdio: ["ignore", "ignore", "pipe", file.fd] });
+  let said = "";
+  (program.stderr as Readable).on("data", (data) => {
+    said += data;
+  });
   return await new Promise((resolve) => {
     program.on("error", () => resolve(undefined));
-    // 1: held by another; anything else: a file system without locks, or a flock of another kind.
-    program.on("close", (status) => resolve(status === 0 ? true : status === 1 ? false : undefined));
+    // 1 without a word: held by another. BusyBox says 1 of everything else too, and why.
+    program.on("close", (status) => resolve(status === 0 ? true : status === 1 && said === "" ? false : undefined));
   });
 }
 
