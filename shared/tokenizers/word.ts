@@ -46,10 +46,11 @@ export class WordTokenizer implements Tokenizer {
     if (text === "" && first)
       throw new ConfigError("the text is empty; expected words with single spaces between them");
     if (text === "") return new Int32Array(0);
-    // A piece that is not the first begins with the space that divides it from the one before.
-    let position = first ? at : at + 1;
+    // A piece that is not the first may begin with the space that divides it from the one before.
+    const skipped = !first && text.startsWith(" ") ? 1 : 0;
+    let position = at + skipped;
     const ids: number[] = [];
-    for (const [i, word] of (first ? text : text.slice(1)).split(" ").entries()) {
+    for (const [i, word] of text.slice(skipped).split(" ").entries()) {
       const id = this.#ids.get(word);
       if (id !== undefined) ids.push(id);
       else if (this.#skips) this.#skipped++;

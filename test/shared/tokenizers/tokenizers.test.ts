@@ -287,6 +287,13 @@ describe("word", () => {
     );
   });
 
+  test("a piece that goes on begins with a space or with a word", () => {
+    const piece = { first: false, last: false };
+    expect([...tokenizer.encode(" all the", 0, piece)]).toEqual([0, 3]);
+    expect([...tokenizer.encode("all the", 0, piece)]).toEqual([0, 3]);
+    expect(() => tokenizer.encode("all teh", 5, piece)).toThrow('word "teh" at position 9 (word 2)');
+  });
+
   test("its words come from a file with one a line", async () => {
     await save([["words.txt", "to\nbe\r\nor\n"]]);
     const named = await tokenizerNamed(`word:${join(directory, "words.txt")}`);
