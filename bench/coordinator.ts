@@ -54,30 +54,59 @@ function usageOf(pid: number): { cpuSeconds: number; residentBytes: number } {
   return { cpuSeconds: (user! + system!) / ticksPerSec, residentBytes: Number(resident) * 1024 };
 }
 
-export async function measureCoordinator(workers: number, shards: number): Promise<CoordinatorRow> {
+/** The real program on a text of few characters, from which it ends when it is told to. */
+export async function startCoordinator(flags: string, workers: number) {
   const folder = mkdtempSync(join(tmpdir(), "weft-bench-"));
   const text = join(folder, "text.txt");
   writeFileSync(text, "the quick brown fox jumps over the lazy dog\n".repeat(2000));
-  const flags = `coordinator --family bigram --block-size 8 --batch-size ${shards} --shards ${shards} --steps 1000000
-    --eval-interval 0 --checkpoint-interval 0 --no-shared-memory --max-workers ${workers} --port 0 --out ${join(folder, "run")} --data ${text}`;
-  const coordinator = spawn(process.execPath, [join(import.meta.dirname, "../cli/weft.js"), ...flags.split(/\s+/)], {
+  const words = `coordinator ${flags} --steps 1000000 --eval-interval 0 --checkpoint-interval 0 --no-shared-memory
+    --max-workers ${workers} --port 0 --out ${join(folder, "run")} --data ${text}`;
+  const child = spawn(process.execPath, [join(import.meta.dirname, "../cli/weft.js"), ...words.split(/\s+/)], {
     stdio: ["ignore", "ignore", "pipe"],
   });
+  const end = () => {
+    child.kill("SIGKILL");
+    rmSync(folder, { recursive: true, force: true });
+  };
+  const port = await new Promise<number>((resolve, reject) => {
+    createInterface({ input: child.stderr }).on("line", (line) => {
+      const listening = /listening on 127\.0\.0\.1:(\d+)/.exec(line);
+      if (listening) resolve(Number(listening[1]));
+    });
+    child.on("exit", (code) => reject(new Error(`the coordinator ended with ${code}`)));
+  }).catch((error) => {
+    end();
+    throw error;
+  });
+  const status = async () =>
+    (await (await fetch(`http://127.0.0.1:${port}/status`, { headers: { connection: "close" } })).json()) as RunStatus;
+  return {
+    url: `ws://127.0.0.1:${port}`,
+    pid: child.pid!,
+    status,
+    /** The first status as wished. */
+    async until(wished: (status: RunStatus) => boolean): Promise<RunStatus> {
+      for (;;) {
+        const now = await status();
+        if (wished(now)) return now;
+        await sleep(200);
+      }
+    },
+    end,
+  };
+}
+
+export async function measureCoordinator(workers: number, shards: number): Promise<CoordinatorRow> {
+  const { url, pid, status, until, end } = await startCoordinator(
+    `--family bigram --block-size 8 --batch-size ${shards} --shards ${shards}`,
+    workers,
+  );
   const leave = new AbortController();
   setMaxListeners(workers + 1, leave.signal);
   const log = pino({ level: "silent" });
   const sessions: Promise<unknown>[] = [];
   try {
-    const port = await new Promise<number>((resolve, reject) => {
-      createInterface({ input: coordinator.stderr }).on("line", (line) => {
-        const listening = /listening on 127\.0\.0\.1:(\d+)/.exec(line);
-        if (listening) resolve(Number(listening[1]));
-      });
-      coordinator.on("exit", (code) => reject(new Error(`the coordinator ended with ${code}`)));
-    });
-    const { options } = resolveOptions({
-      flags: { coordinator: `ws://127.0.0.1:${port}`, patience: 1e6, timeout: 60 },
-    });
+    const { options } = resolveOptions({ flags: { coordinator: url, patience: 1e6, timeout: 60 } });
     for (let i = 0; i < workers; i++) {
       await sleep(10); // an address that opens many sockets at once pushes out its own
       sessions.push(
@@ -90,24 +119,13 @@ export async function measureCoordinator(workers: number, shards: number): Promi
         ),
       );
     }
-    const status = async () =>
-      (await (
-        await fetch(`http://127.0.0.1:${port}/status`, { headers: { connection: "close" } })
-      ).json()) as RunStatus;
-    const look = async () => ({ ...(await status()), at: performance.now(), ...usageOf(coordinator.pid!) });
-    let before = await look();
-    while (before.workers.filter(({ state }) => state === "contributing").length < workers || before.step === 0) {
-      await sleep(200);
-      before = await look();
-    }
+    const usage = async (now: RunStatus) => ({ ...now, at: performance.now(), ...usageOf(pid) });
+    const isHere = ({ state }: RunStatus["workers"][number]) => state === "contributing";
+    await until(({ workers: here, step }) => here.filter(isHere).length === workers && step > 0);
     await sleep(measuredMs / 2); // speeds are known and shares are fair
-    before = await look();
+    const before = await usage(await status());
     await sleep(measuredMs);
-    let after = await look();
-    while (after.step < before.step + 3) {
-      await sleep(500);
-      after = await look();
-    }
+    const after = await usage(await until(({ step }) => step >= before.step + 3));
     const steps = after.step - before.step;
     return {
       ...{ workers, shards, residentBytes: after.residentBytes },
@@ -117,8 +135,7 @@ export async function measureCoordinator(workers: number, shards: number): Promi
     };
   } finally {
     leave.abort();
-    coordinator.kill("SIGKILL");
+    end();
     await Promise.allSettled(sessions);
-    rmSync(folder, { recursive: true, force: true });
   }
 }

@@ -2,7 +2,7 @@
 // model.py on PyTorch in the same run, generation against the memory's read rate, and the streaming arithmetic.
 //
 //   npm run bench -- --nanogpt DIR [--python PYTHON]... [--rounds 5] [--settings a,b,c] [--threads 1,2]
-//                    [--precisions float32,bf16] [--parts training,core,generation,streaming,coordinator,run,gpu] [--json FILE]
+//                    [--precisions float32,bf16] [--parts training,core,generation,streaming,coordinator,memory,run,gpu] [--json FILE]
 //
 // `bash scripts/bench-pytorch-setup.sh` makes the Python environments and prints the --python arguments.
 import { execFileSync } from "node:child_process";
@@ -14,6 +14,7 @@ import { nativeAddon, nativeStatus } from "../shared/arithmetic/native.ts";
 import { type CoordinatorRow, measureCoordinator } from "./coordinator.ts";
 import { type GenerationRow, measureGeneration } from "./generation.ts";
 import { benchGpu } from "./gpu.ts";
+import { type MemoryRow, measureMemory } from "./memory.ts";
 import { measurePeak, type PeakRow, readRate } from "./peak.ts";
 import { measureRuns, type RunRow } from "./run.ts";
 import { settings } from "./settings.ts";
@@ -89,6 +90,7 @@ const result: {
   generation: GenerationRow[];
   streaming: StreamingRow[];
   coordinator: CoordinatorRow[];
+  memory: MemoryRow[];
   runs: RunRow[];
 } = {
   machine,
@@ -99,6 +101,7 @@ const result: {
   generation: [],
   streaming: [],
   coordinator: [],
+  memory: [],
   runs: [],
 };
 
@@ -200,6 +203,21 @@ if (parts.has("coordinator") && process.platform === "linux") {
       number(row.cpuMs),
       number(row.bytesPerStep / 1000),
       `${Math.round(row.residentBytes / 2 ** 20)} MB`,
+    ]),
+  );
+}
+
+if (parts.has("memory") && process.platform === "linux") {
+  for (const wire of ["float32", "int8"] as const) result.memory.push(await measureMemory(64, wire));
+  table(
+    "Memory of the coordinator: workers of a large model whose answers set out together, two steps",
+    ["workers", "parameters", "wire", "seconds", "its memory"],
+    result.memory.map((row) => [
+      String(row.workers),
+      row.parameters.toLocaleString("en"),
+      row.wire,
+      number(row.seconds),
+      `${(row.residentBytes / 1e9).toFixed(1)} GB`,
     ]),
   );
 }

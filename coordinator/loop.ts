@@ -80,6 +80,8 @@ export interface RunSetup {
   readonly stateBefore: (step: number) => Promise<EarlierState>;
   readonly openArchive: (journal: Journal) => RunArchive;
   readonly openMetrics: (status: () => RunStatus) => RunMetrics;
+  /** For gradients on their way in and in the sum; left out: the usual. */
+  readonly roomBytes?: number;
   /** Sends the checkpoints to an object store as well. */
   readonly mirror?: Mirror | undefined;
   readonly clock: Clock;
@@ -168,6 +170,7 @@ export class TrainingRun {
       clock,
       arithmetic: setup.arithmetic,
       pool: this.#pool,
+      roomBytes: setup.roomBytes,
       codec,
       ops,
       secret: setup.secret,

@@ -11,15 +11,15 @@ export class WeightsSnapshot {
   readonly step: number;
   /** (P) As they were in this step until they are encoded or a newer snapshot is made. */
   readonly weights: Float32Array;
-  /** Connections that still send from it. */
-  users = 0;
+  /** Connections that still send from its memory. */
+  readonly readers = { count: 0 };
   readonly #codec: Codec;
   /** As the weights. */
   readonly #update: WeightsUpdate | undefined;
   readonly #spare: Partial<Record<"whole" | "update", readonly Buffer[]>>;
   readonly #frames: Partial<Record<"whole" | "update", readonly Buffer[]>> = {};
 
-  /** @param spare a snapshot without users, whose memory is taken over */
+  /** @param spare a snapshot without readers, whose memory is taken over */
   constructor(
     step: number,
     weights: Float32Array,
@@ -80,7 +80,7 @@ export class Weights {
    */
   publish(step: number, weights: Float32Array, update?: WeightsUpdate): WeightsSnapshot {
     const old = this.#newest;
-    const spare = this.#spare?.users === 0 ? this.#spare : undefined;
+    const spare = this.#spare?.readers.count === 0 ? this.#spare : undefined;
     this.#shared?.values.set(weights);
     this.#newest = new WeightsSnapshot(step, this.#shared?.values ?? weights, this.#codec, update, spare);
     this.#spare = old;

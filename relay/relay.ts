@@ -22,6 +22,8 @@ export interface RelaySettings {
   readonly clock: Clock;
   /** For sums and codecs. */
   readonly threads: number;
+  /** For gradients on their way in and in the sum; left out: the usual. */
+  readonly roomBytes?: number;
   readonly log: Logger;
 }
 
@@ -114,8 +116,9 @@ export class Relay implements Computers {
   }
 
   #dispatchFor({ wire, vectors, parameters, seed, precision, timeoutMs }: Welcome): Dispatch {
-    const { options, clock, threads, log } = this.#settings;
+    const { options, clock, threads, roomBytes, log } = this.#settings;
     return new Dispatch({
+      roomBytes,
       // Second opinions are the coordinator's to ask for.
       options: { ...options, precision, seed, verify: 0, timeout: timeoutMs / 1000 },
       secret: 0,

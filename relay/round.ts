@@ -45,6 +45,10 @@ export class LeasedRound implements Round {
     );
   }
 
+  get kept(): number {
+    return this.#sum.size;
+  }
+
   windows(node: TreeNode) {
     const [from, end] = this.#span(node);
     const { order, windows } = this.#assignment;

@@ -17,7 +17,7 @@ import {
   type Welcome,
 } from "../../shared/wire/protocol.ts";
 import type { WeightsSnapshot, WorkerMemory } from "../weights.ts";
-import type { Upload, Uploads } from "./uploads.ts";
+import { holds, type Sender, type Upload, type Uploads } from "./uploads.ts";
 
 /** What a worker made of a lease. */
 export interface Answer {
@@ -44,6 +44,10 @@ export interface ConnectionEvents {
   /** It may be able to take more, or less, than before. */
   changed(worker: Connection): void;
   answered(worker: Connection, lease: number, answer: Answer): void;
+  /** An answer of its waits for room. */
+  waits(lease: number): void;
+  /** The answer of this lease holds up another's that is needed first. */
+  giveWay(lease: number): void;
   /** It goes on with a lease. */
   progressed(worker: Connection, lease: number, progress: Progress): void;
   /** @param units computed before it was given back, or parts of one */
@@ -68,8 +72,6 @@ export interface ConnectionOptions {
   readonly uniqueName: (wanted: string) => string;
   /** Why nobody of this name, from where it comes, is let in. */
   readonly whyKeptOut: (name: string) => string | undefined;
-  /** Vectors of the pool, for those that come by shared memory. */
-  readonly takeVector: () => Float32Array;
 }
 
 /** What an answer must be. */
@@ -78,10 +80,14 @@ export interface Expected {
   readonly vector: boolean;
 }
 
-interface HeldLease extends Expected {
-  upload?: Upload;
+type AnswerMessage = Extract<FromWorker, { type: "answer" }>;
+
+interface HeldLease extends Expected, Sender {
+  upload?: Upload | undefined;
   /** Losses that it says are known. */
   known: number;
+  /** Nobody needs its answer, which is on its way. */
+  isUnwanted: boolean;
 }
 
 export class Connection {
@@ -101,7 +107,11 @@ export class Connection {
   readonly #options: ConnectionOptions;
   readonly #channel: Channel<FromWorker, FromCoordinator>;
   readonly #leases = new Map<number, HeldLease>();
+  /** Of a vector on its way in. */
+  readonly #vectorBytes: number;
   #arrival: Arrival | undefined;
+  /** An answer in shared memory that waits for room. */
+  #unheard: AnswerMessage | undefined;
   #wanted: WeightsSnapshot | undefined;
 
   constructor(options: ConnectionOptions) {
@@ -109,6 +119,7 @@ export class Connection {
     this.#options = options;
     this.connectedAt = clock.now();
     this.address = options.address;
+    this.#vectorBytes = options.codec.bytes(welcome.vectors * welcome.parameters);
     this.#channel = new Channel({
       pipe,
       clock,
@@ -155,26 +166,30 @@ export class Connection {
   }
 
   async #sendWanted(): Promise<void> {
-    for (let current = this.#wanted; current; current = this.#wanted) {
-      current.users++;
-      try {
-        if (this.sharesMemory) await this.#channel.tell({ type: "weights", step: current.step });
-        else
-          for (const frame of current.frames(this.step)) {
-            if (this.#wanted !== current) break;
-            await this.#channel.send(frame);
-          }
-        if (this.#wanted === current) {
-          this.#wanted = undefined;
-          this.step = current.step;
-          this.#options.events.changed(this);
-        }
-        // Frames still in the pipe's queue are read from the snapshot's memory.
-        await this.#channel.flushed();
-      } finally {
-        current.users--;
-      }
+    while (this.#wanted) {
+      const readers = await this.#sendSnapshot(this.#wanted);
+      // Frames still in the pipe's queue are read from the snapshot's memory; the rest of it is not needed here.
+      await this.#channel.flushed();
+      readers.count--;
     }
+  }
+
+  /** @returns of its memory, this connection one of them */
+  async #sendSnapshot(current: WeightsSnapshot): Promise<WeightsSnapshot["readers"]> {
+    const { readers, step } = current;
+    readers.count++;
+    if (this.sharesMemory) await this.#channel.tell({ type: "weights", step });
+    else
+      for (const frame of current.frames(this.step)) {
+        if (this.#wanted !== current) break;
+        await this.#channel.send(frame);
+      }
+    if (this.#wanted === current) {
+      this.#wanted = undefined;
+      this.step = step;
+      this.#options.events.changed(this);
+    }
+    return readers;
   }
 
   /** @param windows (message.windows, T + 1) token ids, perhaps still to be read */
@@ -183,7 +198,18 @@ export class Connection {
     expected: Expected,
     windows: Promise<Uint16Array | Uint32Array> | Uint16Array | Uint32Array,
   ): void {
-    this.#leases.set(message.lease, { ...expected, known: 0 });
+    const { lease: id, first, count } = message;
+    const { events } = this.#options;
+    this.#leases.set(id, {
+      ...{ ...expected, first, count, known: 0, isUnwanted: false },
+      holdsUp: (unit) =>
+        [...this.#leases.values()].some((other) => other.first !== first && !other.isUnwanted && holds(other, unit)),
+      again: () => this.#onRoom(),
+      giveWay: () => events.giveWay(id),
+      ...(!this.sharesMemory && {
+        evict: () => this.close(`the answer of lease ${id} takes so long that it holds up the others`),
+      }),
+    });
     this.#channel.add(async () => {
       const ids = windows instanceof Promise ? await windows : windows;
       await this.#channel.tell(message);
@@ -194,6 +220,23 @@ export class Connection {
   /** The worker may drop the lease; it still answers or hands it back. */
   cancel(lease: number): void {
     this.#channel.say({ type: "cancel", lease });
+    const held = this.#leases.get(lease);
+    if (!held) return;
+    held.isUnwanted = true;
+    if (held.upload) {
+      this.#options.uploads.drop(held.upload);
+      if (this.#arrival?.id === lease) this.#arrival.discard();
+    }
+    this.#options.uploads.forget(held);
+    this.#onRoom();
+  }
+
+  /** Frames, or an answer in shared memory, are taken in again. */
+  #onRoom(): void {
+    const answer = this.#unheard;
+    this.#unheard = undefined;
+    if (answer) this.#onAnswer(answer);
+    this.#channel.release();
   }
 
   /** The run is over. Resolves when the worker has been told, or cannot be. */
@@ -256,7 +299,7 @@ export class Connection {
         events.changed(this);
         return;
       case "answer":
-        this.#onAnswer(message.lease, unpackLosses(message.losses), message.computeMs);
+        this.#onAnswer(message);
         return;
       case "progress": {
         const lease = this.#heldLease(message.lease);
@@ -270,8 +313,7 @@ export class Connection {
         return;
       }
       case "handback": {
-        const { upload } = this.#heldLease(message.lease);
-        if (upload) this.#options.uploads.drop(upload);
+        this.#forget(this.#heldLease(message.lease));
         this.#leases.delete(message.lease);
         if (this.#arrival?.id === message.lease) {
           this.#arrival = undefined;
@@ -292,28 +334,43 @@ export class Connection {
     const lease = this.#heldLease(frame.id);
     if (this.sharesMemory) throw new ProtocolError(`${this.name} sends a gradient that it said it would share`);
     if (!lease.vector) throw new ProtocolError(`a gradient for lease ${frame.id}, which asks for none`);
-    if (!lease.upload) {
-      const upload = this.#options.uploads.begin(
-        () => this.close(`the answer of lease ${frame.id} takes so long that it holds up the others`),
-        () => this.#channel.release(),
-      );
-      if (!upload) return "hold";
-      lease.upload = upload;
-      this.#arrival = Arrival.ofVector("gradient", frame.id, upload.vector, this.#options.codec);
+    if (!lease.upload && !lease.isUnwanted) {
+      lease.upload = this.#beginUpload(frame.id, lease);
+      if (!lease.upload) return "hold";
+      this.#arrival = Arrival.ofVector("gradient", frame.id, lease.upload.vector, this.#options.codec);
     }
+    this.#arrival ??= frame.offset === 0 ? Arrival.ofNothing("gradient", frame.id, this.#vectorBytes) : undefined;
     if (!this.#arrival) throw new ProtocolError(`gradient of lease ${frame.id} after its end`);
     this.#arrival.take(frame);
     this.#channel.expect(true);
-    const each = frame.data.length / frame.total;
-    const share = frame.offset / frame.total + each;
-    this.#options.events.progressed(this, frame.id, { share, each, uploadingSince: lease.upload.since });
+    if (lease.upload) {
+      const each = frame.data.length / frame.total;
+      const share = frame.offset / frame.total + each;
+      this.#options.events.progressed(this, frame.id, { share, each, uploadingSince: lease.upload.since });
+    }
     return undefined;
   }
 
-  #onAnswer(id: number, losses: number[], computeMs: number): void {
+  #beginUpload(id: number, lease: HeldLease): Upload | undefined {
+    const upload = this.#options.uploads.begin(lease);
+    if (!upload) this.#options.events.waits(id);
+    return upload;
+  }
+
+  #onAnswer(message: AnswerMessage): void {
+    const { lease: id, computeMs } = message;
+    const losses = unpackLosses(message.losses);
     const lease = this.#heldLease(id);
+    if (this.#unheard) throw new ProtocolError(`the answer of lease ${id} before that in shared memory was taken`);
     if (losses.length !== lease.losses)
       throw new ProtocolError(`${losses.length} losses for lease ${id}, expected ${lease.losses}`);
+    if (this.sharesMemory && lease.vector && !lease.isUnwanted) {
+      lease.upload = this.#beginUpload(id, lease);
+      if (!lease.upload) {
+        this.#unheard = message;
+        return;
+      }
+    }
     this.#options.events.answered(this, id, { losses, vector: this.#vectorOf(id, lease), computeMs });
   }
 
@@ -323,13 +380,20 @@ export class Connection {
       throw new ProtocolError(`the answer of lease ${id} came before its whole gradient`);
     this.#leases.delete(id);
     if (!lease.vector) return undefined;
-    this.#arrival = undefined;
-    this.#channel.expect(false);
-    if (!this.sharesMemory) return this.#options.uploads.finish(lease.upload!);
-    const vector = this.#options.takeVector();
-    vector.set(this.#options.memory!.gradient.values);
-    this.#channel.say({ type: "taken", lease: id });
-    return vector;
+    if (this.sharesMemory) {
+      lease.upload?.vector.set(this.#options.memory!.gradient.values);
+      this.#channel.say({ type: "taken", lease: id });
+    } else {
+      this.#arrival = undefined;
+      this.#channel.expect(false);
+    }
+    return lease.isUnwanted ? undefined : this.#options.uploads.finish(lease.upload!);
+  }
+
+  /** It will not be answered. */
+  #forget(lease: HeldLease): void {
+    this.#options.uploads.forget(lease);
+    if (lease.upload) this.#options.uploads.drop(lease.upload);
   }
 
   #heldLease(id: number): HeldLease {
@@ -363,7 +427,7 @@ export class Connection {
     this.state = "gone";
     this.#cancelLimits();
     this.#options.memory?.gradient.close();
-    for (const { upload } of this.#leases.values()) if (upload) this.#options.uploads.drop(upload);
+    for (const lease of this.#leases.values()) this.#forget(lease);
     this.#leases.clear();
     this.#wanted = undefined;
     this.#options.events.gone(this, reason);

@@ -59,7 +59,6 @@ export class Crew {
   readonly quarantine: Quarantine;
   readonly uploads: Uploads;
   readonly #clock: Clock;
-  readonly #pool: VectorPool;
   readonly #codec: Codec;
   readonly #weights: Weights;
   readonly #members = new Map<Connection, Experience>();
@@ -71,14 +70,13 @@ export class Crew {
   #bytesIn = 0;
   #bytesOut = 0;
 
-  /** @param pool of gradients (P) @param codec of the run's wire */
-  constructor(pool: VectorPool, codec: Codec, clock: Clock, quarantine = new Quarantine()) {
+  /** @param pool of gradients (P) @param codec of the run's wire @param roomBytes for gradients; left out: the usual */
+  constructor(pool: VectorPool, codec: Codec, clock: Clock, quarantine = new Quarantine(), roomBytes?: number) {
     this.#clock = clock;
     this.quarantine = quarantine;
-    this.#pool = pool;
     this.#codec = codec;
     this.#weights = new Weights(pool.length, codec);
-    this.uploads = new Uploads(pool, () => clock.now());
+    this.uploads = new Uploads(pool, () => clock.now(), roomBytes);
   }
 
   get size(): number {
@@ -111,7 +109,6 @@ export class Crew {
       memory: mayShareMemory ? this.#weights.share() : undefined,
       uploads: this.uploads,
       codec: this.#codec,
-      takeVector: () => this.#pool.take(),
       address,
       uniqueName: (wanted) => this.#uniqueName(connection, wanted),
       whyKeptOut: (name) => {

@@ -35,6 +35,8 @@ export interface DispatchOptions {
   readonly secret: number;
   /** Who is not let in. */
   readonly quarantine?: Quarantine | undefined;
+  /** For gradients on their way in and in the sum; left out: the usual. */
+  readonly roomBytes?: number | undefined;
   /** Hears of every worker that comes, goes, is late or refused. */
   readonly journal: Journal;
   /** Hears when a worker is ready to compute, changed or gone. */
@@ -121,7 +123,7 @@ export class Dispatch {
     this.#times = timesOf(options.timeout * 1000);
     this.arithmetic = options.anyArithmetic ? "any" : settings.arithmetic;
     this.progressAt = clock.now();
-    this.crew = new Crew(pool, codec, clock, settings.quarantine);
+    this.crew = new Crew(pool, codec, clock, settings.quarantine, settings.roomBytes);
     this.#lots = new Lots(settings.secret, options.seed);
   }
 
@@ -161,6 +163,9 @@ export class Dispatch {
     this.#spoiled = undefined;
     this.#sumSeconds = 0;
     this.#secondsByWorker = new Map();
+    const { units, part } = round;
+    const missing = () => (part?.first ?? 0) + work.firstMissing;
+    this.crew.uploads.gathering = { units, kept: () => round.kept ?? 0, missing };
     const wake = () => this.#wake();
     signal?.addEventListener("abort", wake);
     try {
@@ -169,6 +174,7 @@ export class Dispatch {
         if (this.#spoiled) break;
         signal?.throwIfAborted();
         this.#isAwake = false;
+        this.crew.uploads.look();
         this.#decideDoubt();
         this.#decideQuestions(work, round);
         this.#deal(work, round);
@@ -296,7 +302,7 @@ export class Dispatch {
     this.crew.uploads.evictSlow(silenceMs);
     const round = this.#round!;
     const views = new Map(this.crew.views(round.step, round.kind).map((view) => [view.name, view]));
-    for (const lease of [...this.leases]) {
+    for (const lease of [...this.leases].filter(({ waits }) => !waits)) {
       const speed = views.get(lease.worker)?.unitsPerSecond;
       const heldMs = now - (lease.heard?.at ?? lease.grantedAt);
       if (heldMs > leaseMs + (speed ? (10_000 * lease.count) / speed : 0))
@@ -317,6 +323,14 @@ export class Dispatch {
     answered: (worker, id, answer) => {
       this.#onAnswer(worker, id, answer);
       this.#wake();
+    },
+    waits: (id) => {
+      const lease = this.#work?.find(id);
+      if (lease) lease.waits = true;
+    },
+    giveWay: (id) => {
+      const lease = this.#work?.find(id);
+      if (lease) this.#release(this.#work!, lease);
     },
     progressed: (worker, id, progress) => this.#onProgress(worker, id, progress),
     handedBack: (worker, id, reason, units) => {
@@ -398,11 +412,13 @@ export class Dispatch {
   #onProgress(worker: Connection, id: number, { share, each, uploadingSince }: Progress): void {
     const lease = this.#work?.find(id);
     // An answer on its way says nothing of a lease that was too short to say how far it is.
-    if (!lease || lease.worker !== worker.name || (uploadingSince !== undefined && !lease.heard)) return;
+    if (!lease || lease.worker !== worker.name) return;
+    if (uploadingSince !== undefined && !lease.heard && !lease.waits) return;
     const at = this.#clock.now();
-    const beganAt = lease.heard?.beganAt ?? Math.max(lease.grantedAt, this.crew.lastAnswerAt(worker));
+    const beganAt = lease.waits ? at : lease.heard?.beganAt ?? Math.max(lease.grantedAt, this.crew.lastAnswerAt(worker));
     const tookMs = at - (uploadingSince ?? beganAt);
     const leftMs = (tookMs * (1 - share)) / share;
+    lease.waits = false;
     lease.heard = {
       ...{ at, beganAt, leftMs, share: uploadingSince === undefined ? share : 1 },
       nextMs: Math.max(this.#times.progressEveryMs, (tookMs * each) / share),

@@ -24,6 +24,8 @@ export interface Lease extends TreeNode {
   readonly arithmetic: string;
   /** Its answer counts when another has said the same. */
   readonly isDrawn: boolean;
+  /** Its answer is there and waits for room: no fault of its holder's. */
+  waits?: boolean;
   /** What its holder last said of it; nothing where a lease is too short for that. */
   heard?: Heard;
 }
@@ -208,7 +210,8 @@ function outlooksOf(round: RoundView, workers: readonly WorkerView[], speeds: Sp
     // One that was never measured may be slower than anyone known, and honest.
     let overdueAt = own === undefined ? Math.max(lateAt, lease.grantedAt + round.unmeasuredMs) : lateAt;
     const { heard } = lease;
-    if (heard) {
+    if (lease.waits) lateAt = overdueAt = Number.POSITIVE_INFINITY;
+    else if (heard) {
       // Whoever says how far it is lets nobody down while it goes on, however long that takes.
       expectedAt = heard.at + heard.leftMs;
       if (own !== undefined)

@@ -1,10 +1,14 @@
-// Room for vectors on their way in: a few at once however many workers send, so that the coordinator's memory does not
-// grow with their number. Who finds no room waits at its own end of the wire, which loses nothing: the coordinator's link
-// is the limit then, not its memory.
-import type { VectorPool } from "../../shared/arithmetic/tree.ts";
+// Room for vectors on their way in, and for those that wait in the round's sum for their siblings: so many at once,
+// however many workers send. Who finds no room waits at its own end of the wire, which loses nothing: the coordinator's
+// link is the limit then, not its memory.
+//
+// No order of arrival can fill the room for good. A part of it is kept for the node that holds the first unit missing
+// from the sum: all that is left of the nodes before it takes no more than one vector for each level of the tree, so
+// there is always room for that one, and it makes room for the next. The others come in the order of the tree.
+import type { TreeNode, VectorPool } from "../../shared/arithmetic/tree.ts";
 
-/** Memory for vectors on their way in; two always fit, so that one sender's pause is another's turn. */
-const uploadBytes = 2 ** 31;
+/** Room for vectors: more only where one of each level of the tree, and two, take more. */
+export const roomBytes = 2 ** 32;
 /** A sender that takes so many times as long as the others do has had its turn. */
 const patience = 4;
 
@@ -14,21 +18,51 @@ export interface Upload {
   readonly since: number;
 }
 
+/** Who wants to send the sum of a node. */
+export interface Sender extends TreeNode {
+  /** Must another node that holds this unit wait until this one is sent? */
+  holdsUp(unit: number): boolean;
+  /** It has waited and is to ask again: there is room. */
+  again(): void;
+  /** Its node is not needed from it any more: others need what waits behind it. */
+  giveWay(): void;
+  /** It takes so long that others need the room. None: what is sent is here at once. */
+  readonly evict?: () => void;
+}
+
+/** What is known of the round that is gathered. */
+export interface Gathering {
+  readonly units: number;
+  /** Vectors that its sum holds. */
+  readonly kept: () => number;
+  /** The first unit that is not in the sum. */
+  readonly missing: () => number;
+}
+
+/** Vectors at once. @param units of the tree */
+export const roomFor = (units: number, length: number, bytes = roomBytes): number =>
+  Math.max(reserveFor(units) + 2, Math.floor(bytes / (4 * length)));
+
+/** Of these, kept for whatever holds the first missing unit: what is before it, and itself. */
+const reserveFor = (units: number): number => Math.ceil(Math.log2(units)) + 1;
+
 export class Uploads {
+  /** The most vectors that were there at once. */
+  peak = 0;
+  gathering: Gathering = { units: 1, kept: () => 0, missing: () => 0 };
   readonly #pool: VectorPool;
-  readonly #most: number;
+  readonly #bytes: number;
   readonly #now: () => number;
-  readonly #open = new Map<Upload, () => void>();
-  /** Each says whether anybody is still there. */
-  readonly #waiting: (() => boolean)[] = [];
+  readonly #open = new Map<Upload, Sender>();
+  readonly #waiting = new Set<Sender>();
   /** Milliseconds that one takes, smoothed. */
   #usualMs: number | undefined;
 
   /** @param pool of vectors (P) */
-  constructor(pool: VectorPool, now: () => number) {
+  constructor(pool: VectorPool, now: () => number, bytes = roomBytes) {
     this.#pool = pool;
-    this.#most = Math.max(2, Math.floor(uploadBytes / (4 * pool.length)));
     this.#now = now;
+    this.#bytes = bytes;
   }
 
   /** How many are on their way in. */
@@ -36,45 +70,68 @@ export class Uploads {
     return this.#open.size;
   }
 
-  /**
-   * Room for one vector, or undefined: then `again` is called once when it is worth asking again; it
-   * returns false when nobody asks any more.
-   * @param evict called when it takes so long that others need the room
-   */
-  begin(evict: () => void, again: () => boolean): Upload | undefined {
-    if (this.#open.size >= this.#most) {
-      this.#waiting.push(again);
+  /** Most vectors at once, those of the round's sum among them. */
+  get most(): number {
+    return roomFor(this.gathering.units, this.#pool.length, this.#bytes);
+  }
+
+  /** Room for one vector, or undefined: then its sender is called when it is worth asking again. */
+  begin(sender: Sender): Upload | undefined {
+    if (!this.#hasRoom(sender)) {
+      this.#waiting.add(sender);
       return undefined;
     }
     const upload = { vector: this.#pool.take(), since: this.#now() };
-    this.#open.set(upload, evict);
+    this.#open.set(upload, sender);
+    this.peak = Math.max(this.peak, this.#open.size + this.gathering.kept());
     return upload;
+  }
+
+  #hasRoom(sender: Sender): boolean {
+    const { units, kept, missing } = this.gathering;
+    const used = this.#open.size + kept();
+    return used < this.most - (holds(sender, missing()) ? 0 : reserveFor(units));
   }
 
   /** It is whole; its vector is the caller's. */
   finish(upload: Upload): Float32Array {
-    const took = this.#now() - upload.since;
-    this.#usualMs = this.#usualMs === undefined ? took : this.#usualMs + 0.3 * (took - this.#usualMs);
-    this.#end(upload);
+    if (this.#open.get(upload)?.evict) {
+      const took = this.#now() - upload.since;
+      this.#usualMs = this.#usualMs === undefined ? took : this.#usualMs + 0.3 * (took - this.#usualMs);
+    }
+    this.#open.delete(upload);
     return upload.vector;
   }
 
   /** It will not become whole. */
   drop(upload: Upload): void {
-    if (!this.#end(upload)) return;
-    this.#pool.give(upload.vector);
+    if (this.#open.delete(upload)) this.#pool.give(upload.vector);
+  }
+
+  /** It does not ask any more. */
+  forget(sender: Sender): void {
+    this.#waiting.delete(sender);
+  }
+
+  /** Something has come, or gone: let in who waits and finds room now. */
+  look(): void {
+    if (this.#waiting.size === 0) return;
+    for (const sender of [...this.#waiting].sort((a, b) => a.first - b.first)) {
+      if (!this.#waiting.has(sender)) continue;
+      if (this.#hasRoom(sender)) {
+        this.#waiting.delete(sender);
+        sender.again();
+      } else if (sender.holdsUp(this.gathering.missing())) sender.giveWay();
+    }
   }
 
   /** Where others wait for room, end what takes far longer than usual. @param graceMs that it may take beyond that */
   evictSlow(graceMs: number): void {
-    if (this.#waiting.length === 0 || this.#usualMs === undefined) return;
-    for (const [{ since }, evict] of [...this.#open])
-      if (this.#now() - since > patience * this.#usualMs + graceMs) evict();
-  }
-
-  #end(upload: Upload): boolean {
-    if (!this.#open.delete(upload)) return false;
-    while (this.#waiting.length > 0 && !this.#waiting.shift()!());
-    return true;
+    if (this.#waiting.size === 0 || this.#usualMs === undefined) return;
+    for (const [{ since }, { evict }] of [...this.#open])
+      if (this.#now() - since > patience * this.#usualMs + graceMs) evict?.();
   }
 }
+
+/** Is the unit one of the node's? */
+export const holds = ({ first, count }: TreeNode, unit: number): boolean => first <= unit && unit < first + count;

@@ -68,6 +68,11 @@ export class Work {
     return this.#missing === 0;
   }
 
+  /** Before it all are in and count. */
+  get firstMissing(): number {
+    return this.#counted.indexOf(false);
+  }
+
   /** Nodes that await another's opinion. */
   get questions(): Question[] {
     return [...this.#questions.values()];

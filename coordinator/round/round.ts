@@ -28,6 +28,9 @@ export interface Round {
   /** Where it is a part of another round (a relay's): its first unit there, and how many there are. */
   readonly part?: { readonly first: number; readonly units: number };
 
+  /** Vectors that it holds. */
+  readonly kept?: number;
+
   /** How many windows a lease of this node carries, and they themselves: (windows, T + 1) ids. */
   windows(node: TreeNode): { count: number; ids: Promise<Windows> | Windows };
   /** What the answer to a lease of this node must have. */
@@ -93,6 +96,10 @@ export abstract class SummedRound {
     this.#losses = new Losses(units * steps);
     this.#sum = sum;
     this.#ops = ops;
+  }
+
+  get kept(): number {
+    return this.#sum.size;
   }
 
   expects({ count }: TreeNode) {

@@ -50,6 +50,11 @@ export class TreeSum {
     this.#round = round;
   }
 
+  /** Nodes that wait for their siblings. */
+  get size(): number {
+    return this.#nodes.size;
+  }
+
   /**
    * Add a node that is not in the sum yet; its sibling, if there, is summed with it, and so on up.
    * @param vector (P) of the pool, taken over; already rounded, where nodes are

@@ -134,7 +134,7 @@ export class Arrival {
   readonly kind: TensorKind;
   readonly id: number;
   readonly #total: number;
-  readonly #put: (data: Uint8Array, offset: number) => void;
+  #put: (data: Uint8Array, offset: number) => void;
   #received = 0;
 
   /** @param put takes the data of a chunk into the target, which is the arrival's until it is complete */
@@ -147,6 +147,16 @@ export class Arrival {
 
   static ofBytes(kind: TensorKind, id: number, target: Uint8Array): Arrival {
     return new Arrival(kind, id, target.length, (data, offset) => target.set(data, offset));
+  }
+
+  /** Checked, and dropped. */
+  static ofNothing(kind: TensorKind, id: number, total: number): Arrival {
+    return new Arrival(kind, id, total, () => {});
+  }
+
+  /** Nobody needs it any more: what comes is checked, and its target left alone. */
+  discard(): void {
+    this.#put = () => {};
   }
 
   /** Decoded chunk by chunk: each but the last holds whole blocks. */

@@ -97,6 +97,27 @@ test.each(wireFormats)("%s: one digest for 1, 2, 3 and 5 workers below no relay,
     }
 });
 
+test.each([1, 20])(
+  "64 workers, %d local steps: a coordinator holds no more gradients than it has room for",
+  async (localSteps) => {
+    const { options } = planOf(7);
+    const many = { shards: 64, batchSize: 64, replicas: 64, localSteps, steps: 3 * localSteps, timeout: 5 };
+    // All are done at once, in any order; a vector takes the wire as long as a unit takes a worker.
+    const crew = Array.from({ length: 64 }, (_, i) => ({
+      unitMs: 20 + ((i * 37) % 64) / 8,
+      link: { latencyMs: 1, bytesPerMs: 100 },
+    }));
+    const settings = { ...options, ...many, decaySteps: many.steps, evalInterval: 0, evalSampleTokens: 0 };
+    const plan: Plan = { seed: 7, options: settings, workers: crew, faults: [], roomBytes: 0 };
+    const bounded = await live(plan);
+    expect(bounded.failures).toEqual([]);
+    // One for each level of the tree, one more that comes, and two.
+    expect(bounded.peak).toBeLessThanOrEqual(9);
+    // Nothing else keeps them from coming all at once.
+    expect((await live({ ...plan, roomBytes: 2 ** 30 })).peak).toBeGreaterThan(32);
+  },
+);
+
 /** Each was found by a campaign; what it found is gone since. */
 test.each([
   [1410, [1], "a worker gave what cannot count twice while the honest one was still on its way in: the run ended"],

@@ -9,6 +9,7 @@
 // - nothing is left behind: no timer, no vector on its way in, no more memory than the round's.
 import pino from "pino";
 import { type Lie, lies, lyingEngine } from "../../cli/liar.ts";
+import { roomBytes, roomFor } from "../../coordinator/crew/uploads.ts";
 import { isBy, Quarantine } from "../../coordinator/crew/quarantine.ts";
 import type { Dataset } from "../../coordinator/data/dataset.ts";
 import { randomSampler } from "../../coordinator/data/sampler.ts";
@@ -60,6 +61,8 @@ export interface Plan {
   readonly faults: readonly Fault[];
   /** What the last worker does, from a moment on; the one before it and worker 0 are honest. */
   readonly lie?: { readonly kind: Lie; readonly fromMs: number };
+  /** For gradients on their way in and in the sum; left out: drawn, the least there can be in every other world. */
+  readonly roomBytes?: number;
   /** Hears of every step that is done. */
   readonly onStep?: (step: number) => void;
 }
@@ -379,7 +382,7 @@ class RelayMember {
     const process = new Process(time);
     this.#process = process;
     const { options } = plan;
-    const relay = new Relay({ options, clock: process.clock, threads: 1, log });
+    const relay = new Relay({ options, clock: process.clock, threads: 1, roomBytes: this.#world.roomBytes, log });
     network.listeners.set(`ws://relay-${this.#index}`, {
       process,
       admit: (pipe) => relay.admit(pipe, false, undefined),
@@ -433,6 +436,8 @@ export interface Verdict {
   readonly hedged: number;
   /** Steps done when the first wrong answer was given, and when its giver was found out; none where none was given. */
   readonly lie?: { readonly began: number; readonly found: number | undefined } | undefined;
+  /** Gradients that the last coordinator held at once, on their way in and in the sum. */
+  readonly peak: number;
   /** The digest is the honest one. */
   readonly isRight: boolean;
 }
@@ -454,6 +459,7 @@ class World {
   #lie: Verdict["lie"];
   #endedAt: number | undefined;
   #isRight = false;
+  #peak = 0;
   /** When the run began, and when its coordinators did. */
   readonly #starts: number[] = [];
 
@@ -511,7 +517,12 @@ class World {
       hedged: parts.filter(({ leases }) => leases > 1).length,
       lie: this.#lie && { ...this.#lie, found },
       isRight: this.#isRight,
+      peak: this.#peak,
     };
+  }
+
+  get roomBytes(): number {
+    return this.plan.roomBytes ?? (this.plan.seed % 2 === 0 ? 0 : roomBytes);
   }
 
   /** Something went wrong that nothing excuses. */
@@ -523,13 +534,18 @@ class World {
     return this.#result !== undefined;
   }
 
+  /** Of what a worker is sent and gives. */
+  get #vectorLength(): number {
+    const { localSteps, innerState } = this.plan.options;
+    return (localSteps > 1 && innerState === "averaged" ? 3 : 1) * layout.size;
+  }
+
   /** How long a step or round, with its evaluation, may take while the honest worker can compute. */
   get #boundMs(): number {
     const { options, workers } = this.plan;
     const { unitMs, link } = workers[0]!;
     const groups = Math.ceil(14 / (options.batchSize / options.shards));
-    const vectors = options.localSteps > 1 && options.innerState === "averaged" ? 3 : 1;
-    const wireMs = 20 * link.latencyMs + (40 * 4 * vectors * layout.size) / link.bytesPerMs;
+    const wireMs = 20 * link.latencyMs + (40 * 4 * this.#vectorLength) / link.bytesPerMs;
     const units = options.shards * options.localSteps + groups + options.evalSampleTokens;
     return 3 * options.timeout * 1000 + 12 * unitMs * units + 20 * wireMs;
   }
@@ -552,6 +568,7 @@ class World {
     const setup: RunSetup = {
       ...{ id: "world", name: "world", options, model: toyModel, layout, dataset, log, ops: scalarOps },
       codecs,
+      roomBytes: this.roomBytes,
       weights: from ? from.weights.slice() : initialWeights(layout, options.seed),
       optimizer:
         from && Object.fromEntries(Object.entries(from.optimizer).map(([name, vector]) => [name, vector.slice()])),
@@ -763,7 +780,11 @@ class World {
     if (!this.#isRight && !this.#isBelieved)
       this.#failures.push(`the digest is ${result.weightsDigest}, expected ${expected}`);
     if (options.steps <= keptLines) this.#inspectLedger();
-    if (this.#run.dispatch.crew.uploads.size > 0) this.#failures.push("a vector is still on its way in");
+    const { uploads } = this.#run.dispatch.crew;
+    this.#peak = uploads.peak;
+    if (uploads.size > 0) this.#failures.push("a vector is still on its way in");
+    const most = roomFor(options.localSteps > 1 ? options.replicas : options.shards, this.#vectorLength, this.roomBytes);
+    if (uploads.peak > most) this.#failures.push(`${uploads.peak} vectors at once, the bound is ${most}`);
     if (this.#coordinator.holding > 0) this.#failures.push("the run is over and its process would not end");
     // Goodbyes and closing handshakes take a moment; then nothing may be planned any more at the coordinator.
     await this.time.run(() => this.#coordinator.timers === 0, this.time.now + 4 * options.timeout * 1000 + 10_000);
