@@ -3,7 +3,6 @@
 // runs do the same over workers. Every value that would travel is rounded as it would be.
 
 import type { Dataset } from "../coordinator/data/dataset.ts";
-import { randomSampler } from "../coordinator/data/sampler.ts";
 import { Outer } from "../coordinator/optimizer/outer.ts";
 import { roundedUpdates } from "../coordinator/optimizer/rounded.ts";
 import { learningRateAt } from "../coordinator/optimizer/schedule.ts";
@@ -13,6 +12,7 @@ import { TreeSum, VectorPool } from "../shared/arithmetic/tree.ts";
 import type { Options } from "../shared/config.ts";
 import { initialWeights } from "../shared/family/init.ts";
 import { layoutOf } from "../shared/family/layout.ts";
+import { randomSampler } from "../shared/sampler.ts";
 import type { Engine } from "../worker/engine/contract.ts";
 import { localTraining } from "../worker/engine/local.ts";
 import { localTask } from "../worker/task/local.ts";

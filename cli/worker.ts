@@ -14,10 +14,11 @@ import { work } from "../worker/worker.ts";
 import { createLog, relay } from "./log.ts";
 import { addOptions, sourcesOf } from "./options.ts";
 import { onStopSignal } from "./signals.ts";
+import { workerData } from "./worker-data.ts";
 
 export function workerCommand(): Command {
   const command = new Command("worker").description("compute for a coordinator; comes back by itself when it is lost");
-  addOptions(command, ["worker", "engine"], { tokenFile: {} });
+  addOptions(command, ["worker", "engine"], { tokenFile: {}, textColumn: {}, tokenizer: {} });
   return command.action(async () => {
     const { options, origins } = resolveOptions(await sourcesOf(command));
     const place = placeOf(process.env);
@@ -44,6 +45,7 @@ async function workHere(place: Place | undefined, options: Options): Promise<voi
     name: options.name || `${hostname()}-${place?.rank ?? process.pid}`,
     token: (await resolveToken("localhost", options.tokenFile, process.env))?.text,
     log,
+    data: await workerData(options, log),
     leave: leave.signal,
   });
   await working.catch((error) => {

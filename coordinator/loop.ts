@@ -17,6 +17,7 @@ import { ConfigError } from "../shared/errors.ts";
 import type { Layout } from "../shared/family/layout.ts";
 import { type ModelConfig, summaryOf } from "../shared/model.ts";
 import { changedOptions, keptOptions } from "../shared/resolve.ts";
+import { readWindows, type Sampler } from "../shared/sampler.ts";
 import { tokenArray } from "../shared/token-array.ts";
 import { weftVersion } from "../shared/version.ts";
 import type { Pipe } from "../shared/wire/pipe.ts";
@@ -26,7 +27,6 @@ import { Dispatch, Distrust, Diverged, type Gathered, Spoiled, Stopped } from ".
 import { isBy, type Quarantine, type Quarantined } from "./crew/quarantine.ts";
 import type { Dataset, Split } from "./data/dataset.ts";
 import { promptOf } from "./data/prompt.ts";
-import type { Sampler } from "./data/sampler.ts";
 import type { History } from "./history.ts";
 import { Journal } from "./journal.ts";
 import type { Ledger } from "./ledger.ts";
@@ -368,7 +368,9 @@ export class TrainingRun {
    * @param address where else it comes from
    */
   admit(pipe: Pipe, isLocal: boolean, address?: string): void {
-    const { name, model, layout, options } = this.#setup;
+    const { name, model, layout, options, dataset } = this.#setup;
+    const { batchSize, blockSize, windowsFile } = options;
+    const positions = dataset.train.length - blockSize;
     const welcome = {
       type: "welcome" as const,
       version: protocolVersion,
@@ -378,7 +380,9 @@ export class TrainingRun {
       vectors: this.#vectors,
       localSteps: options.localSteps,
       seed: options.seed,
-      rowsPerShard: options.batchSize / options.shards,
+      // What a file names cannot be drawn elsewhere.
+      ...(!windowsFile && { data: { fingerprint: dataset.fingerprint, positions, batchSize } }),
+      rowsPerShard: batchSize / options.shards,
       precision: options.precision,
       wire: options.wire,
       timeoutMs: options.timeout * 1000,
@@ -610,13 +614,7 @@ export class TrainingRun {
   /** (starts.length, T + 1) token ids in the narrowest type that holds them. */
   async #windows(split: Split, starts: readonly number[]): Promise<Uint16Array | Uint32Array> {
     const { model, dataset } = this.#setup;
-    const row = new Int32Array(model.blockSize + 1);
-    const ids = tokenArray(model.vocabSize, starts.length * row.length);
-    for (const [index, start] of starts.entries()) {
-      await dataset.read(split, start, row.length, row);
-      ids.set(row, index * row.length);
-    }
-    return ids;
+    return await readWindows(model, starts, (start, row) => dataset.read(split, start, row.length, row));
   }
 
   /** What does not change in a run: its options, those that are not at their defaults by name, and its data. */

@@ -53,7 +53,7 @@ export class LeasedRound implements Round {
     const [from, end] = this.#span(node);
     const { order, windows } = this.#assignment;
     const each = windows.length / order.windows;
-    return { count: end - from, ids: windows.subarray(from * each, end * each) };
+    return { count: end - from, read: () => windows.subarray(from * each, end * each) };
   }
 
   expects(node: TreeNode) {

@@ -355,6 +355,13 @@ export const optionTable = {
   patience: number("worker", 60, { min: 0 }, "give up when the coordinator cannot be reached for so long", {
     unit: "seconds",
   }),
+  dataAtWorker: text(
+    "worker",
+    "SOURCE",
+    "",
+    "draw windows from the run's data here instead of being sent them: as --data; refused where they are others",
+    "windows are sent",
+  ),
   gpus: text(
     "worker",
     "LIST",

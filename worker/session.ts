@@ -7,6 +7,7 @@ import { VectorPool } from "../shared/arithmetic/tree.ts";
 import type { Clock } from "../shared/clock.ts";
 import { ConfigError, EngineError, Interrupted, messageOf, ProtocolError } from "../shared/errors.ts";
 import { layoutOf } from "../shared/family/layout.ts";
+import { batchesOf, randomSampler, readWindows, startsOf } from "../shared/sampler.ts";
 import { tokenArray, widthOf } from "../shared/token-array.ts";
 import { Channel } from "../shared/wire/channel.ts";
 import { Arrival, bytesOf, encodedFrames, type Frame } from "../shared/wire/frame.ts";
@@ -45,6 +46,19 @@ export interface SessionOptions {
   /** Aborted: finish what is being computed, hand back the rest, say goodbye. */
   readonly leave: AbortSignal;
   readonly handshakeMs: number;
+  /** Where windows are drawn from instead of being sent. */
+  readonly data?: WorkerData | undefined;
+}
+
+/** Data that a worker has itself. */
+export interface WorkerData {
+  /** As --data-at-worker says. */
+  readonly name: string;
+  /** sha256 of all ids in order. */
+  readonly fingerprint: string;
+  readonly train: { readonly length: number };
+  /** Fill a row with the ids of the training split from `start` on. */
+  readonly read: (start: number, row: Int32Array) => Promise<void>;
 }
 
 interface HeldLease {
@@ -204,6 +218,9 @@ class Session {
       throw new ConfigError(
         `worker: this weft counts ${expected} parameters in the run's model, the coordinator's ${parameters}; run the same version on both`,
       );
+    const { data } = this.#options;
+    const why = data && whyForeign(data, welcome);
+    if (why) throw new ConfigError(`worker: --data-at-worker ${data.name}: ${why}; leave it out to be sent windows`);
     const { silenceMs, pingEveryMs } = timesOf(timeoutMs);
     this.#channel.watch(silenceMs, pingEveryMs, false);
     this.#pool = new VectorPool(vectors * parameters);
@@ -215,7 +232,8 @@ class Session {
     this.#shared = computer.sharesMemory ? shared(welcome) : undefined;
     const { arithmetic, device, plannedBytes } = computer;
     const sharesMemory = this.#shared && { sharesMemory: true as const };
-    this.#channel.say({ type: "ready", arithmetic, device, plannedBytes, ...sharesMemory });
+    const drawsFrom = data && { data: data.fingerprint };
+    this.#channel.say({ type: "ready", arithmetic, device, plannedBytes, ...drawsFrom, ...sharesMemory });
   }
 
   #onLease(order: LeaseMessage): void {
@@ -224,10 +242,28 @@ class Session {
     if (order.rows > this.#welcome!.rowsPerShard)
       throw new ProtocolError(`${order.rows} windows a unit, the welcome said ${this.#welcome!.rowsPerShard}`);
     const last = this.#queue.at(-1);
-    if (last && !last.windows)
+    if (last && !last.windows && !last.order.drawn)
       throw new ProtocolError(`lease ${order.lease} before the windows of lease ${last.order.lease}`);
-    this.#queue.push({ order, cancel: new AbortController() });
-    this.#channel.expect(true);
+    const lease = { order, cancel: new AbortController() };
+    this.#queue.push(lease);
+    if (order.drawn) this.#draw(lease).catch((error) => this.#fail(error));
+    else this.#channel.expect(true);
+  }
+
+  /** The same windows as the coordinator would send. */
+  async #draw(lease: HeldLease): Promise<void> {
+    const { data } = this.#options;
+    const { seed, model, data: run } = this.#welcome!;
+    if (!data || !run) throw new ProtocolError("a lease without windows for a worker without data");
+    const { step, rows, local } = lease.order;
+    const { shards, learningRates } = local ?? { shards: 1, learningRates: [0] };
+    const shape = { rows, shards, steps: learningRates.length };
+    const batches = batchesOf(randomSampler(seed, run.batchSize, run.positions), step, shape.steps);
+    const windows = await readWindows(model, startsOf(lease.order, shape, batches), data.read);
+    if (windows.length !== lease.order.windows * (model.blockSize + 1))
+      throw new ProtocolError(`lease ${lease.order.lease} is of ${lease.order.windows} windows, drawn are others`);
+    lease.windows = windows;
+    this.#work();
   }
 
   #onFrame(frame: Frame): undefined {
@@ -415,6 +451,17 @@ class Session {
     this.#channel.close(1000, "asked to stop");
     this.#end({ how: "left", reason: "asked to stop", wasWelcome: this.#welcome !== undefined });
   }
+}
+
+/** Why windows of the run cannot be drawn from these data; undefined where they can. */
+function whyForeign({ fingerprint, train }: WorkerData, { data, model }: Welcome): string | undefined {
+  if (!data) return "this run's windows stand in a file of the coordinator's";
+  const short = (digest: string) => digest.slice(0, 12);
+  if (data.fingerprint !== fingerprint)
+    return `its fingerprint is ${short(fingerprint)}, that of the run's data ${short(data.fingerprint)}`;
+  if (data.positions + model.blockSize > train.length)
+    return `its training split has ${train.length} tokens, the run's ${data.positions + model.blockSize}`;
+  return undefined;
 }
 
 /** The shared memory that a welcome offers; undefined where there is none, or it is out of reach. */

@@ -11,7 +11,7 @@ import { type Computer, type Computers, computerOf } from "./computer.ts";
 import { openEngine } from "./engine/choose.ts";
 import type { Engine } from "./engine/contract.ts";
 import { engineOptionsOf } from "./engine/options.ts";
-import { type Ending, runSession } from "./session.ts";
+import { type Ending, runSession, type WorkerData } from "./session.ts";
 
 export interface WorkerSettings {
   readonly options: Options;
@@ -20,6 +20,8 @@ export interface WorkerSettings {
   readonly name: string;
   readonly token: string | undefined;
   readonly log: Logger;
+  /** Where windows are drawn from instead of being sent. */
+  readonly data?: WorkerData | undefined;
   /** Aborted: finish cleanly. */
   readonly leave: AbortSignal;
 }
@@ -48,7 +50,7 @@ const longestWaitMs = 10_000;
  * @throws EngineError when the engine cannot start
  */
 export async function work(settings: WorkerSettings, world = thisWorld, computers?: Computers): Promise<Ending> {
-  const { options, threads, name, token, log, leave } = settings;
+  const { options, threads, name, token, log, data, leave } = settings;
   const { clock } = world;
   const engines = new EngineKeeper(settings, world);
   const urls = options.coordinator;
@@ -60,7 +62,7 @@ export async function work(settings: WorkerSettings, world = thisWorld, computer
       const pipe = await world.connect({ url, token, timeoutMs: handshakeMs });
       const open: Computers["for"] = (...asked) => (computers ?? engines).for(...asked);
       const onEvent = (text: string) => log.warn(text);
-      return await runSession({ pipe, clock, url, name, threads, handshakeMs, open, onEvent, leave });
+      return await runSession({ pipe, clock, url, name, threads, handshakeMs, open, onEvent, data, leave });
     } catch (error) {
       if (!(error instanceof UnreachableError)) throw error;
       return { how: "lost", reason: error.message, wasWelcome: false };

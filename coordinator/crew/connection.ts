@@ -12,6 +12,7 @@ import {
   type FromWorker,
   type LeaseMessage,
   protocolVersion,
+  type RoundKind,
   timesOf,
   unpackLosses,
   type Welcome,
@@ -109,6 +110,8 @@ export class Connection {
   readonly #leases = new Map<number, HeldLease>();
   /** Of a vector on its way in. */
   readonly #vectorBytes: number;
+  /** It has the run's data. */
+  #hasData = false;
   #arrival: Arrival | undefined;
   /** An answer in shared memory that waits for room. */
   #unheard: AnswerMessage | undefined;
@@ -192,11 +195,16 @@ export class Connection {
     return readers;
   }
 
-  /** @param windows (message.windows, T + 1) token ids, perhaps still to be read */
+  /** Does it draw the windows of such a round itself? */
+  draws(kind: RoundKind): boolean {
+    return this.#hasData && (kind === "gradient" || kind === "local");
+  }
+
+  /** @param windows (message.windows, T + 1) token ids, perhaps still to be read; none where the worker draws them */
   lease(
     message: LeaseMessage,
     expected: Expected,
-    windows: Promise<Uint16Array | Uint32Array> | Uint16Array | Uint32Array,
+    windows: Promise<Uint16Array | Uint32Array> | Uint16Array | Uint32Array | undefined,
   ): void {
     const { lease: id, first, count } = message;
     const { events } = this.#options;
@@ -211,6 +219,7 @@ export class Connection {
       }),
     });
     this.#channel.add(async () => {
+      if (!windows) return this.#channel.tell({ ...message, drawn: true });
       const ids = windows instanceof Promise ? await windows : windows;
       await this.#channel.tell(message);
       for (const frame of framesOf("windows", message.lease, bytesOf(ids))) await this.#channel.send(frame);
@@ -289,6 +298,11 @@ export class Connection {
         this.arithmetic = message.arithmetic;
         this.device = message.device;
         this.sharesMemory = message.sharesMemory ?? false;
+        if (message.data !== undefined && message.data !== welcome.data?.fingerprint) {
+          this.refuse(`worker ${this.name} would draw windows of other data than the run's`);
+          return;
+        }
+        this.#hasData = message.data !== undefined;
         if (this.sharesMemory && !memory) throw new ProtocolError("shared memory that was not offered");
         this.state = "ready";
         this.#channel.ping();

@@ -251,7 +251,8 @@ export class Dispatch {
         });
       }
       const { id, first, count } = work.grant(grant, leaseId, now);
-      const { count: windows, ids } = round.windows(grant);
+      const { count: windows, read } = round.windows(grant);
+      const ids = worker.draws(kind) ? undefined : read();
       // A disk that cannot be read ends the run, not one worker.
       if (ids instanceof Promise) ids.catch((error) => this.fail(error));
       const { rows, local, sample, part = { first: 0, units } } = round;
@@ -415,7 +416,9 @@ export class Dispatch {
     if (!lease || lease.worker !== worker.name) return;
     if (uploadingSince !== undefined && !lease.heard && !lease.waits) return;
     const at = this.#clock.now();
-    const beganAt = lease.waits ? at : lease.heard?.beganAt ?? Math.max(lease.grantedAt, this.crew.lastAnswerAt(worker));
+    const beganAt = lease.waits
+      ? at
+      : (lease.heard?.beganAt ?? Math.max(lease.grantedAt, this.crew.lastAnswerAt(worker)));
     const tookMs = at - (uploadingSince ?? beganAt);
     const leftMs = (tookMs * (1 - share)) / share;
     lease.waits = false;

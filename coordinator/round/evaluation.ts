@@ -41,7 +41,7 @@ export class EvaluationRound implements Round {
 
   windows(node: TreeNode) {
     const starts = this.#starts(node);
-    return { count: starts.length, ids: this.#work.read(starts) };
+    return { count: starts.length, read: () => this.#work.read(starts) };
   }
 
   expects(node: TreeNode) {

@@ -37,6 +37,6 @@ export class GradientRound extends SummedRound implements Round {
   windows({ first, count }: TreeNode) {
     const { windows, shards, rows } = this.#work;
     const each = windows.length / shards;
-    return { count: count * rows, ids: windows.subarray(first * each, (first + count) * each) };
+    return { count: count * rows, read: () => windows.subarray(first * each, (first + count) * each) };
   }
 }

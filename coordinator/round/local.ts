@@ -4,6 +4,7 @@
 // meet on the tree like the gradients of shards. Whoever computes a replica, its bits are the same.
 import type { TreeNode, TreeSum } from "../../shared/arithmetic/tree.ts";
 import type { VectorOps } from "../../shared/arithmetic/vector.ts";
+import { batchesOf, type Sampler, startsOf } from "../../shared/sampler.ts";
 import { type LocalTerms, largestLease } from "../../shared/wire/protocol.ts";
 import { type Round, SummedRound, type Windows } from "./round.ts";
 
@@ -16,7 +17,7 @@ export interface LocalWork {
   readonly rows: number;
   readonly terms: LocalTerms;
   /** Window starts of a step, shard after shard. */
-  readonly starts: (step: number) => readonly number[];
+  readonly starts: Sampler;
   /** (count, T + 1) ids of the windows that begin there. */
   readonly read: (starts: readonly number[]) => Promise<Windows>;
   readonly sum: TreeSum;
@@ -32,6 +33,7 @@ export class LocalRound extends SummedRound implements Round {
   readonly shards: number;
   readonly local: LocalTerms;
   readonly #work: LocalWork;
+  readonly #batches: number[][];
 
   constructor(work: LocalWork) {
     const { step, replicas, rows, terms } = work;
@@ -43,15 +45,11 @@ export class LocalRound extends SummedRound implements Round {
     this.shards = terms.shards;
     this.local = terms;
     this.#work = work;
+    this.#batches = batchesOf(work.starts, step, this.steps);
   }
 
-  /** Replica after replica, of each step after step. */
-  windows({ first, count }: TreeNode) {
-    const each = this.shards * this.rows;
-    const batches = Array.from({ length: this.steps }, (_, h) => this.#work.starts(this.step + h));
-    const starts = Array.from({ length: count }, (_, i) => first + i).flatMap((replica) =>
-      batches.flatMap((batch) => batch.slice(replica * each, (replica + 1) * each)),
-    );
-    return { count: starts.length, ids: this.#work.read(starts) };
+  windows(node: TreeNode) {
+    const starts = startsOf(node, this, this.#batches);
+    return { count: starts.length, read: () => this.#work.read(starts) };
   }
 }

@@ -31,8 +31,8 @@ export interface Round {
   /** Vectors that it holds. */
   readonly kept?: number;
 
-  /** How many windows a lease of this node carries, and they themselves: (windows, T + 1) ids. */
-  windows(node: TreeNode): { count: number; ids: Promise<Windows> | Windows };
+  /** How many windows a lease of this node is of, and they themselves: (windows, T + 1) ids. */
+  windows(node: TreeNode): { count: number; read: () => Promise<Windows> | Windows };
   /** What the answer to a lease of this node must have. */
   expects(node: TreeNode): { losses: number; vector: boolean };
   /** Why an answer cannot count, whoever gave it; undefined where it can. */

@@ -32,7 +32,7 @@ export class SampleRound implements Round {
   }
 
   windows() {
-    return { count: 1, ids: this.#window };
+    return { count: 1, read: () => this.#window };
   }
 
   expects() {

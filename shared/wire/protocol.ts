@@ -14,7 +14,7 @@ import { ProtocolError } from "../errors.ts";
 import { modelSchema, precisions } from "../model.ts";
 import { titleSchema } from "./names.ts";
 
-export const protocolVersion = 4;
+export const protocolVersion = 5;
 export const subprotocol = "weft.v1";
 
 /** Largest control message in bytes: the losses of a lease are the longest. */
@@ -29,6 +29,8 @@ export type RoundKind = (typeof roundKinds)[number];
 const name = titleSchema;
 const sentence = z.string().max(2000);
 const id = z.int().min(0);
+/** Of data: sha256 of all ids in order. */
+const fingerprint = z.string().max(128);
 const sharedVector = z.strictObject({ path: z.string().max(64), key: z.string().max(256) });
 
 const fromWorker = z.discriminatedUnion("type", [
@@ -40,6 +42,8 @@ const fromWorker = z.discriminatedUnion("type", [
     arithmetic: name,
     device: sentence,
     plannedBytes: z.number().min(0),
+    /** Fingerprint of the data that it has: the welcome's. It draws the windows that it trains on itself. */
+    data: fingerprint.optional(),
     /** It has opened the welcome's shared memory: weights and gradients go through that, not as frames. */
     sharesMemory: z.literal(true).optional(),
   }),
@@ -103,6 +107,8 @@ const fromCoordinator = z.discriminatedUnion("type", [
     /** Rounds of local steps end at multiples of it, and at the last step of the run. */
     localSteps: z.int().min(1),
     seed: z.int().min(0),
+    /** The run's data, and what the windows of a step are drawn by; none where a file names them. */
+    data: z.strictObject({ fingerprint, positions: z.int().min(1), batchSize: z.int().min(1) }).optional(),
     /** Sequences of one shard. */
     rowsPerShard: z.int().min(1),
     precision: z.enum(precisions),
@@ -118,7 +124,8 @@ const fromCoordinator = z.discriminatedUnion("type", [
   z.strictObject({ type: z.literal("taken"), lease: id }),
   /**
    * Units [first, first + count), an aligned node of the tree over `units`, of a round on the weights of `step`, followed
-   * by `windows` windows: (windows, T + 1) ids of uint16, or uint32 above 65,536 tokens. `gradient`: units are shards of `rows`
+   * by `windows` windows: (windows, T + 1) ids of uint16, or uint32 above 65,536 tokens; where they are `drawn`, the worker
+   * draws them and none follow. `gradient`: units are shards of `rows`
    * windows, the answer is the tree sum of their gradients. `local`: units are replicas, each with its windows of one step
    * after another, the answer is the tree sum of their outer gradients (and moments) and the loss of each replica's steps.
    * `evaluation`: units are groups of `rows` windows, the last one perhaps of fewer, the answer is the loss of each window.
@@ -135,9 +142,11 @@ const fromCoordinator = z.discriminatedUnion("type", [
       count: z.int().min(1).max(largestLease),
       rows: z.int().min(1),
       windows: z.int().min(1),
+      drawn: z.literal(true).optional(),
       local: localTerms.optional(),
       sample: sampleTerms.optional(),
     })
+    .refine(({ round, drawn }) => !drawn || round === "gradient" || round === "local", "windows that cannot be drawn")
     .refine(({ round, sample }) => (round === "sample") === (sample !== undefined), "not a sample")
     .refine(({ first, count }) => Number.isInteger(Math.log2(count)) && first % count === 0, "not a node of the tree")
     .refine(({ round, local }) => (round === "local") === (local !== undefined), "local steps without their terms")

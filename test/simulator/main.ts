@@ -1,9 +1,10 @@
-// `npm run simulate -- --seed N --worlds N [--faults 0,3] [--verify P] [--local]`: worlds from a seed on, or one world
-// with some of its faults; with --verify a liar is in each, with --local they train in rounds of local steps.
+// `npm run simulate -- --seed N --worlds N [--faults 0,3] [--verify P] [--local] [--relays N] [--lean]`:
+// worlds from a seed on, or one world with some of its faults; with --verify a liar is in each, with --local they train in
+// rounds of local steps, with --relays below so many at most, with --lean with little room and data at every other worker.
 import { performance } from "node:perf_hooks";
 import { parseArgs } from "node:util";
 import { campaign, describe, type Failure, withFaults } from "./campaign.ts";
-import { inRounds, live, lyingPlanOf, planOf } from "./world.ts";
+import { inRounds, lean, live, lyingPlanOf, planOf, withRelays } from "./world.ts";
 
 const { values } = parseArgs({
   options: {
@@ -12,6 +13,8 @@ const { values } = parseArgs({
     faults: { type: "string" },
     verify: { type: "string" },
     local: { type: "boolean", default: false },
+    relays: { type: "string", default: "0" },
+    lean: { type: "boolean", default: false },
   },
 });
 const [seed, worlds] = [Number(values.seed), Number(values.worlds)];
@@ -23,9 +26,11 @@ if (!Number.isInteger(seed) || !Number.isInteger(worlds) || worlds < 1) {
 const verify = values.verify === undefined ? undefined : Number(values.verify);
 const planFor = (of: number) => {
   const plan = verify === undefined ? planOf(of) : lyingPlanOf(of, verify);
-  return values.local ? inRounds(plan) : plan;
+  const local = values.local ? inRounds(plan) : plan;
+  const below = withRelays(local, of % (Number(values.relays) + 1));
+  return values.lean ? lean(below) : below;
 };
-const again = `${verify === undefined ? "" : ` --verify ${verify}`}${values.local ? " --local" : ""}`;
+const again = `${verify === undefined ? "" : ` --verify ${verify}`}${values.local ? " --local" : ""}${values.relays === "0" ? "" : ` --relays ${values.relays}`}${values.lean ? " --lean" : ""}`;
 
 if (values.faults !== undefined || worlds === 1) {
   const whole = planFor(seed);

@@ -9,10 +9,9 @@
 // - nothing is left behind: no timer, no vector on its way in, no more memory than the round's.
 import pino from "pino";
 import { type Lie, lies, lyingEngine } from "../../cli/liar.ts";
-import { roomBytes, roomFor } from "../../coordinator/crew/uploads.ts";
 import { isBy, Quarantine } from "../../coordinator/crew/quarantine.ts";
+import { roomBytes, roomFor } from "../../coordinator/crew/uploads.ts";
 import type { Dataset } from "../../coordinator/data/dataset.ts";
-import { randomSampler } from "../../coordinator/data/sampler.ts";
 import { History } from "../../coordinator/history.ts";
 import { type EarlierState, type RunResult, type RunSetup, TrainingRun } from "../../coordinator/loop.ts";
 import { AdamW } from "../../coordinator/optimizer/adamw.ts";
@@ -36,6 +35,7 @@ import { ConfigError, messageOf } from "../../shared/errors.ts";
 import { initialWeights } from "../../shared/family/init.ts";
 import { decayStretches, layoutOf } from "../../shared/family/layout.ts";
 import { resolveOptions } from "../../shared/resolve.ts";
+import { randomSampler } from "../../shared/sampler.ts";
 import { timesOf } from "../../shared/wire/protocol.ts";
 import type { Engine } from "../../worker/engine/contract.ts";
 import { work } from "../../worker/worker.ts";
@@ -55,13 +55,18 @@ const layout = layoutOf(toyModel);
 export interface Plan {
   readonly seed: number;
   readonly options: Options;
-  readonly workers: readonly { readonly unitMs: number; readonly link: LinkSettings; readonly below?: number }[];
+  readonly workers: readonly {
+    readonly unitMs: number;
+    readonly link: LinkSettings;
+    readonly below?: number;
+    readonly hasData?: boolean;
+  }[];
   /** Relays, each below an earlier one or the coordinator, and when they are killed. */
   readonly relays?: readonly { readonly link: LinkSettings; readonly below?: number; readonly killedAt: number }[];
   readonly faults: readonly Fault[];
   /** What the last worker does, from a moment on; the one before it and worker 0 are honest. */
   readonly lie?: { readonly kind: Lie; readonly fromMs: number };
-  /** For gradients on their way in and in the sum; left out: drawn, the least there can be in every other world. */
+  /** For gradients on their way in and in the sum; left out: the usual. */
   readonly roomBytes?: number;
   /** Hears of every step that is done. */
   readonly onStep?: (step: number) => void;
@@ -143,11 +148,18 @@ export function inRounds(plan: Plan): Plan {
   return {
     ...plan,
     options: optionsOf({ ...options, localSteps, replicas, steps, innerState }),
-    workers: plan.workers.map(({ unitMs, link }) => ({ unitMs: unitMs * longer, link })),
+    workers: plan.workers.map((worker) => ({ ...worker, unitMs: worker.unitMs * longer })),
     // AdamW makes a step of the usual size of any gradient: what is absurd inside a replica is nothing that can be seen.
     faults: faults.map((fault) => (fault.kind === "absurd" ? { ...fault, kind: "nan" } : fault)),
   };
 }
+
+/** The same world where a coordinator has the least room for gradients, and every other worker draws its windows itself. */
+export const lean = (plan: Plan): Plan => ({
+  ...plan,
+  roomBytes: 0,
+  workers: plan.workers.map((worker, i) => ({ ...worker, hasData: i % 2 === 0 })),
+});
 
 let base: Options | undefined;
 export function optionsOf(own: Partial<Options>): Options {
@@ -193,6 +205,12 @@ const dataset = {
   read: async (split: string, start: number, length: number, out: Int32Array) =>
     out.set((split === "train" ? trainTokens : valTokens).subarray(start, start + length)),
 } as unknown as Dataset;
+
+/** The same at a worker. */
+const workerData = {
+  ...{ name: "toy", fingerprint: "toy", train: trainTokens },
+  read: async (start: number, row: Int32Array) => row.set(trainTokens.subarray(start, start + row.length)),
+};
 
 const codecs = (format: WireFormat) => codecOver(format, scalarCodec, scalarOps);
 const samplerOf = ({ seed, batchSize }: Options) => randomSampler(seed, batchSize, trainTokens.length - blockSize);
@@ -338,6 +356,7 @@ class Member {
         name: `w${this.index}`,
         token: undefined,
         log,
+        data: plan.workers[this.index]?.hasData ? workerData : undefined,
         leave: this.#leave.signal,
       } as Parameters<typeof work>[0],
       {
@@ -522,7 +541,7 @@ class World {
   }
 
   get roomBytes(): number {
-    return this.plan.roomBytes ?? (this.plan.seed % 2 === 0 ? 0 : roomBytes);
+    return this.plan.roomBytes ?? roomBytes;
   }
 
   /** Something went wrong that nothing excuses. */
@@ -783,7 +802,11 @@ class World {
     const { uploads } = this.#run.dispatch.crew;
     this.#peak = uploads.peak;
     if (uploads.size > 0) this.#failures.push("a vector is still on its way in");
-    const most = roomFor(options.localSteps > 1 ? options.replicas : options.shards, this.#vectorLength, this.roomBytes);
+    const most = roomFor(
+      options.localSteps > 1 ? options.replicas : options.shards,
+      this.#vectorLength,
+      this.roomBytes,
+    );
     if (uploads.peak > most) this.#failures.push(`${uploads.peak} vectors at once, the bound is ${most}`);
     if (this.#coordinator.holding > 0) this.#failures.push("the run is over and its process would not end");
     // Goodbyes and closing handshakes take a moment; then nothing may be planned any more at the coordinator.

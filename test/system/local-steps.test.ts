@@ -65,9 +65,16 @@ test("a worker and the coordinator killed in the middle, and a replay", async ()
   const out = temporary();
   const flags = [...flagsOf("averaged", "int8"), "--out", out];
   const first = await coordinator(flags);
-  const worker = (name: string) => weft(["worker", "--coordinator", first.url, "--name", name]);
-  const [doomed, staying] = [worker("doomed"), worker("staying")];
+  const worker = (name: string, ...more: string[]) =>
+    weft(["worker", "--coordinator", first.url, "--name", name, ...more]);
+  // One is sent its windows, one draws them, and one would draw others.
+  const [doomed, staying] = [worker("doomed"), worker("staying", "--data-at-worker", text)];
+  const stranger = worker("stranger", "--data-at-worker", import.meta.filename);
   await first.until(atStep(20));
+  expect(await stranger.ended).toBe(1);
+  expect(stranger.stderr()).toMatch(
+    /--data-at-worker \S+: its fingerprint is .{12}, that of the run's data .{12}; leave/,
+  );
   doomed.child.kill("SIGKILL");
   await first.until((line) => line.msg.startsWith("checkpoint "));
   first.child.kill("SIGKILL");

@@ -122,11 +122,11 @@ class Peer {
   }
 
   /** Greet, get ready, and wait for a lease. */
-  async join(name: string, arithmetic = byHand, sharesMemory = false) {
+  async join(name: string, arithmetic = byHand, sharesMemory = false, data?: string) {
     await this.opened();
     this.say({ type: "hello", version: protocolVersion, name, host: "here", processId: 1 });
     const { sharedMemory } = await this.hear("welcome");
-    const ready = { type: "ready" as const, arithmetic, device: "none", plannedBytes: 0 };
+    const ready = { type: "ready" as const, arithmetic, device: "none", plannedBytes: 0, ...(data && { data }) };
     this.say(sharesMemory ? { ...ready, sharesMemory } : ready);
     return sharedMemory;
   }
@@ -255,6 +255,18 @@ test("another protocol version, and another arithmetic, are refused by name", as
   expect((await other.hear("refuse")).reason).toMatch(
     /this run computes with "native plain float32" and the bits would differ/,
   );
+});
+
+test("who has other data than the run's is refused, who has them is sent no windows", async () => {
+  await start();
+  const stranger = new Peer();
+  await stranger.join("stranger", byHand, false, "f00d");
+  expect((await stranger.hear("refuse")).reason).toMatch(
+    /worker stranger would draw windows of other data than the run's/,
+  );
+  const own = new Peer();
+  await own.join("own", byHand, false, run.about().data.sha256);
+  expect(await own.hear("lease")).toMatchObject({ round: "gradient", drawn: true });
 });
 
 test("a gradient of another length, or cut short, costs its sender the connection and the run nothing", async () => {

@@ -16,7 +16,8 @@ const node = { first: 0, count: 1 };
 const work = { step: 7, window, prompt: 2, tokens: 12, ids: 15 };
 
 function assignment(round: SampleRound, signal = new AbortController().signal): Assignment {
-  const { count: windows, ids } = round.windows();
+  const { count: windows, read } = round.windows();
+  const ids = read();
   const order = {
     type: "lease",
     lease: 1,
