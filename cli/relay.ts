@@ -36,7 +36,7 @@ export function relayCommand(): Command {
     const token = await resolveToken(options.host, options.tokenFile, process.env);
     const certificate = await certificateOf(options);
     const relay = new Relay({ options, clock: systemClock, threads, log });
-    const server = await serve(relay, undefined, { ...options, access: accessWith(token?.text), certificate, log });
+    const server = await serve(relay, relay, { ...options, access: accessWith(token?.text), certificate, log });
     log.info(`listening on ${server.address}: relay for ${options.coordinator.join(", ")}`);
     // Not through the log: the line may hold a token, which is shown this once.
     say(`to compute: ${workerLine(options.host, server, token)}`);

@@ -12,12 +12,13 @@ export class WeightsSnapshot {
   /** (P) As they were in this step until they are encoded or a newer snapshot is made. */
   readonly weights: Float32Array;
   /** Connections that still send from its memory. */
-  readonly readers = { count: 0 };
+  readonly readers: { count: number };
   readonly #codec: Codec;
   /** As the weights. */
   readonly #update: WeightsUpdate | undefined;
   readonly #spare: Partial<Record<"whole" | "update", readonly Buffer[]>>;
   readonly #frames: Partial<Record<"whole" | "update", readonly Buffer[]>> = {};
+  readonly isCut = false;
 
   /** @param spare a snapshot without readers, whose memory is taken over */
   constructor(
@@ -26,11 +27,15 @@ export class WeightsSnapshot {
     codec: Codec,
     update: WeightsUpdate | undefined,
     spare?: WeightsSnapshot,
+    passage?: Passage,
   ) {
     this.step = step;
     this.weights = weights;
     this.#codec = codec;
     this.#update = update;
+    const passed = passage?.step === step ? passage : undefined;
+    this.readers = passed?.readers ?? { count: 0 };
+    if (passed) this.#frames[passed.from === undefined ? "whole" : "update"] = passed.received;
     this.#spare = spare ? { ...spare.#spare, ...spare.#frames } : {};
   }
 
@@ -47,6 +52,51 @@ export class WeightsSnapshot {
     }
     this.#frames.whole ??= [...framesOf("weights", this.step, bytesOf(this.weights), this.#spare.whole)];
     return this.#frames.whole;
+  }
+}
+
+/** Weights of one step, or what makes them, on their way through a relay: sent on frame by frame as they come. */
+export class Passage {
+  readonly step: number;
+  /** The step whose weights they change; none where they are whole. */
+  readonly from: number | undefined;
+  readonly readers = { count: 0 };
+  readonly received: Buffer[] = [];
+  #state: "open" | "whole" | "cut" = "open";
+  #look: (() => void)[] = [];
+
+  constructor(step: number, from: number | undefined) {
+    this.step = step;
+    this.from = from;
+  }
+
+  /** Nothing more comes, and much is missing. */
+  get isCut(): boolean {
+    return this.#state === "cut";
+  }
+
+  push(frame: Buffer, isLast: boolean): void {
+    this.received.push(frame);
+    if (isLast) this.#state = "whole";
+    this.#wake();
+  }
+
+  end(): void {
+    if (this.#state === "open") this.#state = "cut";
+    this.#wake();
+  }
+
+  async *frames(): AsyncGenerator<Buffer> {
+    for (let i = 0; ; i++) {
+      while (i >= this.received.length && this.#state === "open")
+        await new Promise<void>((resolve) => this.#look.push(resolve));
+      if (i >= this.received.length || this.isCut) return;
+      yield this.received[i]!;
+    }
+  }
+
+  #wake(): void {
+    for (const look of this.#look.splice(0)) look();
   }
 }
 
@@ -77,12 +127,13 @@ export class Weights {
   /**
    * @param weights (P) which may change once this has returned and every worker that shares no memory has been offered them
    * @param update  likewise: what made them, where that may travel instead
+   * @param passage their frames, where they came as such
    */
-  publish(step: number, weights: Float32Array, update?: WeightsUpdate): WeightsSnapshot {
+  publish(step: number, weights: Float32Array, update?: WeightsUpdate, passage?: Passage): WeightsSnapshot {
     const old = this.#newest;
     const spare = this.#spare?.readers.count === 0 ? this.#spare : undefined;
     this.#shared?.values.set(weights);
-    this.#newest = new WeightsSnapshot(step, this.#shared?.values ?? weights, this.#codec, update, spare);
+    this.#newest = new WeightsSnapshot(step, this.#shared?.values ?? weights, this.#codec, update, spare, passage);
     this.#spare = old;
     return this.#newest;
   }

@@ -4,13 +4,17 @@
 import { isDeepStrictEqual } from "node:util";
 import type { Logger } from "pino";
 import type { Connection } from "../coordinator/crew/connection.ts";
+import type { Crew } from "../coordinator/crew/crew.ts";
 import { Dispatch, Diverged, Spoiled } from "../coordinator/crew/dispatch.ts";
 import { Journal } from "../coordinator/journal.ts";
-import { codecOf } from "../shared/arithmetic/codec.ts";
+import type { RelayStatus, RelayView } from "../coordinator/serve/relay-pages.ts";
+import { Passage } from "../coordinator/weights.ts";
+import { type Codec, codecOf } from "../shared/arithmetic/codec.ts";
 import { bestCodec, bestOps } from "../shared/arithmetic/native.ts";
 import { VectorPool } from "../shared/arithmetic/tree.ts";
 import type { Clock } from "../shared/clock.ts";
 import type { Options } from "../shared/config.ts";
+import type { Frame } from "../shared/wire/frame.ts";
 import type { Pipe } from "../shared/wire/pipe.ts";
 import type { Welcome } from "../shared/wire/protocol.ts";
 import { type Computer, type Computers, Deserted } from "../worker/computer.ts";
@@ -31,9 +35,11 @@ export interface RelaySettings {
 interface Run {
   readonly welcome: Welcome;
   readonly dispatch: Dispatch;
+  /** Of its wire. */
+  readonly codec: Codec;
 }
 
-export class Relay implements Computers {
+export class Relay implements Computers, RelayView {
   readonly #settings: RelaySettings;
   #run: Run | undefined;
   /** Told whenever a worker is ready, or gone. */
@@ -41,6 +47,8 @@ export class Relay implements Computers {
   /** The coordinator is told who computes here. */
   #tell: (device: string) => void = () => {};
   #device = "";
+  /** The weights that are on their way through, or were last. */
+  #passage: Passage | undefined;
 
   constructor(settings: RelaySettings) {
     this.#settings = settings;
@@ -61,9 +69,12 @@ export class Relay implements Computers {
   ): Promise<Computer> {
     if (!isDeepStrictEqual(welcome, this.#run?.welcome)) {
       this.suspend("the coordinator has another run");
-      this.#run = { welcome, dispatch: this.#dispatchFor(welcome) };
+      const { wire, vectors, parameters } = welcome;
+      const codec = codecOf(wire, vectors, parameters, (format) => bestCodec(format, this.#settings.threads));
+      this.#run = { welcome, codec, dispatch: this.#dispatchFor(welcome, codec) };
     }
-    const { dispatch } = this.#run!;
+    const run = this.#run!;
+    const { dispatch } = run;
     const { crew } = dispatch;
     while (crew.ready.length === 0 && !signal.aborted)
       await new Promise<void>((resolve) => {
@@ -76,6 +87,7 @@ export class Relay implements Computers {
     this.#tell = tell;
     signal.addEventListener("abort", () => {
       this.#tell = () => {};
+      this.#passage?.end();
     });
     return {
       arithmetic: dispatch.arithmetic,
@@ -83,12 +95,23 @@ export class Relay implements Computers {
       plannedBytes: 0,
       // The coordinator writes over it while a worker that comes late would still be sent from it.
       sharesMemory: false,
-      setWeights: async (step, sent, update) => crew.broadcast(step, sent, update),
-      compute: (assignment) => this.#compute(dispatch, assignment),
+      setWeights: async (step, sent, update) => crew.broadcast(step, sent, update, this.#passage),
+      passOn: (frame, from) => this.#passOn(crew, frame, from),
+      compute: (assignment) => this.#compute(run, assignment),
     };
   }
 
-  async #compute(dispatch: Dispatch, assignment: Assignment): Promise<Outcome | undefined> {
+  /** Weights go down as they come. */
+  #passOn(crew: Crew, { id, offset, data, total, message }: Frame, from: number | undefined): void {
+    if (offset === 0) {
+      this.#passage?.end();
+      this.#passage = new Passage(id, from);
+      crew.pass(this.#passage);
+    }
+    this.#passage?.push(message, offset + data.length === total);
+  }
+
+  async #compute({ dispatch, codec }: Run, assignment: Assignment): Promise<Outcome | undefined> {
     const { signal } = assignment;
     const stop = new AbortController();
     const abort = () => stop.abort();
@@ -99,12 +122,13 @@ export class Relay implements Computers {
     this.#look();
     try {
       for (;;) {
-        const round = new LeasedRound(assignment, bestOps(this.#settings.threads));
+        const round = new LeasedRound(assignment, bestOps(this.#settings.threads), codec);
         try {
           await dispatch.gather(round, stop.signal);
           return round.outcome();
         } catch (error) {
           if (error instanceof Diverged) return round.hopeless();
+          round.giveUp();
           if (signal.aborted) return undefined;
           if (!(error instanceof Spoiled)) throw error;
         }
@@ -115,7 +139,7 @@ export class Relay implements Computers {
     }
   }
 
-  #dispatchFor({ wire, vectors, parameters, seed, precision, timeoutMs }: Welcome): Dispatch {
+  #dispatchFor({ vectors, parameters, seed, precision, timeoutMs }: Welcome, codec: Codec): Dispatch {
     const { options, clock, threads, roomBytes, log } = this.#settings;
     return new Dispatch({
       roomBytes,
@@ -124,7 +148,7 @@ export class Relay implements Computers {
       secret: 0,
       clock,
       pool: new VectorPool(vectors * parameters),
-      codec: codecOf(wire, vectors, parameters, (format) => bestCodec(format, threads)),
+      codec,
       ops: bestOps(threads),
       journal: new Journal(log),
       onCrew: () => {
@@ -135,6 +159,23 @@ export class Relay implements Computers {
         this.#look();
       },
     });
+  }
+
+  relayStatus(): RelayStatus {
+    const none = { relay: true, run: null, waitingFor: null, step: 0, bytesIn: 0, bytesOut: 0, workers: [] } as const;
+    if (!this.#run) return none;
+    const { dispatch, welcome } = this.#run;
+    const step = this.#passage?.step ?? 0;
+    const tokens = welcome.rowsPerShard * welcome.model.blockSize;
+    const workers = dispatch.crew.status(step, dispatch.leases, { tokensPerSecond: new Map(), utilisation: new Map() });
+    return {
+      ...{ relay: true, run: welcome.run, waitingFor: dispatch.waitingFor, step },
+      ...dispatch.crew.bytes(),
+      workers: workers.map((worker) => ({
+        ...worker,
+        tokensPerSec: (worker.shardsDone * tokens) / Math.max(1, worker.connectedSeconds),
+      })),
+    };
   }
 
   /** The run is over. Resolves when the workers have been told, or soon. */

@@ -1,5 +1,6 @@
 // Who computes what a session is told to: an engine of this process, or the workers of a relay.
 import { layoutOf } from "../shared/family/layout.ts";
+import type { Frame } from "../shared/wire/frame.ts";
 import type { WeightsUpdate, Welcome } from "../shared/wire/protocol.ts";
 import type { Engine } from "./engine/contract.ts";
 import { type Assignment, type Outcome, tasks } from "./task/task.ts";
@@ -17,6 +18,8 @@ export interface Computer {
    * @param update lent for the call: what made them, where that is known
    */
   setWeights(step: number, sent: Float32Array, update: WeightsUpdate | undefined): Promise<void>;
+  /** Hears each frame of weights, or of what changes them, before they are whole. @param from of an update: the step that it leads from */
+  passOn?(frame: Frame, from: number | undefined): void;
   /** @returns undefined where it was told to stop @throws EngineError; Deserted */
   compute(assignment: Assignment): Promise<Outcome | undefined>;
 }

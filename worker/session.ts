@@ -4,13 +4,13 @@ import { hostname } from "node:os";
 import { type Codec, codecOf, nodeRounding } from "../shared/arithmetic/codec.ts";
 import { bestCodec, bestOps } from "../shared/arithmetic/native.ts";
 import { VectorPool } from "../shared/arithmetic/tree.ts";
-import type { Clock } from "../shared/clock.ts";
+import { type Clock, sleep } from "../shared/clock.ts";
 import { ConfigError, EngineError, Interrupted, messageOf, ProtocolError } from "../shared/errors.ts";
 import { layoutOf } from "../shared/family/layout.ts";
 import { batchesOf, randomSampler, readWindows, startsOf } from "../shared/sampler.ts";
 import { tokenArray, widthOf } from "../shared/token-array.ts";
 import { Channel } from "../shared/wire/channel.ts";
-import { Arrival, bytesOf, encodedFrames, type Frame } from "../shared/wire/frame.ts";
+import { Arrival, bytesOf, encodedFrames, type Frame, frameEnds } from "../shared/wire/frame.ts";
 import type { Pipe } from "../shared/wire/pipe.ts";
 import {
   decodeFromCoordinator,
@@ -26,7 +26,7 @@ import {
 } from "../shared/wire/protocol.ts";
 import { openSharedVector } from "../shared/wire/shared-memory.ts";
 import { type Computer, type Computers, Deserted } from "./computer.ts";
-import type { Outcome } from "./task/task.ts";
+import type { GrowingVector, Outcome } from "./task/task.ts";
 
 /** How a session ended. `lost`: come back later. */
 export type Ending = { how: "finished" | "left" | "lost"; reason: string; wasWelcome: boolean };
@@ -269,14 +269,20 @@ class Session {
   #onFrame(frame: Frame): undefined {
     if (this.#over) return;
     const current = this.#arrival;
-    // Weights that were overtaken by others stop in the middle: newer ones, or older ones of a run that went back.
-    if (current?.vector && frame.kind !== "windows" && frame.offset === 0 && frame.id !== current.arrival.id) {
+    // Weights that were overtaken by others stop in the middle: by newer ones, older ones of a run that went back, or the same
+    // from a relay that lost its own coordinator.
+    if (current?.vector && frame.kind !== "windows" && frame.offset === 0) {
       this.#pool.give(current.vector);
       this.#arrival = undefined;
     }
     this.#arrival ??= this.#expect(frame);
     const { arrival, vector, lease, windows } = this.#arrival;
     arrival.take(frame);
+    if (vector)
+      this.#computer!.passOn?.(
+        frame,
+        frame.kind === "update" ? stepBefore(frame.id, this.#welcome!.localSteps) : undefined,
+      );
     this.#channel.expect(!arrival.complete);
     if (!arrival.complete) return;
     this.#arrival = undefined;
@@ -400,6 +406,7 @@ class Session {
         round: nodeRounding(this.#codec, { seed, ...order }),
         signal,
         progress,
+        send: (vector) => this.#channel.add(() => this.#sendGrowing(order.lease, vector)),
       });
       // Its losses are those of each step of a unit, one after another; other rounds say nothing before their answer.
       if (!outcome) return handBack("it was cancelled", known / (order.local?.learningRates.length ?? 1));
@@ -418,7 +425,7 @@ class Session {
     }
   }
 
-  #answer({ order: { lease } }: HeldLease, { losses, vector }: Outcome, computeMs: number): void {
+  #answer({ order: { lease } }: HeldLease, { losses, vector, isSent }: Outcome, computeMs: number): void {
     const answer = { type: "answer" as const, lease, losses: packLosses(losses), computeMs };
     if (!vector) {
       this.#channel.say(answer);
@@ -431,10 +438,29 @@ class Session {
         this.#taken = new Promise((resolve) => {
           this.#onTaken = resolve;
         });
-      } else for (const frame of encodedFrames("gradient", lease, vector, this.#codec)) await this.#channel.send(frame);
+      } else if (!isSent)
+        for (const frame of encodedFrames("gradient", lease, vector, this.#codec)) await this.#channel.send(frame);
       this.#pool.give(vector);
       await this.#channel.tell(answer);
     });
+  }
+
+  /** A vector as it becomes known; while that takes long it says so, lest it is taken for stuck. */
+  async #sendGrowing(lease: number, vector: GrowingVector): Promise<void> {
+    const { clock } = this.#options;
+    const { progressEveryMs } = timesOf(this.#welcome!.timeoutMs);
+    let frames: Generator<Buffer> | undefined;
+    for (const end of frameEnds(this.#pool.length, this.#codec)) {
+      const known = vector.until(end);
+      const patience = new AbortController();
+      const late = sleep(clock, progressEveryMs, patience.signal).then(() => "late" as const);
+      if ((await Promise.race([known, late])) === "late") await this.#channel.tell({ type: "paused", lease });
+      const isKnown = await known;
+      patience.abort();
+      if (!isKnown) return;
+      frames ??= encodedFrames("gradient", lease, vector.values, this.#codec);
+      await this.#channel.send(frames.next().value!);
+    }
   }
 
   /** We were asked to go: no new leases, what is queued goes back, what is being computed is finished. */

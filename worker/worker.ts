@@ -40,6 +40,9 @@ export const thisWorld: World = { clock: systemClock, connect: dial, openEngine,
 
 const firstWaitMs = 250;
 const longestWaitMs = 10_000;
+/** How often a worker that went on elsewhere looks whether who is before it in its list is back. */
+const returnEveryMs = 30_000;
+const knockMs = 1000;
 
 /**
  * Work for a coordinator until its run is over or we are asked to leave. Where several are named, they are tried in
@@ -57,23 +60,47 @@ export async function work(settings: WorkerSettings, world = thisWorld, computer
   const handshakeMs = timesOf(options.timeout * 1000).handshakeMs;
   let aloneSince = clock.now();
   let waitMs = firstWaitMs;
-  const sessionAt = async (url: string): Promise<Ending> => {
+  /** @param better where we would rather be: once somebody works there again, this session is left for it */
+  const sessionAt = async (url: string, better: readonly string[]): Promise<Ending> => {
+    const [over, elsewhere] = [new AbortController(), new AbortController()];
+    const leaveIt = () => elsewhere.abort();
+    leave.addEventListener("abort", leaveIt);
+    if (leave.aborted) leaveIt();
     try {
       const pipe = await world.connect({ url, token, timeoutMs: handshakeMs });
       const open: Computers["for"] = (...asked) => (computers ?? engines).for(...asked);
       const onEvent = (text: string) => log.warn(text);
-      return await runSession({ pipe, clock, url, name, threads, handshakeMs, open, onEvent, data, leave });
+      if (better.length > 0) void whenBack(better, over.signal).then((is) => is && elsewhere.abort());
+      const own = { pipe, clock, url, name, threads, handshakeMs, open, onEvent, data, leave: elsewhere.signal };
+      const ending = await runSession(own);
+      const isReturn = ending.how === "left" && !leave.aborted;
+      return isReturn ? { ...ending, how: "lost", reason: `${better.join(", ")} may be back` } : ending;
     } catch (error) {
       if (!(error instanceof UnreachableError)) throw error;
       return { how: "lost", reason: error.message, wasWelcome: false };
+    } finally {
+      over.abort();
+      leave.removeEventListener("abort", leaveIt);
+    }
+  };
+  /** Resolves to true once one of these takes workers in, as far as can be told from outside; false when it is over. */
+  const whenBack = async (better: readonly string[], over: AbortSignal): Promise<boolean> => {
+    for (;;) {
+      await sleep(clock, returnEveryMs, over);
+      for (const url of better) {
+        if (over.aborted) return false;
+        const pipe = await world.connect({ url, token, timeoutMs: handshakeMs }).catch(() => undefined);
+        if (pipe && (await staysOpen(pipe, clock))) return true;
+      }
     }
   };
   /** With one of the first so many. */
   const session = async (most: number): Promise<Ending> => {
     const [url, ...others] = urls.slice(0, most) as [string, ...string[]];
-    let ending = await sessionAt(url);
-    for (const other of others)
-      if (ending.how === "lost" && !ending.wasWelcome && !leave.aborted) ending = await sessionAt(other);
+    let ending = await sessionAt(url, []);
+    for (const [i, other] of others.entries())
+      if (ending.how === "lost" && !ending.wasWelcome && !leave.aborted)
+        ending = await sessionAt(other, urls.slice(0, i + 1));
     return ending;
   };
   try {
@@ -103,6 +130,22 @@ export async function work(settings: WorkerSettings, world = thisWorld, computer
   } finally {
     await engines.dispose();
   }
+}
+
+/** A relay without a coordinator of its own closes at once. */
+async function staysOpen(pipe: Pipe, clock: Clock): Promise<boolean> {
+  let isOpen = true;
+  pipe.listen({
+    message: () => {},
+    ping: () => {},
+    pong: () => {},
+    closed: () => {
+      isOpen = false;
+    },
+  });
+  await sleep(clock, knockMs);
+  pipe.close(1000, "");
+  return isOpen;
 }
 
 /** The engine of the last session, for as long as the run asks for the same. */

@@ -17,7 +17,7 @@ import {
   unpackLosses,
   type Welcome,
 } from "../../shared/wire/protocol.ts";
-import type { WeightsSnapshot, WorkerMemory } from "../weights.ts";
+import type { Passage, WeightsSnapshot, WorkerMemory } from "../weights.ts";
 import { holds, type Sender, type Upload, type Uploads } from "./uploads.ts";
 
 /** What a worker made of a lease. */
@@ -34,8 +34,8 @@ export interface Progress {
   readonly share: number;
   /** From one word of it to the next. */
   readonly each: number;
-  /** The answer is on its way, since then: what is said is of that. */
-  readonly uploadingSince?: number;
+  /** The answer is on its way: what is said is of that. */
+  readonly upload?: Upload;
 }
 
 /** What the crew and the dispatcher hear. */
@@ -115,7 +115,9 @@ export class Connection {
   #arrival: Arrival | undefined;
   /** An answer in shared memory that waits for room. */
   #unheard: AnswerMessage | undefined;
-  #wanted: WeightsSnapshot | undefined;
+  #wanted: WeightsSnapshot | Passage | undefined;
+  /** Weights that were sent as they came, or are. */
+  #passage: Passage | undefined;
 
   constructor(options: ConnectionOptions) {
     const { pipe, clock, welcome } = options;
@@ -168,6 +170,21 @@ export class Connection {
     if (!isQueued) this.#channel.add(() => this.#sendWanted());
   }
 
+  /** Send weights that are still coming, where they are of use and nothing else is on its way. */
+  pass(passage: Passage): void {
+    const isOfUse = passage.from === undefined || passage.from === this.step;
+    if (this.state !== "ready" || this.sharesMemory || this.#wanted || !isOfUse) return;
+    // What it has is of no use once another vector has begun.
+    if (passage.from === undefined) this.step = -1;
+    this.#passage = this.#wanted = passage;
+    this.#channel.add(() => this.#sendWanted());
+  }
+
+  /** Was it sent these as they came? */
+  hasPassed(passage: Passage | undefined): boolean {
+    return passage !== undefined && !passage.isCut && this.#passage === passage;
+  }
+
   async #sendWanted(): Promise<void> {
     while (this.#wanted) {
       const readers = await this.#sendSnapshot(this.#wanted);
@@ -178,15 +195,17 @@ export class Connection {
   }
 
   /** @returns of its memory, this connection one of them */
-  async #sendSnapshot(current: WeightsSnapshot): Promise<WeightsSnapshot["readers"]> {
+  async #sendSnapshot(current: WeightsSnapshot | Passage): Promise<WeightsSnapshot["readers"]> {
     const { readers, step } = current;
     readers.count++;
     if (this.sharesMemory) await this.#channel.tell({ type: "weights", step });
     else
-      for (const frame of current.frames(this.step)) {
+      for await (const frame of current.frames(this.step)) {
         if (this.#wanted !== current) break;
         await this.#channel.send(frame);
       }
+    // What did not become whole is of no use.
+    if (current.isCut && this.#wanted === current) this.#wanted = undefined;
     if (this.#wanted === current) {
       this.#wanted = undefined;
       this.step = step;
@@ -234,6 +253,7 @@ export class Connection {
     held.isUnwanted = true;
     if (held.upload) {
       this.#options.uploads.drop(held.upload);
+      held.upload = undefined;
       if (this.#arrival?.id === lease) this.#arrival.discard();
     }
     this.#options.uploads.forget(held);
@@ -326,6 +346,10 @@ export class Connection {
         events.progressed(this, message.lease, progress);
         return;
       }
+      case "paused":
+        this.#heldLease(message.lease);
+        this.#channel.expect(false);
+        return;
       case "handback": {
         this.#forget(this.#heldLease(message.lease));
         this.#leases.delete(message.lease);
@@ -358,9 +382,10 @@ export class Connection {
     this.#arrival.take(frame);
     this.#channel.expect(true);
     if (lease.upload) {
+      lease.upload.known = this.#arrival.known;
       const each = frame.data.length / frame.total;
       const share = frame.offset / frame.total + each;
-      this.#options.events.progressed(this, frame.id, { share, each, uploadingSince: lease.upload.since });
+      this.#options.events.progressed(this, frame.id, { share, each, upload: lease.upload });
     }
     return undefined;
   }
@@ -375,7 +400,8 @@ export class Connection {
     const { lease: id, computeMs } = message;
     const losses = unpackLosses(message.losses);
     const lease = this.#heldLease(id);
-    if (this.#unheard) throw new ProtocolError(`the answer of lease ${id} before that in shared memory was taken`);
+    if (this.#unheard && lease.vector)
+      throw new ProtocolError(`the answer of lease ${id} before that in shared memory was taken`);
     if (losses.length !== lease.losses)
       throw new ProtocolError(`${losses.length} losses for lease ${id}, expected ${lease.losses}`);
     if (this.sharesMemory && lease.vector && !lease.isUnwanted) {

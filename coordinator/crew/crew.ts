@@ -7,7 +7,7 @@ import type { Pipe } from "../../shared/wire/pipe.ts";
 import type { RoundKind, WeightsUpdate, Welcome } from "../../shared/wire/protocol.ts";
 import type { GoneWorker, WorkerStatus } from "../status.ts";
 import type { Stopwatch } from "../stopwatch.ts";
-import { Weights } from "../weights.ts";
+import { type Passage, Weights } from "../weights.ts";
 import { Connection, type ConnectionEvents } from "./connection.ts";
 import type { Lease, WorkerView } from "./plan.ts";
 import { Quarantine, type Quarantined } from "./quarantine.ts";
@@ -173,10 +173,15 @@ export class Crew {
     return this.#byName.get(name);
   }
 
-  /** New weights for everyone, encoded once. @param update what made them, where that may travel instead */
-  broadcast(step: number, weights: Float32Array, update?: WeightsUpdate): void {
-    const snapshot = this.#weights.publish(step, weights, update);
-    for (const worker of this.#members.keys()) worker.offer(snapshot);
+  /** New weights for everyone, encoded once. @param update what made them, where that may travel instead @param passage sent to some already */
+  broadcast(step: number, weights: Float32Array, update?: WeightsUpdate, passage?: Passage): void {
+    const snapshot = this.#weights.publish(step, weights, update, passage);
+    for (const worker of this.#members.keys()) if (!worker.hasPassed(passage)) worker.offer(snapshot);
+  }
+
+  /** New weights for all who can use them, as they come; the others wait until they are whole. */
+  pass(passage: Passage): void {
+    for (const worker of this.#members.keys()) worker.pass(passage);
   }
 
   /** The newest weights for one who has just come. */

@@ -410,20 +410,21 @@ export class Dispatch {
     if (!isAsked) this.#count(worker, work, round, lease, answer);
   }
 
-  #onProgress(worker: Connection, id: number, { share, each, uploadingSince }: Progress): void {
+  #onProgress(worker: Connection, id: number, { share, each, upload }: Progress): void {
     const lease = this.#work?.find(id);
     // An answer on its way says nothing of a lease that was too short to say how far it is.
     if (!lease || lease.worker !== worker.name) return;
-    if (uploadingSince !== undefined && !lease.heard && !lease.waits) return;
+    if (upload) this.#round!.arrives?.(lease, upload);
+    if (upload && !lease.heard && !lease.waits) return;
     const at = this.#clock.now();
     const beganAt = lease.waits
       ? at
       : (lease.heard?.beganAt ?? Math.max(lease.grantedAt, this.crew.lastAnswerAt(worker)));
-    const tookMs = at - (uploadingSince ?? beganAt);
+    const tookMs = at - (upload?.since ?? beganAt);
     const leftMs = (tookMs * (1 - share)) / share;
     lease.waits = false;
     lease.heard = {
-      ...{ at, beganAt, leftMs, share: uploadingSince === undefined ? share : 1 },
+      ...{ at, beganAt, leftMs, share: upload ? 1 : share },
       nextMs: Math.max(this.#times.progressEveryMs, (tookMs * each) / share),
     };
     this.progressAt = at;

@@ -16,6 +16,10 @@ const patience = 4;
 export interface Upload {
   readonly vector: Float32Array;
   readonly since: number;
+  /** Values that are there, from its beginning on. */
+  known: number;
+  /** Whole, or dropped: its vector is another's now. */
+  isOver: boolean;
 }
 
 /** Who wants to send the sum of a node. */
@@ -81,7 +85,7 @@ export class Uploads {
       this.#waiting.add(sender);
       return undefined;
     }
-    const upload = { vector: this.#pool.take(), since: this.#now() };
+    const upload = { vector: this.#pool.take(), since: this.#now(), known: 0, isOver: false };
     this.#open.set(upload, sender);
     this.peak = Math.max(this.peak, this.#open.size + this.gathering.kept());
     return upload;
@@ -100,12 +104,15 @@ export class Uploads {
       this.#usualMs = this.#usualMs === undefined ? took : this.#usualMs + 0.3 * (took - this.#usualMs);
     }
     this.#open.delete(upload);
+    upload.isOver = true;
     return upload.vector;
   }
 
   /** It will not become whole. */
   drop(upload: Upload): void {
-    if (this.#open.delete(upload)) this.#pool.give(upload.vector);
+    if (!this.#open.delete(upload)) return;
+    upload.isOver = true;
+    this.#pool.give(upload.vector);
   }
 
   /** It does not ask any more. */

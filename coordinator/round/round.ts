@@ -7,6 +7,15 @@ import type { LocalTerms, RoundKind, SampleTerms } from "../../shared/wire/proto
 
 export type Windows = Uint16Array | Uint32Array;
 
+/** The vector of an answer on its way in. */
+export interface Arriving {
+  readonly vector: Float32Array;
+  /** Values that are there, from its beginning on. */
+  readonly known: number;
+  /** Its vector is another's now. */
+  readonly isOver: boolean;
+}
+
 export interface Round {
   readonly kind: RoundKind;
   /** For people: "step 12", "validation after step 12". */
@@ -42,6 +51,8 @@ export interface Round {
    * @param vector (P) the round's from now on
    */
   take(node: TreeNode, losses: readonly number[], vector: Float32Array | undefined): void;
+  /** Hears how much there is of the vector of an answer that is on its way. */
+  arrives?(node: TreeNode, upload: Arriving): void;
   /** Hears, of long leases, how much of all units is computed: 0 to 1. */
   progress?(share: number): void;
   /** The round was left unfinished: give back what it holds. */

@@ -14,6 +14,7 @@ import type { Access } from "./access.ts";
 import { sendFile } from "./download.ts";
 import { linkLimit, sendLink, swallowLink } from "./link.ts";
 import { pageFiles, pagePolicy } from "./page.ts";
+import { type RelayView, relayPage } from "./relay-pages.ts";
 
 /** What the pages are made from. */
 export interface RunView {
@@ -33,8 +34,7 @@ export interface RunView {
 }
 
 export interface HttpOptions {
-  /** None: this is a relay, which has no pages. */
-  readonly run: RunView | undefined;
+  readonly run: RunView | RelayView;
   readonly access: Access;
   /** With it the port speaks TLS, and nothing else. */
   readonly certificate?: { readonly cert: string; readonly key: string } | undefined;
@@ -80,7 +80,7 @@ export function createHttpServer(options: HttpOptions): Server {
     connectionsCheckingInterval: 5000,
   };
   const { run, certificate } = options;
-  const handler = run ? httpHandler({ ...options, run }) : answerForRelay;
+  const handler = "relayStatus" in run ? relayHandler(run, options) : httpHandler({ ...options, run });
   const server: Server = certificate
     ? createSecureServer({ ...limits, ...certificate, minVersion: "TLSv1.2", handshakeTimeout: 10_000 }, handler)
     : createServer(limits, handler);
@@ -90,11 +90,17 @@ export function createHttpServer(options: HttpOptions): Server {
   return server;
 }
 
-function answerForRelay(request: IncomingMessage, response: ServerResponse): void {
-  for (const [name, value] of Object.entries(plainHeaders)) response.setHeader(name, value);
-  const isHealth = request.url === "/healthz";
-  const body = isHealth ? "a relay\n" : "this is a relay: the run's pages are at its coordinator\n";
-  send(request, response, isHealth ? 200 : 404, "text/plain; charset=utf-8", body);
+function relayHandler(relay: RelayView, { access, onError }: HttpOptions) {
+  return (request: IncomingMessage, response: ServerResponse): void => {
+    for (const [name, value] of Object.entries(plainHeaders)) response.setHeader(name, value);
+    access
+      .rightOf(request)
+      .then((right) => send(request, response, ...relayPage(request, right, relay)))
+      .catch((error) => {
+        response.destroy();
+        onError(error);
+      });
+  };
 }
 
 export function httpHandler({ run, access, onError }: HttpOptions & { readonly run: RunView }) {

@@ -13,6 +13,7 @@ import { subprotocol } from "../../shared/wire/protocol.ts";
 import { largestMessage, webSocketPipe } from "../../shared/wire/web-socket.ts";
 import { type Access, isLoopback, mostFailures, type Right } from "./access.ts";
 import { createHttpServer, type RunView } from "./http.ts";
+import type { RelayView } from "./relay-pages.ts";
 import type { Certificate } from "./tls.ts";
 
 export interface RunServer {
@@ -34,12 +35,12 @@ export interface Host {
 }
 
 /**
- * @param run what people are shown; a relay has nothing to show
+ * @param run what people are shown
  * @throws ConfigError when the address cannot be listened on
  */
 export async function serve(
   workers: Host,
-  run: RunView | undefined,
+  run: RunView | RelayView,
   options: {
     host: string;
     port: number;

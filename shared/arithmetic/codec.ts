@@ -48,7 +48,7 @@ export function nodeRounding(
   { seed, step, units }: { seed: number; step: number; units: number },
 ): NodeRounding | undefined {
   if (codec.format === "float32") return undefined;
-  return (node, sum) => codec.round(sum, { seed, step, node: heapIndex(node, units) });
+  return (node, sum, first = 0) => codec.round(sum, { seed, step, node: heapIndex(node, units), first });
 }
 
 /** [first, first + length) of a vector. */
@@ -135,14 +135,18 @@ export function codecOf(wire: WireFormat, vectors: number, P: number, codecs: (f
     codec: i === 0 ? codec : codecs("bf16"),
   }));
   const padded = Math.ceil(P / blockSize) * blockSize;
-  const part = (x: Float32Array, { first, length }: Stretch) => x.subarray(first, first + length);
   return {
     ...codec,
     stretches,
     bytes: () => stretches.reduce((sum, each) => sum + each.codec.bytes(each.length), 0),
     round(x, at) {
-      // Each draws its own numbers.
-      for (const [i, each] of stretches.entries()) each.codec.round(part(x, each), { ...at, first: i * padded });
+      const { first: from = 0 } = at;
+      for (const [i, { first, length, codec }] of stretches.entries()) {
+        const [start, end] = [Math.max(from, first), Math.min(from + x.length, first + length)];
+        // Each draws its own numbers.
+        if (start < end)
+          codec.round(x.subarray(start - from, end - from), { ...at, first: i * padded + start - first });
+      }
     },
   };
 }

@@ -33,8 +33,8 @@ export class VectorPool {
   }
 }
 
-/** What a node's sum becomes as soon as it is whole: a small wire's rounding (codec.ts). */
-export type NodeRounding = (node: TreeNode, sum: Float32Array) => void;
+/** What a node's sum becomes as soon as it is whole: a small wire's rounding (codec.ts); or the part of it from `first` on. */
+export type NodeRounding = (node: TreeNode, sum: Float32Array, first?: number) => void;
 
 export class TreeSum {
   readonly #root: TreeNode;
@@ -48,6 +48,11 @@ export class TreeSum {
     this.#pool = pool;
     this.#ops = ops;
     this.#round = round;
+  }
+
+  /** The sum of a node that waits for its sibling, lent until the next is added. */
+  at(node: TreeNode): Float32Array | undefined {
+    return this.#nodes.get(nodeName(node));
   }
 
   /** Nodes that wait for their siblings. */

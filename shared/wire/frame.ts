@@ -27,6 +27,8 @@ export interface Frame {
   readonly total: number;
   /** View of the message's memory. */
   readonly data: Uint8Array;
+  /** The whole message, to be sent on as it is. */
+  readonly message: Buffer;
 }
 
 /**
@@ -58,6 +60,14 @@ export function* encodedFrames(
   });
 }
 
+/** Where the values of each of these frames end, in a vector of this length. */
+export function frameEnds(length: number, codec: Codec): number[] {
+  return stretchesOf(codec, length).flatMap(({ first, length, codec }) => {
+    const each = Math.floor(chunkBytes / codec.bytes(blockSize)) * blockSize;
+    return Array.from({ length: Math.ceil(length / each) }, (_, i) => first + Math.min(length, (i + 1) * each));
+  });
+}
+
 /** Bytes [start, start + bytes) of a tensor, which travel in chunks of their own. */
 interface Part {
   readonly start: number;
@@ -73,7 +83,15 @@ function partsOf(vector: Float32Array, codec: Codec) {
     const bytes = codec.bytes(length);
     start += bytes;
     const values = vector.subarray(first, first + length);
-    return { start: start - bytes, bytes, block, chunk: Math.floor(chunkBytes / block) * block, values, codec };
+    return {
+      start: start - bytes,
+      bytes,
+      block,
+      chunk: Math.floor(chunkBytes / block) * block,
+      values,
+      codec,
+      end: first + length,
+    };
   });
 }
 
@@ -126,6 +144,7 @@ export function parseFrame(message: Buffer): Frame {
     offset: message.readDoubleLE(24),
     total: message.readDoubleLE(32),
     data,
+    message,
   };
 }
 
@@ -134,11 +153,16 @@ export class Arrival {
   readonly kind: TensorKind;
   readonly id: number;
   readonly #total: number;
-  #put: (data: Uint8Array, offset: number) => void;
+  #put: (data: Uint8Array, offset: number) => number;
   #received = 0;
+  /** Values of the vector that are there, from its beginning on. */
+  known = 0;
 
-  /** @param put takes the data of a chunk into the target, which is the arrival's until it is complete */
-  private constructor(kind: TensorKind, id: number, total: number, put: (data: Uint8Array, offset: number) => void) {
+  /**
+   * @param put takes the data of a chunk into the target, which is the arrival's until it is complete, and tells where the
+   * values end that are known then
+   */
+  private constructor(kind: TensorKind, id: number, total: number, put: (data: Uint8Array, offset: number) => number) {
     this.kind = kind;
     this.id = id;
     this.#total = total;
@@ -146,30 +170,32 @@ export class Arrival {
   }
 
   static ofBytes(kind: TensorKind, id: number, target: Uint8Array): Arrival {
-    return new Arrival(kind, id, target.length, (data, offset) => target.set(data, offset));
+    return new Arrival(kind, id, target.length, (data, offset) => {
+      target.set(data, offset);
+      return offset + data.length;
+    });
   }
 
   /** Checked, and dropped. */
   static ofNothing(kind: TensorKind, id: number, total: number): Arrival {
-    return new Arrival(kind, id, total, () => {});
+    return new Arrival(kind, id, total, () => 0);
   }
 
   /** Nobody needs it any more: what comes is checked, and its target left alone. */
   discard(): void {
-    this.#put = () => {};
+    this.#put = () => 0;
   }
 
   /** Decoded chunk by chunk: each but the last holds whole blocks. */
   static ofVector(kind: TensorKind, id: number, target: Float32Array, codec: Codec): Arrival {
     const parts = partsOf(target, codec);
     return new Arrival(kind, id, totalOf(parts), (data, offset) => {
-      const { start, bytes, block, values, codec } = parts.findLast(({ start }) => start <= offset)!;
+      const { start, bytes, block, values, codec, end } = parts.findLast(({ start }) => start <= offset)!;
       const first = ((offset - start) / block) * blockSize;
       const isEnd = offset + data.length === start + bytes;
-      codec.decode(
-        values.subarray(first, isEnd ? values.length : first + Math.ceil(data.length / block) * blockSize),
-        data,
-      );
+      const last = isEnd ? values.length : first + Math.ceil(data.length / block) * blockSize;
+      codec.decode(values.subarray(first, last), data);
+      return end - values.length + last;
     });
   }
 
@@ -188,7 +214,7 @@ export class Arrival {
       );
     if (frame.offset !== this.#received || frame.offset + frame.data.length > this.#total)
       throw new ProtocolError(`${what}: chunk at byte ${frame.offset}, expected ${this.#received}`);
-    this.#put(frame.data, frame.offset);
+    this.known = this.#put(frame.data, frame.offset);
     this.#received += frame.data.length;
   }
 }

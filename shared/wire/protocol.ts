@@ -62,6 +62,8 @@ const fromWorker = z.discriminatedUnion("type", [
   z.strictObject({ type: z.literal("device"), device: sentence }),
   /** So many of the losses of a lease's answer are known by now, more than before. */
   z.strictObject({ type: z.literal("progress"), lease: id, losses: z.int().min(1) }),
+  /** The rest of this lease's vector comes later: what it is the sum of is not there yet. */
+  z.strictObject({ type: z.literal("paused"), lease: id }),
   /** The lease goes back unanswered, with the reason, after so many of its units had been computed, or parts of one. */
   z.strictObject({ type: z.literal("handback"), lease: id, reason: sentence, units: z.number().min(0) }),
   /** No more leases, please: the worker finishes what it holds and goes. */

@@ -5,6 +5,7 @@ import { runInNewContext } from "node:vm";
 import { expect, test } from "vitest";
 import { wireFormats } from "../../shared/arithmetic/codec.ts";
 import { campaign, withFaults } from "./campaign.ts";
+import type { Fault } from "./faults.ts";
 import { inRounds, lean, live, lyingPlanOf, type Plan, planOf, referenceDigest, withRelays } from "./world.ts";
 
 test("200 worlds, and 100 with little room where every other worker draws its windows itself", async () => {
@@ -87,22 +88,58 @@ test("worlds with relays one and two deep, which are killed", async () => {
   expect(failed).toEqual([]);
 });
 
-test.each(wireFormats)("%s: one digest for 1, 2, 3 and 5 workers below no relay, one and two", async (wire) => {
-  for (const count of [1, 2, 3, 5])
-    for (const depth of [0, 1, 2]) {
-      const { options, workers } = planOf(5);
-      const few = Array.from({ length: count }, (_, i) => ({ ...workers[0]!, unitMs: 10 + 7 * i }));
-      const settings = { ...options, wire, steps: 4, decaySteps: 4, shards: 8, batchSize: 8, evalInterval: 2 };
-      const plan = { seed: 5, options: settings, workers: few, faults: [] };
-      const relayed = withRelays(count % 2 === 0 ? plan : lean(plan), depth, true);
-      const { failures, workers: helpers } = await live({
-        ...relayed,
-        relays: relayed.relays!.map((relay) => ({ ...relay, killedAt: Number.POSITIVE_INFINITY })),
-      });
-      expect(failures, `${count} workers, ${depth} relays`).toEqual([]);
-      if (depth > 0) expect(helpers).toEqual(new Set(["r0"]));
-    }
+test("workers of a relay that died go on with the next coordinator, and come back to it when it is back", async () => {
+  const { options, workers } = planOf(5);
+  const two = [0, 1].map(() => ({ ...workers[0]!, unitMs: 500 }));
+  const settings = {
+    ...options,
+    steps: 100,
+    decaySteps: 100,
+    shards: 4,
+    batchSize: 4,
+    evalInterval: 0,
+    evalSampleTokens: 0,
+  };
+  const plan = withRelays({ seed: 5, options: settings, workers: two, faults: [] }, 1, true);
+  const {
+    failures,
+    workers: helpers,
+    last,
+  } = await live({
+    ...plan,
+    relays: plan.relays!.map((relay) => ({ ...relay, killedAt: 10_000 })),
+  });
+  expect(failures).toEqual([]);
+  expect(helpers).toEqual(new Set(["r0", "w0", "w1"]));
+  expect(last).toEqual(new Set(["r0"]));
 });
+
+test.each(wireFormats.flatMap((wire) => [[wire, 1, 4] as const, [wire, 20, 4] as const, [wire, 20, 8] as const]))(
+  "%s, H %d, R %d: one digest for 1, 2, 3 and 5 workers below no relay, one and two, whoever is killed",
+  async (wire, localSteps, replicas) => {
+    const { options, workers } = planOf(5);
+    const steps = localSteps === 1 ? 6 : 50;
+    const about = { wire, localSteps, replicas, steps, decaySteps: steps, shards: 8, batchSize: 8 };
+    const settings = { ...options, ...about, evalInterval: 0, evalSampleTokens: 0, checkpointInterval: localSteps };
+    for (const count of [1, 2, 3, 5])
+      for (const depth of [0, 1, 2]) {
+        const few = Array.from({ length: count }, (_, i) => ({ ...workers[0]!, unitMs: 10 + 7 * i }));
+        const plan = { seed: 5, options: settings, workers: few, faults: [] };
+        const spanMs = (steps * 8 * 10) / count;
+        const below = (killedAt: number, honestBelow: boolean): Plan => {
+          const relayed = withRelays(count % 2 === 0 ? plan : lean(plan), depth, honestBelow);
+          return { ...relayed, relays: relayed.relays!.map((relay) => ({ ...relay, killedAt })) };
+        };
+        const calm = await live(below(Number.POSITIVE_INFINITY, true));
+        expect(calm.failures, `${count} workers, ${depth} relays`).toEqual([]);
+        if (depth > 0) expect(calm.workers).toEqual(new Set(["r0"]));
+        const faults: Fault[] = [{ kind: "kill", at: 0.6 * spanMs, forMs: 100, worker: 0 }];
+        if (count > 1) faults.push({ kind: "crash", at: 0.3 * spanMs, forMs: 200, worker: count - 1 });
+        const killed = await live({ ...below(0.2 * spanMs, false), faults });
+        expect(killed.failures, `${count} workers, ${depth} relays, all of them killed`).toEqual([]);
+      }
+  },
+);
 
 test.each([1, 20])(
   "64 workers, %d local steps: a coordinator holds no more gradients than it has room for",

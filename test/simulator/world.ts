@@ -451,6 +451,8 @@ export interface Verdict {
   readonly steps: number;
   /** Whose answers counted. */
   readonly workers: ReadonlySet<string>;
+  /** Whose answers counted in the last step. */
+  readonly last: ReadonlySet<string>;
   /** Parts of steps that were with more than one worker when they were answered. */
   readonly hedged: number;
   /** Steps done when the first wrong answer was given, and when its giver was found out; none where none was given. */
@@ -533,6 +535,7 @@ class World {
       virtualMs: this.#endedAt ?? time.now,
       steps: steps.length,
       workers: new Set(parts.map(({ worker }) => worker)),
+      last: new Set(steps.at(-1)?.parts.map(({ worker }) => worker)),
       hedged: parts.filter(({ leases }) => leases > 1).length,
       lie: this.#lie && { ...this.#lie, found },
       isRight: this.#isRight,

@@ -18,11 +18,12 @@ const steps = 203;
 
 const about = { localSteps: 5, replicas: 4, shards: 4 };
 
-const flagsOf = (innerState: InnerState, wire: WireFormat): string[] =>
+const flagsOf = (innerState: InnerState, wire: WireFormat, localSteps = 5): string[] =>
   Object.entries({
     data: text,
     ...shared,
     ...about,
+    localSteps,
     innerState,
     wire,
     steps,
@@ -32,33 +33,37 @@ const flagsOf = (innerState: InnerState, wire: WireFormat): string[] =>
   }).flatMap(([name, value]) => [flagOf(name), `${value}`]);
 
 /** Validation loss of the same steps in this process. */
-async function expected(innerState: InnerState, wire: WireFormat): Promise<number> {
-  const { options } = resolveOptions({ flags: { data: text, ...shared, ...about, innerState, steps } });
+async function expected(innerState: InnerState, wire: WireFormat, localSteps = 5): Promise<number> {
+  const { options } = resolveOptions({ flags: { data: text, ...shared, ...about, localSteps, innerState, steps } });
   const dataset = await openDataset({ source: text, blockSize: shared.blockSize });
   const model = modelOf(options, dataset.tokenizer.vocabSize);
   const { engine } = await openEngine("auto", { model, maxRows: 4, precision: "float32", threads: 1, device: "auto" });
   const outer = { learningRate: options.outerLearningRate, momentum: options.outerMomentum };
-  const plan = { ...about, wire, innerState, outer } as const;
+  const plan = { ...about, localSteps, wire, innerState, outer } as const;
   const loss = await trainLocally(engine, dataset, options, plan, () => {});
   await engine.dispose();
   return loss;
 }
 
-function expectEveryShardOnce(out: string): void {
+function expectEveryShardOnce(out: string, H = 5): void {
   const ledger = ledgerOf(out);
-  const rounds = Array.from({ length: 40 }, (_, i) => [5 * i + 5, 5]);
+  const rounds = Array.from({ length: 200 / H }, (_, i) => [H * i + H, H]);
   expect(ledger.map(({ step, steps = 1 }) => [step, steps])).toEqual([...rounds, [203, 3]]);
 }
 
 const lossOf = ({ log }: Running) => log.find(({ msg }) => msg === "validation")!.valLossNats;
 
-test("3 workers", async () => {
+test("5 workers, 20 steps each round, and a replay", async () => {
   const out = temporary();
-  const flags = [...flagsOf("fresh", "float32"), "--out", out, "--port", "0", "--sample-tokens", "0", "--workers", "3"];
+  const given = ["--out", out, "--port", "0", "--sample-tokens", "0", "--workers", "5", "--threads", "1"];
+  const flags = [...flagsOf("fresh", "float32", 20), ...given];
   const run = weft(["train", ...flags]);
   expect(await run.ended, run.stderr()).toBe(0);
-  expect(lossOf(run)).toBe(await expected("fresh", "float32"));
-  expectEveryShardOnce(out);
+  expect(lossOf(run)).toBe(await expected("fresh", "float32", 20));
+  expectEveryShardOnce(out, 20);
+  const replay = weft(["audit", out, "--replay", "1-60"]);
+  expect(await replay.ended, replay.stdout()).toBe(0);
+  expect(replay.stdout()).toMatch(/replay from the beginning: 60 of 60 steps come out with the same digest/);
 });
 
 test("a worker and the coordinator killed in the middle, and a replay", async () => {

@@ -1,6 +1,7 @@
 // Relays as real processes: two of them above one another, of which the lower is killed; its workers go on where they were
 // told to, and the bits are those of one worker.
 import { afterEach, expect, test } from "vitest";
+import type { RelayStatus } from "../../coordinator/serve/relay-pages.ts";
 import { statusSchema } from "../../coordinator/status.ts";
 import { atStep, coordinator, digestOf, killAll, ledgerOf, temporary, text, weft } from "./weft.ts";
 
@@ -37,6 +38,14 @@ test("a relay below a relay is killed, and its workers go on with the one above"
   const { workers } = statusSchema.parse(await (await fetch(`${run.url.replace("ws", "http")}/status`)).json());
   expect(workers.map(({ id }) => id)).toEqual(["upper"]);
   expect(workers[0]!.device).toMatch(/^relay: 1 worker, relay: 2 workers, /);
+  const answer = await fetch(`${lower.url.replace("ws", "http")}/status`);
+  const { workers: lowest } = (await answer.json()) as RelayStatus;
+  expect(lowest.map(({ id }) => id).sort()).toEqual(["first", "second"]);
+  for (const { tokensPerSec } of lowest) expect(tokensPerSec).toBeGreaterThan(0);
+  const page = await (await fetch(lower.url.replace("ws", "http"))).text();
+  expect(page).toMatch(
+    /^relay of run \S+, weights of step \d+\n\nworker +state +tokens.s +shards +device\n(first|second) +contributing/,
+  );
   lower.child.kill("SIGKILL");
   await Promise.all([joined(upper, "first"), joined(upper, "second")]);
   expect(await run.ended, run.stderr()).toBe(0);
@@ -48,7 +57,9 @@ test("a relay below a relay is killed, and its workers go on with the one above"
 });
 
 test("rounds of local steps, their moments and a small wire, below a relay", async () => {
-  const flags = [...options, "--local-steps", "10", "--replicas", "4", "--wire", "int8", "--steps", "45"];
+  // Of several frames each: what goes down and up does so chunk by chunk.
+  const shape = ["--n-layer", "1", "--n-embd", "256", "--batch-size", "8"];
+  const flags = [...options, ...shape, "--local-steps", "10", "--replicas", "4", "--wire", "int8", "--steps", "25"];
   const out = temporary();
   const run = await coordinator([...flags, "--out", out]);
   const above = await relay("above", [run.url]);

@@ -22,14 +22,26 @@ export interface Assignment {
   readonly round: NodeRounding | undefined;
   /** So many of the answer's losses are known. */
   readonly progress: (losses: number) => void;
+  /** Begin to send the answer's vector before it is whole. */
+  readonly send?: (vector: GrowingVector) => void;
   /** Aborted: nobody wants the answer any more. */
   readonly signal: AbortSignal;
+}
+
+/** A vector that becomes known from its beginning on. */
+export interface GrowingVector {
+  /** Of the pool; its values are read as they become known. */
+  readonly values: Float32Array;
+  /** @returns once the values before `end` are known; false when they will not be */
+  until(end: number): Promise<boolean>;
 }
 
 export interface Outcome {
   readonly losses: number[];
   /** Of the pool, the caller's; none where the round asks for none. */
   readonly vector?: Float32Array;
+  /** Of the vector: it is on its way already. */
+  readonly isSent?: boolean;
 }
 
 /** @returns undefined when it was cancelled @throws EngineError */
