@@ -51,7 +51,7 @@ said() {
 npx weft coordinator --preset shakespeare-char $long --out runs/far --host 0.0.0.0 2>coordinator.log &
 coordinator=$!
 address="127.0.0.1:$(said coordinator.log 's/.*listening on 0.0.0.0:\([0-9]*\):.*/\1/p')"
-npx weft worker --coordinator "ws://$address" --gpus none --processes 2 --patience 2 2>worker.log &
+npx weft worker --coordinator "ws://$address" --gpus none --processes 2 --patience 2 --data-at-worker text.txt 2>worker.log &
 worker=$!
 ask() { curl -fsSk -H "Authorization: Bearer $WEFT_TOKEN" "$@"; }
 for path in healthz status metrics history history.csv events about runs; do ask "http://$address/$path" >/dev/null; done
