@@ -14,6 +14,8 @@ interface Job {
   readonly first: number;
   readonly runs: number;
   readonly dump: string;
+  /** Where its files lie, for as long as it runs. */
+  readonly root: string;
 }
 
 type Report = { readonly run: number; readonly refused: number; readonly read: number; readonly failure?: Failure };
@@ -23,32 +25,29 @@ const silenceMs = 4 * longestMs;
 const longestWaitMs = 600_000;
 const memoryBytes = 2 * 2 ** 30;
 
-async function fuzzInThread({ reader: name, seed, first, runs, dump }: Job): Promise<void> {
+async function fuzzInThread({ reader: name, seed, first, runs, dump, root }: Job): Promise<void> {
   const reader = readers.find((one) => one.name === name)!;
-  // Memory, where there is a file system of it: a million files are written.
-  const root = mkdtempSync(join(existsSync("/dev/shm") ? "/dev/shm" : tmpdir(), "weft-fuzz-"));
   let [refused, read] = [0, 0];
-  try {
-    const folder = await emptyFolder(join(root, "files"));
-    for (let run = first; run < first + runs; run++) {
-      if (run % 1000 === 0) await emptyFolder(folder);
-      const { outcome, files, target, failure } = await fuzzOnce(reader, folder, seed, run);
-      if ("refused" in outcome) refused++;
-      else if ("value" in outcome) read++;
-      if (dump) {
-        writeFileSync(join(dump, `${name}-${run}-${target}`), files[target]!);
-        writeFileSync(join(dump, `${name}-${run}.json`), JSON.stringify({ target, ...outcome }));
-      }
-      if (failure || run % 100 === 0 || run === first + runs - 1)
-        parentPort!.postMessage({ run, refused, read, ...(failure && { failure }) } satisfies Report);
+  const folder = await emptyFolder(join(root, "files"));
+  for (let run = first; run < first + runs; run++) {
+    if (run % 1000 === 0) await emptyFolder(folder);
+    const { outcome, files, target, failure } = await fuzzOnce(reader, folder, seed, run);
+    if ("refused" in outcome) refused++;
+    else if ("value" in outcome) read++;
+    if (dump) {
+      writeFileSync(join(dump, `${name}-${run}-${target}`), files[target]!);
+      writeFileSync(join(dump, `${name}-${run}.json`), JSON.stringify({ target, ...outcome }));
     }
-  } finally {
-    rmSync(root, { recursive: true });
+    if (failure || run % 100 === 0 || run === first + runs - 1)
+      parentPort!.postMessage({ run, refused, read, ...(failure && { failure }) } satisfies Report);
   }
 }
 
 /** @returns whether every run was right */
-async function watch(job: Job): Promise<boolean> {
+async function watch(asked: Omit<Job, "root">): Promise<boolean> {
+  // Memory, where there is a file system of it: a million files are written. Removed here: a thread may be ended.
+  const root = mkdtempSync(join(existsSync("/dev/shm") ? "/dev/shm" : tmpdir(), "weft-fuzz-"));
+  const job: Job = { ...asked, root };
   const worker = new Worker(new URL(import.meta.url), {
     workerData: job,
     resourceLimits: { maxOldGenerationSizeMb: 768 },
@@ -62,6 +61,7 @@ async function watch(job: Job): Promise<boolean> {
     console.log(
       `${job.reader}: ${why}\n  between runs ${report.run} and ${report.run + 100}: ${replay(report.run).replace(/1$/, "100")}`,
     );
+    clearInterval(timer);
     void worker.terminate();
   };
   const timer = setInterval(() => {
@@ -83,7 +83,9 @@ async function watch(job: Job): Promise<boolean> {
     worker.on("exit", () => resolve());
   });
   clearInterval(timer);
-  console.log(`${job.reader}: ${job.runs} runs, ${report.refused} refused, ${report.read} read, ${failures} wrong`);
+  rmSync(root, { recursive: true });
+  const runs = report.run - job.first + 1;
+  console.log(`${job.reader}: ${runs} runs, ${report.refused} refused, ${report.read} read, ${failures} wrong`);
   return failures === 0;
 }
 
