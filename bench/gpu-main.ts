@@ -1,9 +1,20 @@
-// The gpu part alone, as scripts/pack-gpu-bench.sh packs it: `./run PLUGIN.so [8,16,32]`.
+// The gpu part alone, as scripts/pack-gpu-bench.sh packs it. With --measure it is one measurement of benchGpu's.
+import { parseArgs } from "node:util";
 import { messageOf } from "../shared/errors.ts";
-import { benchGpu } from "./gpu.ts";
+import { type BenchDevice, benchGpu, measureGpu } from "./gpu.ts";
 
+const { values } = parseArgs({
+  options: {
+    rows: { type: "string", default: "8,16,32" },
+    python: { type: "string", default: "" },
+    device: { type: "string", default: "gpu" },
+    measure: { type: "string" },
+  },
+});
+const device = values.device as BenchDevice;
 try {
-  await benchGpu((process.argv[2] ?? "8,16,32").split(",").map(Number));
+  if (values.measure) console.log(JSON.stringify(await measureGpu(Number(values.measure), device)));
+  else await benchGpu(values.rows.split(",").map(Number), values.python, device);
   process.exit(0);
 } catch (error) {
   console.error(messageOf(error));

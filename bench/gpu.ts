@@ -1,6 +1,12 @@
-// `--parts gpu`: GPT-2 124M in bf16 on the xla engine: speed, what a step is made of, bits across calls and engines.
-// With a plugin of XLA and nothing else of Weft's installed (scripts/pack-gpu-bench.sh), so this imports no other engine.
+// `--parts gpu`: GPT-2 124M in bf16 on the xla engine: speed, what a step is made of, bits across calls, engines and runs;
+// then the same model in PyTorch (gpt2.py). Every measurement is a process of its own, so that none holds the GPU's memory
+// while another runs. With a plugin of XLA and nothing else of Weft's installed (scripts/pack-gpu-bench.sh), so this
+// imports no other engine.
+import { execFile } from "node:child_process";
+import { join } from "node:path";
+import { promisify } from "node:util";
 import { scalarOps } from "../shared/arithmetic/vector.ts";
+import { messageOf } from "../shared/errors.ts";
 import type { ModelConfig } from "../shared/model.ts";
 import type { Engine, EngineOptions } from "../worker/engine/contract.ts";
 import { xla } from "../worker/engine/xla/kind.ts";
@@ -19,11 +25,16 @@ export interface GpuRow {
   /** Of the chip's dense bf16 peak; undefined for a chip that is not in the list. */
   readonly ofPeak: number | undefined;
   readonly plannedBytes: number;
-  /** Whether two calls, and another engine, gave the same bits. */
-  readonly sameBits: boolean;
+  /** Of the gradient; "differ" where two calls, or another engine of the process, gave other bits. */
+  readonly digest: string;
+  readonly device: string;
+  readonly arithmetic: string;
 }
 
-export const gpt2: ModelConfig = {
+/** Where a table is made: on a CPU a small model shows that the bench runs, and nothing else. */
+export type BenchDevice = "gpu" | "cpu";
+
+const gpt2: ModelConfig = {
   family: "gpt2",
   vocabSize: 50_257,
   blockSize: 1024,
@@ -56,14 +67,16 @@ function median(values: number[]): number {
   return values.sort((a, b) => a - b)[values.length >> 1]!;
 }
 
-/** @param model other than GPT-2 only to try the bench itself */
-export async function measureGpu(
-  rows: number,
-  steps: number,
-  device: "gpu" | "cpu" = "gpu",
-  model: ModelConfig = gpt2,
-): Promise<GpuRow & { device: string; arithmetic: string }> {
-  const options: EngineOptions = { model, maxRows: rows, precision: "bf16", threads: 1, device };
+const models: Readonly<Record<BenchDevice, ModelConfig>> = {
+  gpu: gpt2,
+  cpu: { ...gpt2, vocabSize: 512, blockSize: 64, nLayer: 2, nHead: 2, nEmbd: 64 },
+};
+/** Steps that are measured. */
+const steps = 20;
+
+export async function measureGpu(rows: number, on: BenchDevice): Promise<GpuRow> {
+  const model = models[on];
+  const options: EngineOptions = { model, maxRows: rows, precision: "bf16", threads: 1, device: on };
   const weights = quickWeights(model);
   const out = new Float32Array(weights.length);
   // Three shards: one alone, and two as one lease; the difference is what the device computes.
@@ -91,7 +104,7 @@ export async function measureGpu(
     one.push(single);
     two.push(double);
   }
-  const { arithmetic, device: name, plannedBytes } = engine;
+  const { arithmetic, device, plannedBytes } = engine;
   await engine.dispose();
   const again = await xla.create(options);
   await again.setWeights(weights);
@@ -101,25 +114,67 @@ export async function measureGpu(
   const computeMs = Math.max(0.001, median(two) - median(one));
   const tokensPerSec = (rows * model.blockSize) / (computeMs / 1000);
   const teraflops = (tokensPerSec * flopsPerToken(model)) / 1e12;
-  const peak = peaks.find(([kind]) => kind.test(name))?.[1];
+  const peak = peaks.find(([kind]) => kind.test(device))?.[1];
   return {
-    ...{ device: name, arithmetic, rows, openSeconds, upMs: median(up), computeMs },
+    ...{ device, arithmetic, rows, openSeconds, upMs: median(up), computeMs },
     ...{ downMs: Math.max(0, median(one) - computeMs), tokensPerSec, teraflops },
     ofPeak: peak && teraflops / peak,
     plannedBytes,
-    sameBits: digests.size === 1,
+    digest: digests.size === 1 ? [...digests][0]! : "differ",
   };
 }
 
-const number = (x: number): string => (x >= 100 ? Math.round(x).toLocaleString("en") : x.toPrecision(3));
+/** What gpt2.py says of one measurement. */
+interface PeerRow {
+  readonly peer: string;
+  readonly rows: number;
+  readonly ms: number;
+  readonly peakBytes: number;
+}
 
-/** The table, in Markdown. */
-export async function benchGpu(rowCounts: readonly number[], steps = 20): Promise<void> {
-  const { usable, why } = await xla.probe({ device: "gpu" });
+const number = (x: number): string => (x >= 100 ? Math.round(x).toLocaleString("en") : x.toPrecision(3));
+const megabytes = (bytes: number): string => Math.round(bytes / 2 ** 20).toLocaleString("en");
+const line = (cells: readonly string[]): void => console.log(`| ${cells.join(" | ")} |`);
+function heading(...cells: string[]): void {
+  console.log("");
+  line(cells);
+  line(cells.map(() => "---:"));
+}
+
+const run = promisify(execFile);
+
+/** What a program prints as lines of JSON. @throws with the last line of its complaint */
+async function answerOf<T>(program: string, args: readonly string[]): Promise<T[]> {
+  try {
+    const { stdout } = await run(program, [...args], { timeout: 240_000, maxBuffer: 2 ** 24 });
+    return stdout.split("\n").flatMap((text) => (text.startsWith("{") ? [JSON.parse(text) as T] : []));
+  } catch (error) {
+    const { stderr = "", killed = false } = error as { stderr?: string; killed?: boolean };
+    throw new Error(killed ? "no answer within 240 s" : (stderr.trim().split("\n").at(-1) ?? messageOf(error)));
+  }
+}
+
+/** Both runs of a measurement; the second finds its programs in the cache. */
+async function twoRuns(rows: number, on: BenchDevice): Promise<[GpuRow, GpuRow]> {
+  const args = [join(import.meta.dirname, "gpu-main.js"), "--measure", String(rows), "--device", on];
+  const [first] = await answerOf<GpuRow>(process.execPath, args);
+  const [second] = await answerOf<GpuRow>(process.execPath, args);
+  return [first!, second!];
+}
+
+/**
+ * The tables, in Markdown.
+ * @param python one with PyTorch; "": none
+ */
+export async function benchGpu(rowCounts: readonly number[], python: string, on: BenchDevice = "gpu"): Promise<void> {
+  const { usable, why } = await xla.probe({ device: on });
   if (!usable) throw new Error(`bench: ${why}`);
-  const cells = [
+  const name = on === "gpu" ? "GPT-2 124M" : "a small model, only to try the bench";
+  console.log(`${name}, bf16, T ${models[on].blockSize}, one shard on one device: forward and backward`);
+  heading(
     "sequences",
     "open s",
+    "again s",
     "up ms",
     "compute ms",
     "down ms",
@@ -128,19 +183,37 @@ export async function benchGpu(rowCounts: readonly number[], steps = 20): Promis
     "of peak",
     "MB",
     "bits",
-  ];
-  let header = true;
+  );
+  const speeds = new Map<number, number>();
+  const notes = new Set<string>();
   for (const rows of rowCounts) {
-    const row = await measureGpu(rows, steps);
-    if (header) {
-      console.log(`\nGPT-2 124M, bf16, T 1024, one shard on one device: ${row.device}; ${row.arithmetic}\n`);
-      console.log(`| ${cells.join(" | ")} |\n| ${cells.map(() => "---:").join(" | ")} |`);
-      header = false;
+    try {
+      const [first, second] = await twoRuns(rows, on);
+      const { upMs, computeMs, downMs, tokensPerSec, teraflops, ofPeak, plannedBytes, digest } = second;
+      speeds.set(rows, tokensPerSec);
+      notes.add(`${second.device}; ${second.arithmetic}`);
+      const share = ofPeak === undefined ? "?" : `${Math.round(100 * ofPeak)}%`;
+      const numbers = [first.openSeconds, second.openSeconds, upMs, computeMs, downMs, tokensPerSec, teraflops];
+      const bits = first.digest === digest && digest !== "differ" ? digest.slice(0, 8) : "DIFFER";
+      line([String(rows), ...numbers.map(number), share, megabytes(plannedBytes), bits]);
+    } catch (error) {
+      line([String(rows), messageOf(error)]);
     }
-    const { openSeconds, upMs, computeMs, downMs, tokensPerSec, teraflops, ofPeak, plannedBytes, sameBits } = row;
-    const share = ofPeak === undefined ? "?" : `${Math.round(100 * ofPeak)}%`;
-    const numbers = [rows, openSeconds, upMs, computeMs, downMs, tokensPerSec, teraflops].map(number);
-    const megabytes = Math.round(plannedBytes / 2 ** 20).toLocaleString("en");
-    console.log(`| ${[...numbers, share, megabytes, sameBits ? "same" : "DIFFER"].join(" | ")} |`);
+  }
+  for (const note of notes) console.log(`\n${note}`);
+  if (python === "") return;
+  heading("PyTorch", "sequences", "ms", "tokens/s", "Weft is", "MB");
+  const tasks = ["eager", "compiled"].flatMap((how) => [...speeds].map(([rows, speed]) => ({ how, rows, speed })));
+  for (const { how, rows, speed } of tasks) {
+    const asked = JSON.stringify({ model: models[on], rows, steps, how, device: on === "gpu" ? "cuda" : "cpu" });
+    try {
+      const [row] = await answerOf<PeerRow>(python, [join(import.meta.dirname, "../../bench/gpt2.py"), asked]);
+      const { peer, ms, peakBytes } = row!;
+      const tokensPerSec = (rows * models[on].blockSize) / (ms / 1000);
+      const ratio = `${(speed / tokensPerSec).toFixed(2)}x`;
+      line([peer, String(rows), number(ms), number(tokensPerSec), ratio, megabytes(peakBytes)]);
+    } catch (error) {
+      line([how, String(rows), messageOf(error)]);
+    }
   }
 }

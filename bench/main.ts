@@ -40,7 +40,7 @@ const threadCounts = list(values.threads).map(Number);
 const precisions = list(values.precisions) as ("float32" | "bf16")[];
 
 if (parts.has("gpu")) {
-  await benchGpu([8, 16, 32]);
+  await benchGpu([8, 16, 32], values.python[0]!);
   if (parts.size === 1) process.exit(0);
 }
 

@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # XLA for real, from a clean cache: `weft install xla --cpu`, once more to see that it does nothing, the CUDA plugin from a
 # folder of Python packages as a cluster has it, then the contract suite and nanoGPT's first losses on the CPU plugin,
-# and training steps compiled for GPUs that are not here. Needs pip and a C++ compiler; 7 minutes.
+# and training steps compiled for GPUs that are not here. Needs pip and a C++ compiler; 9 minutes.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 export WEFT_DATA_DIR="${WEFT_DATA_DIR:-$PWD/../shared/data}"
@@ -26,5 +26,12 @@ node dist/cli/weft.js install xla --cuda 12 --from "$cache/env"
 
 npx vitest run test/worker/engine/engine.xla.test.ts test/worker/engine/xla.errors.test.ts test/worker/engine/xla.cuda.test.ts
 npx vitest run test/system/nanogpt.test.ts -t XLA
+# The bench for a machine with a GPU and without a network: from a folder of its own, on the CPU plugin in the GPU's place.
+bash scripts/pack-gpu-bench.sh "$cache/bench.tar.xz"
+tar -C "$cache" -xf "$cache/bench.tar.xz"
+alone="$(unshare -rn true 2>/dev/null && echo unshare -rn || true)"
+env -i PATH=/usr/bin:/bin WEFT_XLA_PLUGIN="$cache/xla-cpu-x64/site/xla_plugins/xla_cpu_pjrt/xla_cpu_pjrt.so" \
+  $alone "$cache/weft-gpu-bench/run" python3 --device cpu --rows 2 | tee "$cache/table.txt"
+grep -qE '^\| 2 \|.* [0-9a-f]{8} \|$' "$cache/table.txt" || { echo "two runs gave no table, or other bits" >&2; exit 1; }
 # Real processes: 1, 2 and 3 workers of two devices each, killed, frozen, resumed.
 WEFT_TEST_ENGINE="--engine xla --device cpu --threads 2" npx vitest run test/system/same-bits.test.ts
