@@ -196,7 +196,7 @@ const dataset = {
     vocabSize: toyModel.vocabSize,
     toFiles: () => new Map(),
     encode: () => Int32Array.of(1),
-    decode: (ids: readonly number[]) => ids.join(" "),
+    decoder: () => ({ push: (id: number) => ` ${id}`, end: () => "" }),
   },
   train: trainTokens,
   val: valTokens,
