@@ -18,7 +18,8 @@ trap 'rm -rf "$folder"; rmdir "$group" 2>/dev/null || true' EXIT
 mkdir "$group"
 echo $limit > "$group/$limit_file"
 
-# Sentences of 20,000 made-up words, each drawn as often as its rank says (Zipf), a JSON line a document.
+# Sentences of 20,000 made-up words, each drawn as often as its rank says (Zipf); twenty make a JSON line, a document. One
+# file's worth is made, and stands in every file in an order of its own: what is timed reads each of them anew.
 cat > "$folder/make.mjs" <<'JS'
 import { closeSync, openSync, writeSync } from "node:fs";
 const [folder, bytes] = [process.argv[2], Number(process.argv[3])];
@@ -28,17 +29,15 @@ const letters = "etaoinshrdlucmfwypvbgk";
 const word = () => Array.from({ length: 2 + Math.floor(draw() * 8) }, () => letters[Math.floor(draw() ** 2 * 22)]).join("");
 const words = Array.from({ length: 20_000 }, word);
 const sentence = () => Array.from({ length: 5 + Math.floor(draw() * 15) }, () => words[Math.floor(20_000 ** draw()) - 1]).join(" ");
-const files = Math.max(2, Math.ceil(bytes / 128e6));
-for (let f = 0; f < files; f++) {
-  const file = openSync(`${folder}/text/${String(f).padStart(5, "0")}.jsonl`, "w");
-  for (let written = 0; written < bytes / files; ) {
-    const lines = Array.from({ length: 200 }, () => {
-      const text = Array.from({ length: 20 }, () => `${sentence()}.`).join(" ");
-      return `${JSON.stringify({ id: f, text })}\n`;
-    }).join("");
-    written += writeSync(file, lines);
-  }
-  closeSync(file);
+const text = () => Array.from({ length: 20 }, () => `${sentence()}.`).join(" ");
+const block = () => Buffer.from(Array.from({ length: 200 }, (_, id) => `${JSON.stringify({ id, text: text() })}\n`).join(""));
+const blocks = [];
+for (let held = 0; held < Math.min(128e6, bytes / 2); held += blocks.at(-1).length) blocks.push(block());
+for (let file = 0, written = 0; written < bytes; file++) {
+  const out = openSync(`${folder}/text/${String(file).padStart(5, "0")}.jsonl`, "w");
+  const start = Math.floor(draw() * blocks.length);
+  for (let i = 0; i < blocks.length && written < bytes; i++) written += writeSync(out, blocks[(start + i) % blocks.length]);
+  closeSync(out);
 }
 JS
 mkdir "$folder/text"

@@ -2,7 +2,8 @@
 // tokenizer and those trained here are both this, saved as Hugging Face's tokenizer.json.
 import { ConfigError } from "../errors.ts";
 import { bytesOf, lastWordBoundary, letterOfByte, spellBytes, wordEnd } from "./bytes.ts";
-import { type IdBuffer, MergingTokenizer } from "./merging.ts";
+import type { IdBuffer } from "./id-buffer.ts";
+import { MergingTokenizer } from "./merging.ts";
 import type { StreamDecoder } from "./tokenizer.ts";
 import type { TokenizerPlan } from "./tokenizer-json.ts";
 
@@ -49,12 +50,12 @@ export class BpeTokenizer extends MergingTokenizer {
     const { addPrefixSpace, cutWords } = this.plan;
     const whole = addPrefixSpace && begins && !text.startsWith(" ") ? ` ${text}` : text;
     if (!cutWords) {
-      this.encodeWord(whole, out);
+      this.encodeWord(whole, 0, whole.length, out);
       return;
     }
     for (let at = 0; at < whole.length; ) {
       const end = wordEnd(whole, at);
-      this.encodeWord(whole.slice(at, end), out);
+      this.encodeWord(whole, at, end, out);
       at = end;
     }
   }

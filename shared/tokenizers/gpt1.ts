@@ -4,7 +4,8 @@
 import { ConfigError } from "../errors.ts";
 import { clean, eachWord } from "./bert.ts";
 import { lastWordBoundary } from "./bytes.ts";
-import { type IdBuffer, MergingTokenizer } from "./merging.ts";
+import type { IdBuffer } from "./id-buffer.ts";
+import { MergingTokenizer } from "./merging.ts";
 import type { StreamDecoder } from "./tokenizer.ts";
 import type { TokenizerPlan } from "./tokenizer-json.ts";
 
@@ -55,7 +56,7 @@ export class Gpt1Tokenizer extends MergingTokenizer {
   }
 
   protected encodeBetween(text: string, _begins: boolean, out: IdBuffer): void {
-    eachWord(text, (word) => this.encodeWord(word, out));
+    eachWord(text, (word) => this.encodeWord(word, 0, word.length, out));
   }
 
   protected symbolsOf(word: string, into: Int32Array): number {

@@ -3,41 +3,11 @@
 import { brief } from "../check.ts";
 import { ConfigError } from "../errors.ts";
 import { type AddedToken, AddedTokens } from "./added.ts";
-import { copyOf } from "./bytes.ts";
+import { IdBuffer } from "./id-buffer.ts";
 import { Merges } from "./merges.ts";
 import { type Piece, type StreamDecoder, type Tokenizer, wholeText } from "./tokenizer.ts";
 import { type BpeVocabulary, type TokenizerPlan, writeTokenizerJson } from "./tokenizer-json.ts";
-
-/** Words whose tokens are remembered; the memory is emptied when it is full. */
-const rememberedWords = 100_000;
-const longestRemembered = 100;
-
-/** Ids that grow in number. */
-export class IdBuffer {
-  #ids = new Int32Array(1024);
-  #length = 0;
-
-  push(id: number): void {
-    if (this.#length === this.#ids.length) this.#reserve(1);
-    this.#ids[this.#length++] = id;
-  }
-
-  append(ids: Int32Array): void {
-    if (this.#length + ids.length > this.#ids.length) this.#reserve(ids.length);
-    this.#ids.set(ids, this.#length);
-    this.#length += ids.length;
-  }
-
-  get ids(): Int32Array {
-    return this.#ids.slice(0, this.#length);
-  }
-
-  #reserve(more: number): void {
-    const larger = new Int32Array(Math.max(2 * this.#ids.length, this.#length + more));
-    larger.set(this.#ids);
-    this.#ids = larger;
-  }
-}
+import { WordMemory } from "./word-memory.ts";
 
 export abstract class MergingTokenizer implements Tokenizer {
   abstract readonly name: Tokenizer["name"];
@@ -50,7 +20,7 @@ export abstract class MergingTokenizer implements Tokenizer {
   /** Ids of the vocabulary without the added tokens. */
   protected readonly ids: ReadonlyMap<string, number>;
   readonly #merges = new Merges();
-  readonly #remembered = new Map<string, Int32Array>();
+  readonly #known = new WordMemory();
   readonly #unknown: number | undefined;
   #symbols = new Int32Array(1024);
 
@@ -125,13 +95,12 @@ export abstract class MergingTokenizer implements Tokenizer {
   /** The word as the vocabulary spells it. */
   protected abstract spell(word: string): string;
 
-  protected encodeWord(word: string, out: IdBuffer): void {
-    const known = this.#remembered.get(word);
-    const ids = known ?? this.#tokensOf(word);
+  /** Ids of the word text[from, to). */
+  protected encodeWord(text: string, from: number, to: number, out: IdBuffer): void {
+    if (this.#known.recall(text, from, to, out)) return;
+    const ids = this.#tokensOf(text.slice(from, to));
     out.append(ids);
-    if (known || word.length > longestRemembered) return;
-    if (this.#remembered.size >= rememberedWords) this.#remembered.clear();
-    this.#remembered.set(copyOf(word), ids.slice());
+    this.#known.keep(text, from, to, ids);
   }
 
   #tokensOf(word: string): Int32Array {

@@ -1,6 +1,7 @@
 // A tokenizer.json of Hugging Face's WordLevel model: one token a word, whatever its steps say a word is.
 import { ConfigError } from "../errors.ts";
-import { type IdBuffer, MergingTokenizer } from "./merging.ts";
+import type { IdBuffer } from "./id-buffer.ts";
+import { MergingTokenizer } from "./merging.ts";
 import type { TokenizerPlan } from "./plan.ts";
 import type { StreamDecoder } from "./tokenizer.ts";
 import { WordCutter, type WordSteps } from "./word-steps.ts";
@@ -47,7 +48,7 @@ export class WordLevelTokenizer extends MergingTokenizer {
   }
 
   protected encodeBetween(text: string, _begins: boolean, out: IdBuffer): void {
-    this.#cutter.eachWord(text, (word) => this.encodeWord(word, out));
+    this.#cutter.eachWord(text, (word) => this.encodeWord(word, 0, word.length, out));
   }
 
   /** A word is one symbol, and nothing is merged. */
