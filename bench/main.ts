@@ -2,7 +2,7 @@
 // model.py on PyTorch in the same run, generation against the memory's read rate, and the streaming arithmetic.
 //
 //   npm run bench -- --nanogpt DIR [--python PYTHON]... [--rounds 5] [--settings a,b,c] [--threads 1,2]
-//                    [--precisions float32,bf16] [--parts training,core,generation,streaming,coordinator,memory,run,gpu] [--json FILE]
+//                    [--precisions float32,bf16] [--parts training,core,generation,streaming,tokenizer,coordinator,memory,run,gpu] [--json FILE]
 //
 // `bash scripts/bench-pytorch-setup.sh` makes the Python environments and prints the --python arguments.
 import { execFileSync } from "node:child_process";
@@ -19,6 +19,7 @@ import { measurePeak, type PeakRow, readRate } from "./peak.ts";
 import { measureRuns, type RunRow } from "./run.ts";
 import { settings } from "./settings.ts";
 import { measureStreaming, type StreamingRow } from "./streaming.ts";
+import { measureTokenizer, type TokenizerRow } from "./tokenizer.ts";
 import { measureOneCore, measureTraining, type Peers, type TrainingRow } from "./training.ts";
 
 const { values } = parseArgs({
@@ -29,7 +30,7 @@ const { values } = parseArgs({
     settings: { type: "string", default: "a,b,c" },
     threads: { type: "string", default: "1,2" },
     precisions: { type: "string", default: "float32,bf16" },
-    parts: { type: "string", default: "training,core,generation,streaming,coordinator,run" },
+    parts: { type: "string", default: "training,core,generation,streaming,tokenizer,coordinator,run" },
     json: { type: "string", default: "runs/bench.json" },
   },
 });
@@ -50,18 +51,19 @@ if (!addon) {
   process.exit(1);
 }
 
-const has = (python: string) => {
+const has = (python: string, module: string, remedy: string) => {
   try {
-    execFileSync(python, ["-c", "import torch"], { stdio: "ignore" });
+    execFileSync(python, ["-c", `import ${module}`], { stdio: "ignore" });
     return true;
   } catch {
-    console.log(`${python} has no PyTorch: left out (bash scripts/bench-pytorch-setup.sh makes one)`);
+    console.log(`${python} has no ${module}: left out (${remedy})`);
     return false;
   }
 };
+const hasTorch = (python: string) => has(python, "torch", "bash scripts/bench-pytorch-setup.sh makes one");
 const peers: Peers = {
   nanogpt: values.nanogpt && resolve(values.nanogpt),
-  pythons: values.nanogpt ? values.python.filter(has) : [],
+  pythons: values.nanogpt ? values.python.filter(hasTorch) : [],
 };
 if (!peers.nanogpt) console.log("no --nanogpt DIR (a checkout of karpathy/nanoGPT): the PyTorch columns are left out");
 
@@ -89,6 +91,7 @@ const result: {
   oneCore: { threads: number; stepMs: number }[];
   generation: GenerationRow[];
   streaming: StreamingRow[];
+  tokenizer: TokenizerRow[];
   coordinator: CoordinatorRow[];
   memory: MemoryRow[];
   runs: RunRow[];
@@ -100,6 +103,7 @@ const result: {
   oneCore: [],
   generation: [],
   streaming: [],
+  tokenizer: [],
   coordinator: [],
   memory: [],
   runs: [],
@@ -187,6 +191,27 @@ if (parts.has("streaming")) {
     "Streaming over 124,439,808 floats",
     ["operation", "by", "threads", "ms", "GB/s"],
     result.streaming.map((row) => [row.operation, row.who, String(row.threads), number(row.ms), number(row.gbPerSec)]),
+  );
+}
+
+if (parts.has("tokenizer")) {
+  const pythons = values.python.filter((python) => has(python, "tiktoken", "pip install tiktoken into it"));
+  result.tokenizer = await measureTokenizer(threadCounts, rounds, pythons);
+  const weftAt = (row: TokenizerRow) =>
+    result.tokenizer.find(
+      ({ who, text, threads }) => who.startsWith("Weft") && text === row.text && threads === row.threads,
+    )!;
+  table(
+    "GPT-2's tokenizer on the second half of a text, after the first; medians of runs in turns",
+    ["text", "threads", "by", "tokens/s", "MB/s", "Weft is"],
+    result.tokenizer.map((row) => [
+      row.text,
+      String(row.threads),
+      row.who,
+      number(row.tokensPerSec),
+      row.mbPerSec.toFixed(1),
+      `${(weftAt(row).tokensPerSec / row.tokensPerSec).toFixed(2)}x`,
+    ]),
   );
 }
 

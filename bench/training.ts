@@ -24,7 +24,7 @@ export interface TrainingRow {
 }
 
 /** Folder of the sources: bench/ of the package, whose dist/bench/ this file runs in. */
-const sources = join(import.meta.dirname, "../../bench");
+export const sources = join(import.meta.dirname, "../../bench");
 
 export interface Peers {
   readonly nanogpt: string | undefined;
