@@ -15,7 +15,10 @@ const hostSchema = z.strictObject({
   ssh: destination,
   /** The command there, as its shell takes it. */
   weft: line.default("weft"),
-  gpus: z.string().min(1).optional(),
+  /** One number alone is a number in YAML. */
+  gpus: z
+    .union([z.string().min(1), z.int().min(0).transform(String)], "must be all, none, or numbers such as 0,2")
+    .optional(),
   processes: z.int().min(1).optional(),
   threads: z.int().min(1).optional(),
 });
@@ -24,7 +27,11 @@ const fileSchema = z.strictObject({
   /** `here`, or one of the hosts. */
   coordinator: z.string().default("here"),
   /** What workers call the coordinator's machine, where it is not what ssh tells. */
-  address: z.string().regex(/^\S+$/, "must be a host name or an address").optional(),
+  address: z
+    .string()
+    .regex(/^\S+$/, "must be a host name or an address")
+    .transform((address) => address.replace(/^\[(.*)\]$/, "$1"))
+    .optional(),
   /** A file for `ssh -F`. */
   sshConfig: z.string().optional(),
   hosts: z.array(hostSchema).min(1),

@@ -12,13 +12,22 @@ import type { Logger } from "pino";
 import { resolveToken } from "../coordinator/serve/access.ts";
 import { readCheckpoint } from "../shared/checkpoint/checkpoint.ts";
 import { checkpointSteps } from "../shared/checkpoint/rundir.ts";
-import { flagsFor, type OptionGroup, type OptionName, type Options, optionTable } from "../shared/config.ts";
+import type { Options } from "../shared/config.ts";
 import { ConfigError } from "../shared/errors.ts";
 import { defaultPreset } from "../shared/presets.ts";
 import { type Resolved, resolveOptions } from "../shared/resolve.ts";
 import { weftVersion } from "../shared/version.ts";
 import { nextStart, reasonIn } from "../worker/launcher.ts";
 import { type HostEntry, here, readHosts } from "./hosts.ts";
+import {
+  coordinatorWords,
+  type Machine,
+  meetingOf,
+  missingGpus,
+  ofCoordinator,
+  urlFor,
+  workerWords,
+} from "./launch-words.ts";
 import { createLog, relay } from "./log.ts";
 import { addOptions, sourcesOf } from "./options.ts";
 import { connectionLost, disconnect, quoted, runScript, type Script, type Ssh, untilInputEnds } from "./shell.ts";
@@ -26,7 +35,6 @@ import { onStopSignal } from "./signals.ts";
 import { calledAs } from "./summary.ts";
 import { tell } from "./terminal.ts";
 
-const ofCoordinator: readonly OptionGroup[] = ["model", "data", "training", "run", "network"];
 /** A host that is lost is asked again so often. */
 const lostMs = 10_000;
 /** For the last checkpoint, and for a lease in hand. */
@@ -78,18 +86,9 @@ const example = `hosts.yaml:
   hosts:
     - host-a                   # as in \`ssh host-a\`; weft is on its PATH
     - { ssh: me@host-b, weft: /opt/weft/bin/weft, gpus: all }
-    - { ssh: host-c, processes: 2, threads: 4 }
+    - { ssh: "fd00::12", processes: 2, threads: 4 }
   # address: 10.0.0.1          # of the coordinator for the workers, where it is not what ssh tells
   # sshConfig: ./ssh_config    # for \`ssh -F\``;
-
-/** A host, and what it says of itself. */
-interface Machine {
-  readonly entry: HostEntry;
-  readonly weft: string;
-  /** Addresses of the connection to it, ours and its own; empty on this machine. */
-  readonly client: string;
-  readonly server: string;
-}
 
 const remote = (entry: HostEntry): string | undefined => (entry.ssh === here ? undefined : entry.ssh);
 
@@ -112,7 +111,7 @@ async function check(ssh: Ssh, entry: HostEntry, log: Logger): Promise<Machine> 
   const weft = weftOn(entry);
   const script = `echo "weft-ssh: $SSH_CONNECTION"
 echo "weft-version: $(${weft} --version 2>&1 | tail -n 1)"
-nvidia-smi -L 2>/dev/null | sed 's/^/weft-gpu: /'
+nvidia-smi -L 2>/dev/null | sed -n 's/^GPU /weft-gpu: &/p'
 exit 0`;
   const said: string[] = [];
   const { ended } = runScript(ssh, remote(entry), script, (line) => said.push(line));
@@ -133,10 +132,8 @@ exit 0`;
       `launch: ${entry.ssh} has Weft ${version}, here it is ${weftVersion}; install the same on both`,
     );
   const gpus = all("gpu");
-  if (entry.gpus !== undefined && entry.gpus !== "none" && gpus.length === 0)
-    throw new ConfigError(
-      `launch: ${entry.ssh} has no GPU that nvidia-smi lists, and gpus: ${entry.gpus} asks for one`,
-    );
+  const missing = missingGpus(entry, gpus);
+  if (missing !== undefined) throw new ConfigError(missing);
   log.info(
     `${entry.ssh}: Weft ${version}, ${gpus.length === 0 ? "no GPU" : gpus.map((gpu) => gpu.replace(/ \(UUID.*/, "")).join(", ")}`,
   );
@@ -179,10 +176,11 @@ class Launch {
 
   /** @param owner machine of the coordinator; undefined: this one. @param address of it for the workers */
   async run(owner: Machine | undefined, machines: readonly Machine[], address?: string): Promise<Outcome> {
+    const { listen, calls } = meetingOf(this.#resolved, machines, owner, address);
     let working: Promise<boolean>[] = [];
     const onReady = (url: string): void => {
       if (working.length > 0) return; // they come back by themselves
-      working = machines.map((machine) => this.#keepWorking(machine, urlFor(url, machine, owner, address)));
+      working = machines.map((machine, i) => this.#keepWorking(machine, urlFor(url, calls[i]!)));
       void Promise.all(working).then((goOn) => {
         if (goOn.some((does) => does)) return;
         this.#log.error("no host computes any more: the run stops");
@@ -191,7 +189,7 @@ class Launch {
       });
     };
     try {
-      return await this.#keepCoordinating(owner, onReady);
+      return await this.#keepCoordinating(owner, listen, onReady);
     } finally {
       this.stop();
       await Promise.all(working);
@@ -199,11 +197,13 @@ class Launch {
   }
 
   /** @throws ConfigError with the coordinator's last words, where it ends by itself before the run does */
-  async #keepCoordinating(owner: Machine | undefined, onReady: (url: string) => void): Promise<Outcome> {
+  async #keepCoordinating(
+    owner: Machine | undefined,
+    listen: string,
+    onReady: (url: string) => void,
+  ): Promise<Outcome> {
     const where = owner ? `on ${owner.entry.ssh}` : "here";
-    const flags = askedFor(this.#resolved, ofCoordinator, ["host", "tokenFile", "port", "resume", "resumeOrStart"]);
-    const { host, resume, resumeOrStart } = this.#resolved.options;
-    const beyond = this.#resolved.origins.host === "default" ? "0.0.0.0" : host;
+    const { resume, resumeOrStart } = this.#resolved.options;
     let { port } = this.#resolved.options;
     let going: Partial<Options> = resume ? { resume } : resumeOrStart ? { resumeOrStart } : {};
     for (let failures = 0; ; ) {
@@ -211,10 +211,9 @@ class Launch {
       let outcome: Outcome | undefined;
       let isReady = false;
       let lastWords = "";
-      const words = ["coordinator", ...flags, ...flagsFor({ host: beyond, port, stay: false, ...going })];
       this.#coordinator = this.#start(
         owner?.weft ?? ourselves,
-        words,
+        coordinatorWords(this.#resolved, listen, port, going),
         owner?.entry,
         graceSeconds.coordinator,
         (line) => {
@@ -253,9 +252,7 @@ class Launch {
 
   /** Until the run is over. @returns false where the worker failed again and again at its start */
   async #keepWorking({ entry, weft }: Machine, url: string): Promise<boolean> {
-    const { gpus, processes, threads } = entry;
-    const own = flagsFor({ gpus, processes, threads, coordinator: [url] });
-    const words = ["worker", ...askedFor(this.#resolved, ["engine"], []), ...own];
+    const words = workerWords(this.#resolved, entry, url);
     let isLost = false;
     for (let failures = 0; !this.isStopping; ) {
       const startedAt = performance.now();
@@ -316,26 +313,6 @@ function outcomeIn(line: string): Outcome | undefined {
   if (!line.startsWith("{")) return undefined;
   const { weightsDigest, finished, checkpoint } = JSON.parse(line) as Partial<Outcome> & { weightsDigest?: string };
   return weightsDigest === undefined ? undefined : { finished: finished!, checkpoint: checkpoint! };
-}
-
-/** What was asked for, by flag or file, as flags again. */
-export function askedFor(
-  { options, origins, preset }: Omit<Resolved, "notes">,
-  groups: readonly OptionGroup[],
-  without: readonly OptionName[],
-): string[] {
-  const names = (Object.keys(optionTable) as OptionName[])
-    .filter((name) => groups.includes(optionTable[name].group) && !without.includes(name))
-    .filter((name) => origins[name] === "flag" || origins[name] === "file");
-  const flags = flagsFor(Object.fromEntries(names.map((name) => [name, options[name]])));
-  return preset !== undefined && groups.includes("training") ? ["--preset", preset, ...flags] : flags;
-}
-
-/** The coordinator's address as one machine reaches it: by what ssh tells of the way between us. */
-function urlFor(url: string, machine: Machine, owner: Machine | undefined, address: string | undefined): string {
-  const isBeside = machine.entry.ssh === (owner?.entry.ssh ?? here);
-  const host = isBeside ? "127.0.0.1" : (address ?? owner?.server ?? machine.client);
-  return url.replace(/\/\/(\[.*?\]|[^:/#]+)/, `//${host.includes(":") ? `[${host}]` : host}`);
 }
 
 /**

@@ -24,6 +24,7 @@ ssh-keygen -q -t ed25519 -N "" -f "$folder/key"
 ssh-keygen -q -t ed25519 -N "" -f "$folder/host-key"
 ip link add weft-bridge type bridge
 ip address add 10.77.0.1/24 dev weft-bridge
+ip address add fd77::1/64 dev weft-bridge nodad
 ip link set weft-bridge up
 last=11
 for host in host-a host-b host-c; do
@@ -33,10 +34,12 @@ for host in host-a host-b host-c; do
   ip link add "wv-$host" type veth peer name eth0 netns "$space"
   ip link set "wv-$host" master weft-bridge up
   ip -n "$space" address add "10.77.0.$last/24" dev eth0
+  ip -n "$space" address add "fd77::$last/64" dev eth0 nodad
   ip -n "$space" link set eth0 up
   ip -n "$space" link set lo up
   cat >"$folder/sshd-$host" <<EOF
 ListenAddress 10.77.0.$last
+ListenAddress [fd77::$last]
 HostKey $folder/host-key
 AuthorizedKeysFile $folder/key.pub
 StrictModes no
@@ -51,6 +54,7 @@ EOF
   cat >>"$folder/ssh_config" <<EOF
 Host $host
   HostName 10.77.0.$last
+Host $host fd77::$last
   User root
   IdentityFile $folder/key
   UserKnownHostsFile $folder/known

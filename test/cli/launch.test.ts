@@ -39,7 +39,10 @@ test("the file: a name or a map each, and what is wrong by its field", async () 
       { ssh: "me@b", weft: "npx weft", gpus: "all" },
     ],
   });
+  const six = file("address: '[fd00::1]'\nhosts:\n  - { ssh: fd00::2, gpus: 0 }\n");
+  expect(await readHosts(six)).toMatchObject({ address: "fd00::1", hosts: [{ ssh: "fd00::2", gpus: "0" }] });
   for (const [content, complaint] of [
+    ["hosts: [{ ssh: a, gpus: [0, 1] }]", /hosts.0.gpus: .*must be all, none, or numbers such as 0,2/],
     ["hosts: []", /hosts/],
     ["hosts: [-oProxyCommand=x]", /hosts.0.ssh: must be a host as in `ssh HOST`/],
     ["hosts: [{ ssh: a, gpu: all }]", /hosts.0: has an unknown field "gpu"/],

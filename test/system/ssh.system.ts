@@ -22,10 +22,10 @@ afterEach(() => {
   for (const host of names) startHost(host);
 });
 
-/** A file for three hosts. */
-function hostsFile(coordinator: string, changes: Record<string, object> = {}): string {
+/** A file for three hosts. @param as what they are called by, where that is not their names */
+function hostsFile(coordinator: string, changes: Record<string, object> = {}, as: readonly string[] = names): string {
   const path = join(temporary(), "hosts.yaml");
-  const list = names.map((ssh) => ({ ssh, weft: program, threads: 1, ...changes[ssh] }));
+  const list = names.map((name, i) => ({ ssh: as[i], weft: program, threads: 1, ...changes[name] }));
   writeFileSync(path, JSON.stringify({ coordinator, sshConfig: join(hosts, "ssh_config"), hosts: list }));
   return path;
 }
@@ -109,7 +109,7 @@ test("the coordinator's host is killed: it goes on there when the host is back, 
   await expectNothingLeft();
 });
 
-test("Ctrl-C stops all, and what came here from the coordinator's host goes on here to the same bits", async () => {
+test("Ctrl-C stops all, and what came here from the coordinator's host goes on here, over IPv6 and TLS, to the same bits", async () => {
   const out = join(disk, "stopped");
   const stopped = launch(hostsFile("host-b"), out);
   await stopped.until(atStep(60));
@@ -117,7 +117,11 @@ test("Ctrl-C stops all, and what came here from the coordinator's host goes on h
   expect(await stopped.ended, stopped.stderr()).toBe(0);
   expect(stopped.stdout()).toContain("to go on:   the same command with --resume");
   await expectNothingLeft();
-  const run = launch(hostsFile("here"), out, "--resume");
+  const addresses = ["fd77::11", "fd77::12", "fd77::13"];
+  const run = launch(hostsFile("here", {}, addresses), out, "--resume", "--tls", "self-signed");
+  await run.until(({ msg }) => /host-c-\d+ joined/.test(msg));
+  // Without TLS it would be ws, without the fingerprint refused: the certificate is nobody's.
+  expect(running("host-c").join()).toMatch(/--coordinator wss:\/\/\[fd77::1\]:7171#sha256:[\w-]{43}/);
   expect(await run.ended, run.stderr()).toBe(0);
   expect(digestOf(out)).toBe(undisturbed);
 });
