@@ -203,7 +203,7 @@ if (parts.has("tokenizer")) {
     )!;
   table(
     "GPT-2's tokenizer on the second half of a text, after the first; medians of runs in turns",
-    ["text", "threads", "by", "tokens/s", "MB/s", "Weft is"],
+    ["text", "threads", "by", "tokens/s", "MB/s", "Weft is", "tokens a second of CPU", "Weft is"],
     result.tokenizer.map((row) => [
       row.text,
       String(row.threads),
@@ -211,6 +211,8 @@ if (parts.has("tokenizer")) {
       number(row.tokensPerSec),
       row.mbPerSec.toFixed(1),
       `${(weftAt(row).tokensPerSec / row.tokensPerSec).toFixed(2)}x`,
+      number(row.tokensPerCpuSec),
+      `${(weftAt(row).tokensPerCpuSec / row.tokensPerCpuSec).toFixed(2)}x`,
     ]),
   );
 }

@@ -2,7 +2,7 @@
 // half of a text when the second is timed: what they remember then is what the text before has taught them.
 import { readFileSync, writeFileSync } from "node:fs";
 import { rm } from "node:fs/promises";
-import { join } from "node:path";
+import { basename, join } from "node:path";
 import { glob } from "tinyglobby";
 import { openShakespeare } from "../coordinator/data/shakespeare.ts";
 import { temporaryFolder } from "../shared/disk.ts";
@@ -16,6 +16,8 @@ export interface TokenizerRow {
   readonly who: string;
   readonly threads: number;
   readonly tokensPerSec: number;
+  /** Of processor time, all threads together: what a busy machine does not change much. */
+  readonly tokensPerCpuSec: number;
   readonly mbPerSec: number;
 }
 
@@ -28,6 +30,7 @@ export interface TokenizerTask {
 /** Its ids one after another, as SHA-256 of int32, where it has encoded all. */
 export interface TokenizerAnswer {
   readonly seconds: number;
+  readonly cpuSeconds: number;
   readonly tokens: number;
   readonly sha256: string;
 }
@@ -70,7 +73,7 @@ async function texts(): Promise<[string, string[]][]> {
   const files = (await glob("**/*.d.ts", { cwd, absolute: true })).sort();
   const code = files.map((file) => readFileSync(file, "utf8")).join("\n");
   return [
-    [shakespeare.name, inPieces(prose)],
+    [basename(shakespeare.name), inPieces(prose)],
     ["@types/node", inPieces(code)],
   ];
 }
@@ -121,6 +124,7 @@ async function inTurns(
       const answers = await Promise.all(children.map((child) => child.ask<TokenizerAnswer>({})));
       runs[i]!.push({
         seconds: Math.max(...answers.map(({ seconds }) => seconds)),
+        cpuSeconds: answers.reduce((sum, { cpuSeconds }) => sum + cpuSeconds, 0),
         tokens: answers.reduce((sum, { tokens }) => sum + tokens, 0),
         sha256: answers[0]!.sha256,
       });
@@ -131,7 +135,9 @@ async function inTurns(
   const bytes = task.timed.reduce((sum, piece) => sum + Buffer.byteLength(piece), 0);
   return contestants.map(([child], i) => {
     const seconds = median(runs[i]!.map((run) => run.seconds));
+    const cpuSeconds = median(runs[i]!.map((run) => run.cpuSeconds));
     const { tokens } = runs[i]![0]!;
-    return { text, who: child!.ready, threads, tokensPerSec: tokens / seconds, mbPerSec: bytes / seconds / 1e6 };
+    const [tokensPerSec, tokensPerCpuSec] = [tokens / seconds, tokens / cpuSeconds];
+    return { text, who: child!.ready, threads, tokensPerSec, tokensPerCpuSec, mbPerSec: bytes / seconds / 1e6 };
   });
 }
