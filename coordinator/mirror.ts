@@ -14,6 +14,9 @@ import { checkpointSteps, mark, markersName, newestCheckpoint, readMarkers } fro
 import { ConfigError, Interrupted, messageOf } from "../shared/errors.ts";
 import { readJson } from "../shared/json.ts";
 import { ledgerName, openStoredRun, type StoredRun, wholeCheckpoints } from "../shared/store/run.ts";
+import { NoSuchObjectError } from "../shared/store/s3.ts";
+import { Claim } from "./claim.ts";
+import { pastName } from "./past.ts";
 
 export interface MirrorOptions {
   /** s3://bucket/prefix */
@@ -33,6 +36,7 @@ const mostFailures = 8;
 export class Mirror {
   readonly #options: MirrorOptions;
   readonly #run: StoredRun;
+  readonly #claim: Claim;
   readonly #stopped = new AbortController();
   #isDue = false;
   #working: Promise<void> | undefined;
@@ -42,31 +46,36 @@ export class Mirror {
   /** Names of checkpoints that the store has, and not as their manifest says. */
   readonly #damaged: Set<string>;
 
-  private constructor(options: MirrorOptions, run: StoredRun, damaged: Set<string>) {
+  private constructor(options: MirrorOptions, run: StoredRun, claim: Claim, damaged: Set<string>) {
     this.#options = options;
     this.#run = run;
+    this.#claim = claim;
     this.#damaged = damaged;
   }
 
   /**
    * Reach the store, and on an empty disk, or one that is behind, bring its newest whole checkpoint here.
-   * @throws ConfigError where the store cannot be had, or holds a run that is not resumed
+   * @throws ConfigError where the store cannot be had, or written, is another run's, or holds one that is not resumed
    */
   static async open(options: MirrorOptions, resume: boolean): Promise<Mirror> {
     const { address, runDir, log } = options;
     const run = await openStoredRun(address);
-    const list = await run.list().catch((error) => {
+    const away = (error: unknown): never => {
       if (error instanceof Interrupted) throw new ConfigError(`--checkpoint-to ${error.message}`, { cause: error });
       throw error;
-    });
-    if (list.length > 0 && !resume)
-      throw new ConfigError(
-        `${run.url} already holds a run, up to step ${list[0]!.step}; go on with --resume, or choose another address with --checkpoint-to`,
-      );
-    const damaged = await bringNewest(run, list, runDir, log);
-    const mirror = new Mirror(options, run, damaged);
-    await mirror.#probe();
-    return mirror;
+    };
+    const claim = await Claim.take(run.store, runDir).catch(away);
+    try {
+      const list = await run.list().catch(away);
+      if (list.length > 0 && !resume)
+        throw new ConfigError(
+          `${run.url} already holds a run, up to step ${list[0]!.step}; go on with --resume, or choose another address with --checkpoint-to`,
+        );
+      return new Mirror(options, run, claim, await bringNewest(run, list, runDir, log));
+    } catch (error) {
+      await claim.release().catch(() => {}); // the error says more
+      throw error;
+    }
   }
 
   /** Step that is being sent and has to stay on the disk. */
@@ -89,6 +98,7 @@ export class Mirror {
   async settled(): Promise<void> {
     // A pause between two tries that has begun is over sooner: its end is waited for here.
     await this.#working;
+    await this.#claim.release().catch((error) => this.#options.log.warn(messageOf(error)));
     if (this.#failures > 0)
       throw new ConfigError(
         `${this.#lastFailure}; the checkpoints are whole in ${this.#options.runDir}: the same command with --resume sends them`,
@@ -120,6 +130,7 @@ export class Mirror {
 
   /** Newest first: it is what a resumed run needs. Then the marked ones, the markers, and what may go. */
   async #send(): Promise<void> {
+    this.#claim.check();
     const { runDir, keep } = this.#options;
     const { store } = this.#run;
     const local = await checkpointSteps(runDir);
@@ -168,6 +179,8 @@ export class Mirror {
     const ledger = join(runDir, ledgerName);
     const { lines } = stateSchema.parse(await readJson(join(directory, "state.json"))).ledger;
     await store.upload(`${name}/${ledgerName}`, ledger, await bytesOfLines(ledger, lines), options);
+    const past = await stat(join(runDir, pastName)).catch(() => undefined);
+    if (past) await store.upload(`${name}/${pastName}`, join(runDir, pastName), past.size, options);
     const { size } = await stat(join(directory, manifestName));
     await store.upload(`${name}/${manifestName}`, join(directory, manifestName), size, options);
     const seconds = (performance.now() - started) / 1000;
@@ -185,13 +198,6 @@ export class Mirror {
     for (const key of [...going.filter(isManifest), ...going.filter((key) => !isManifest(key))])
       await store.remove(key);
     await store.abandonUploads(() => false);
-  }
-
-  /** May we write there? Asked before training, not after its first hour. */
-  async #probe(): Promise<void> {
-    const name = ".writable";
-    await this.#run.store.put(name, Buffer.from("ok\n"));
-    await this.#run.store.remove(name);
   }
 }
 
@@ -220,7 +226,11 @@ async function bringNewest(
         ...options,
         onRetry: (why) => log.warn(`${why}; trying again`),
       });
-      await bringLedger(run, name, runDir);
+      await bringFile(run, name, ledgerName, runDir);
+      // The curves: nothing but what the page shows depends on them.
+      await bringFile(run, name, pastName, runDir).catch((error) => {
+        if (!(error instanceof NoSuchObjectError)) throw error;
+      });
       await mark(runDir, await run.markers());
       log.info({ step, bytes: bytesReceived }, `fetched ${run.url}/${name}`);
       return damaged;
@@ -235,10 +245,10 @@ async function bringNewest(
   throw new ConfigError(`${run.url}: none of its ${list.length} checkpoints could be brought here whole`);
 }
 
-async function bringLedger(run: StoredRun, checkpoint: string, runDir: string): Promise<void> {
-  const temporary = join(runDir, `.unfinished-${ledgerName}`);
-  await writeFile(temporary, await run.store.read(`${checkpoint}/${ledgerName}`), { flush: true });
-  await rename(temporary, join(runDir, ledgerName));
+async function bringFile(run: StoredRun, checkpoint: string, file: string, runDir: string): Promise<void> {
+  const temporary = join(runDir, `.unfinished-${file}`);
+  await writeFile(temporary, await run.store.read(`${checkpoint}/${file}`), { flush: true });
+  await rename(temporary, join(runDir, file));
   await syncDirectory(runDir);
 }
 

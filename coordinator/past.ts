@@ -9,7 +9,7 @@ import { ConfigError } from "../shared/errors.ts";
 import { isAbsent, readJson } from "../shared/json.ts";
 import { type Curves, curvesSchema } from "./history.ts";
 
-const fileName = "history.json";
+export const pastName = "history.json";
 
 const pastSchema = curvesSchema.extend({
   /** The run that wrote it, for people. */
@@ -27,15 +27,15 @@ const mostRuns = 200;
 
 /** Replace the run's history.json. */
 export async function writePast(runDirectory: string, past: Past): Promise<void> {
-  const temporary = join(runDirectory, `.unfinished-${fileName}`);
+  const temporary = join(runDirectory, `.unfinished-${pastName}`);
   await rm(temporary, { force: true });
   await writeProven(temporary, [Buffer.from(`${JSON.stringify(past)}\n`)]);
-  await rename(temporary, join(runDirectory, fileName));
+  await rename(temporary, join(runDirectory, pastName));
 }
 
 /** @returns undefined where there is none; onSkip hears of one that cannot be read */
 export async function readPast(runDirectory: string, onSkip: (why: string) => void): Promise<Past | undefined> {
-  const path = join(runDirectory, fileName);
+  const path = join(runDirectory, pastName);
   const raw = await readJson(path).catch((error) => {
     if (!(error instanceof ConfigError)) throw error;
     if (!isAbsent(error)) onSkip(error.message);

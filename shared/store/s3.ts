@@ -13,6 +13,8 @@ export interface StoredObject {
   readonly bytes: number;
   /** MD5 of the content, or of its parts' MD5s and their number, wherever the store does not encrypt by a key of its own. */
   readonly etag: string;
+  /** When it was written, by the store's clock: milliseconds since 1970. */
+  readonly modified: number;
 }
 
 /** Fewest bytes of a part; S3 wants 5 MiB at least and 10,000 parts at most. */
@@ -65,8 +67,10 @@ export class ObjectStore {
       const { ListObjectsV2Command } = this.#sdk;
       const at = { Bucket: this.#bucket, Prefix: this.#prefix + beginning, ContinuationToken: token };
       const page = await this.#ask("cannot be listed", () => this.#client.send(new ListObjectsV2Command(at)));
-      for (const { Key = "", Size = 0, ETag = "" } of page.Contents ?? [])
-        found.push({ key: Key.slice(this.#prefix.length), bytes: Size, etag: ETag.replaceAll('"', "") });
+      for (const { Key = "", Size = 0, ETag = "", LastModified } of page.Contents ?? []) {
+        const modified = LastModified?.getTime() ?? 0;
+        found.push({ key: Key.slice(this.#prefix.length), bytes: Size, etag: ETag.replaceAll('"', ""), modified });
+      }
       token = page.IsTruncated ? page.NextContinuationToken : undefined;
     } while (token !== undefined);
     return found;

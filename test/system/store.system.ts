@@ -1,11 +1,12 @@
 // Checkpoints in a real object store (versitygw): what is sent twice, what survives a kill, what a slow, failing or
 // locked store does to a run. scripts/ci-s3.sh builds the store and runs this file.
 import { createHash, randomFillSync } from "node:crypto";
-import { existsSync, readdirSync, readFileSync, rmSync, writeFileSync } from "node:fs";
+import { existsSync, readdirSync, readFileSync, rmSync, utimesSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { setTimeout as sleep } from "node:timers/promises";
 import { afterAll, afterEach, beforeAll, beforeEach, expect, test } from "vitest";
-import { Interrupted } from "../../shared/errors.ts";
+import { Claim } from "../../coordinator/claim.ts";
+import { Interrupted, messageOf } from "../../shared/errors.ts";
 import { ObjectStore } from "../../shared/store/s3.ts";
 import { bucket, type Store, startStore } from "./store.ts";
 import { coordinator, digestOf, killAll, ledgerOf, temporary, text, weft } from "./weft.ts";
@@ -137,6 +138,46 @@ test("killed in the middle of an upload, its disk lost: --resume from the store 
   expect(from).toBeLessThan(steps);
   expect(ledgerOf(out).map((line) => line.step)).toEqual(Array.from({ length: steps }, (_, i) => i + 1));
   expect(digestOf(out)).toBe(expected);
+  // The page's curves came along.
+  const { train: curve } = JSON.parse(readFileSync(join(out, "history.json"), "utf8"));
+  expect(curve.step).toEqual(Array.from({ length: steps }, (_, i) => i + 1));
+  expect(readdirSync(join(store.folder, "killed"))).not.toContain("owner.json");
+});
+
+test("two runs at one address: the second is told whose it is; a silent one loses it, and hears of that", async () => {
+  const address = `s3://${bucket}/shared`;
+  const objects = await ObjectStore.open(address);
+  let beat = (): void => {};
+  const pause = () =>
+    new Promise<void>((resolve) => {
+      beat = resolve;
+    });
+  const first = await Claim.take(objects, "/runs/a", pause);
+  const second = train(address, temporary(), "--resume-or-start");
+  expect(await second.ended).toBe(1);
+  expect(second.stderr()).toMatch(
+    /shared belongs to the run in \/runs\/a on \S+ \(process \d+\), heard of \d+ s ago; stop/,
+  );
+  // The same run again, after a kill.
+  const again = await Claim.take(objects, "/runs/a", pause);
+  first.check();
+  const [path, before] = [join(store.folder, "shared/owner.json"), Date.now() / 1000 - 200];
+  utimesSync(path, before, before);
+  const third = await Claim.take(objects, "/runs/b", () => new Promise(() => {}));
+  beat();
+  const said = (): string => {
+    try {
+      again.check();
+    } catch (error) {
+      return messageOf(error);
+    }
+    return "";
+  };
+  await expect.poll(said).toMatch(/shared was taken over by the run in \/runs\/b on /);
+  await again.release();
+  expect(existsSync(path)).toBe(true);
+  await third.release();
+  expect(existsSync(path)).toBe(false);
 });
 
 test("killed in the middle of an upload, its disk still there: the rest is sent, training goes on from the disk", async () => {

@@ -1,0 +1,111 @@
+// One run at a time at an address of a store. A store has no locks, so owner.json there says whose the address is, and is
+// written anew while that run lives: whoever finds one that is fresh stays away. How fresh is told by the store's own
+// clock. Of two that begin in the same moment the later one has it, and the other hears of it within half a minute.
+import { hostname } from "node:os";
+import { resolve } from "node:path";
+import { setTimeout as sleep } from "node:timers/promises";
+import { z } from "zod";
+import { ConfigError, Interrupted } from "../shared/errors.ts";
+import type { ObjectStore } from "../shared/store/s3.ts";
+
+const ownerName = "owner.json";
+const probeName = ".now";
+const beatMs = 30_000;
+/** An owner that is silent for so long is gone. */
+const silenceMs = 4 * beatMs;
+
+const ownerSchema = z.object({ host: z.string(), directory: z.string(), process: z.int() });
+type Owner = z.infer<typeof ownerSchema>;
+
+export class Claim {
+  readonly #store: ObjectStore;
+  readonly #owner: Owner;
+  readonly #released = new AbortController();
+  #lostTo: Owner | undefined;
+
+  private constructor(store: ObjectStore, owner: Owner) {
+    this.#store = store;
+    this.#owner = owner;
+  }
+
+  /**
+   * @param directory of the run: the same one on the same host may go on at once, whatever became of the process before
+   * @param pause between two signs of life
+   * @throws ConfigError that names the run which has the address; Interrupted where the store is away
+   */
+  static async take(
+    store: ObjectStore,
+    directory: string,
+    pause = (signal: AbortSignal): Promise<unknown> => sleep(beatMs, undefined, { signal, ref: false }),
+  ): Promise<Claim> {
+    const claim = new Claim(store, { host: hostname(), directory: resolve(directory), process: process.pid });
+    const [found] = await store.list(ownerName);
+    const other = found && (await claim.#other());
+    if (other) {
+      const silentMs = (await now(store)) - found.modified;
+      if (silentMs < silenceMs)
+        throw new ConfigError(
+          `${store.url} belongs to ${nameOf(other)}, heard of ${Math.max(0, Math.round(silentMs / 1000))} s ago; ` +
+            `stop that run, choose another address with --checkpoint-to, or wait until it was silent for ${silenceMs / 1000} s`,
+        );
+    }
+    await claim.#write();
+    void claim.#keep(pause);
+    return claim;
+  }
+
+  /** @throws ConfigError where another run has taken the address since */
+  check(): void {
+    if (this.#lostTo) throw new ConfigError(`${this.#store.url} was taken over by ${nameOf(this.#lostTo)}`);
+  }
+
+  async release(): Promise<void> {
+    this.#released.abort();
+    if (!this.#lostTo && !(await this.#other())) await this.#store.remove(ownerName);
+  }
+
+  async #keep(pause: (signal: AbortSignal) => Promise<unknown>): Promise<void> {
+    const { signal } = this.#released;
+    for (;;) {
+      await pause(signal).catch(() => {});
+      if (signal.aborted) return;
+      try {
+        this.#lostTo = await this.#other();
+        if (this.#lostTo) return;
+        await this.#write();
+      } catch (error) {
+        // A store that is away is said by what sends the checkpoints.
+        if (!(error instanceof ConfigError || error instanceof Interrupted)) throw error;
+      }
+    }
+  }
+
+  /** Whose the address is, where it is not ours. */
+  async #other(): Promise<Owner | undefined> {
+    if ((await this.#store.list(ownerName)).length === 0) return undefined;
+    const text = (await this.#store.readAll(ownerName)).toString("utf8");
+    const unknown: Owner = { host: "an unknown host", directory: "an unknown folder", process: 0 };
+    let owner = unknown;
+    try {
+      owner = ownerSchema.parse(JSON.parse(text));
+    } catch {
+      // Damaged, or of a later version: somebody's all the same.
+    }
+    return owner.host === this.#owner.host && owner.directory === this.#owner.directory ? undefined : owner;
+  }
+
+  #write(): Promise<void> {
+    return this.#store.put(ownerName, Buffer.from(`${JSON.stringify(this.#owner)}\n`));
+  }
+}
+
+const nameOf = ({ directory, host, process }: Owner): string =>
+  `the run in ${directory} on ${host} (process ${process})`;
+
+/** The store's time. */
+async function now(store: ObjectStore): Promise<number> {
+  await store.put(probeName, Buffer.from("now\n"));
+  const [probe] = await store.list(probeName);
+  await store.remove(probeName);
+  return probe?.modified ?? Date.now();
+}
