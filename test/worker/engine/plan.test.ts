@@ -50,7 +50,7 @@ test.each([
   };
   const worker = new Worker(measure, {
     eval: true,
-    workerData: { engine: built("worker/engine/tfjs/engine.js"), layout: built("shared/family/layout.js"), options },
+    workerData: { engine: built("worker/engine/tfjs/kind.js"), layout: built("shared/family/layout.js"), options },
   });
   const [{ planned, heap }] = (await once(worker, "message")) as [{ planned: number; heap: number }];
   await worker.terminate();
