@@ -130,6 +130,8 @@ function beginsInWord(text: string, start: number): boolean {
   return start < text.length && wordCharacters.has(text.codePointAt(start)!);
 }
 
+const asItIs = (text: string): string => text;
+
 export class AddedTokens {
   readonly all: readonly AddedToken[];
   readonly #plain: Finder;
@@ -137,7 +139,7 @@ export class AddedTokens {
   readonly #normalize: (text: string) => string;
 
   /** @param normalize what the tokenizer does to a text before it is cut into words */
-  constructor(all: readonly AddedToken[], normalize: (text: string) => string = (text) => text) {
+  constructor(all: readonly AddedToken[], normalize: (text: string) => string = asItIs) {
     this.all = all;
     this.#normalize = normalize;
     const spelled = (normalized: boolean): [string, AddedToken][] =>
@@ -165,9 +167,9 @@ export class AddedTokens {
    */
   cut(text: string, from: number, candidate: (from: number, to: number) => number): number {
     const longest = Math.max(this.#plain.longest, this.#normalized.longest);
-    // A token that is found in normalized text could stand anywhere there.
-    const hidden = this.all.filter(({ normalized }) => normalized);
-    if (hidden.some(({ content }) => this.#normalize(content) !== content)) return 0;
+    // In normalized text, what takes white space with it may come from any distance.
+    const reaches = this.all.some(({ normalized, lstrip, rstrip }) => normalized && (lstrip || rstrip));
+    if (reaches && this.#normalize !== asItIs) return 0;
     const low = Math.max(0, from - longest);
     const finds = longest === 0 ? [] : this.#matches(text);
     let at = text.length - longest;
@@ -184,10 +186,30 @@ export class AddedTokens {
           else if (start === place && token.singleWord) clear = Math.min(clear, place - 1);
         }
       }
+      if (this.#isHidden(text, place)) clear = Math.min(clear, place - 1);
       if (clear === place) return place;
       at = clear;
     }
     return 0;
+  }
+
+  /** May a token stand across this place, or be changed by a cut there, that is seen only in the normalized text? */
+  #isHidden(text: string, place: number): boolean {
+    if (this.#normalized.size === 0 || this.#normalize === asItIs) return false;
+    const enough = this.#normalized.longest + 1;
+    const beside = (piece: (reach: number) => string): string => {
+      for (let reach = 2 * enough; ; reach *= 2) {
+        const normalized = this.#normalize(piece(reach));
+        if (normalized.length >= enough || reach >= text.length) return normalized;
+      }
+    };
+    const before = beside((reach) => text.slice(Math.max(0, place - reach), place));
+    const after = beside((reach) => text.slice(place, place + reach));
+    // What it would end with is yet to come.
+    if (after.length < enough) return true;
+    for (const { start, stop, token } of this.#normalized.matches(before + after))
+      if (start <= before.length && before.length <= stop && (start < before.length || token.singleWord)) return true;
+    return false;
   }
 
   /** Everything that is found first, and what is found between those tokens; each in order. */

@@ -132,6 +132,7 @@ export class WordCutter {
     for (let at = Math.min(to, text.length - 1); at > from; at--) {
       const low = text.charCodeAt(at);
       if (low >= 0xdc00 && low < 0xe000) continue;
+      if (low >= 0xd800 && low < 0xdc00 && at === text.length - 1) continue; // its other half is yet to come
       const before = text.charCodeAt(at - 1);
       const start = before >= 0xdc00 && before < 0xe000 ? at - 2 : at - 1;
       // Characters that normalizing drops have no sides.

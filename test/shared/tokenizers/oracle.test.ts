@@ -446,6 +446,26 @@ test("every code point is cleaned and cut for GPT-1 as Hugging Face does it", ()
   }
 });
 
+test.each([
+  ["gpt1", () => change(gpt1(), (f) => (f.added_tokens = []))],
+  ["words", () => words({ normalizer: { type: "Lowercase" }, pre_tokenizer: { type: "BertPreTokenizer" } })],
+])("%s: a token that shows in the normalized text alone is not cut in two", async (_, make) => {
+  const file = make();
+  const first = Math.max(...Object.values(file.model.vocab)) + 1;
+  for (const [i, content] of ["[mask]", "end of", "quick"].entries())
+    file.added_tokens.push(added(first + i, content, { normalized: true, special: false, single_word: i === 2 }));
+  const oracle = hf.Tokenizer.fromString(JSON.stringify(file));
+  const ours = await open(file);
+  const random = new RandomText(3);
+  const woven = ["[MASK]", "[Mask", "]", "End Of", "END", " of", "QUICK", "quick", "x ", "\u0301", " ", "the"];
+  for (let i = 0; i < strings; i++) {
+    const text = random.text(1 + random.below(40), woven);
+    const theirs = (await oracle.encode(text)).getIds();
+    expect([...ours.encode(text)], JSON.stringify(text)).toEqual(theirs);
+    for (const step of [1, 3, 16]) expect(streamed(ours, text, step), JSON.stringify(text)).toEqual(theirs);
+  }
+});
+
 test("every code point is normalized and cut for a list of words as Hugging Face does it", () => {
   const isolated = { type: "Punctuation", behavior: "Isolated" } as const;
   const steps = [
