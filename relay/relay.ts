@@ -14,6 +14,7 @@ import { bestCodec, bestOps } from "../shared/arithmetic/native.ts";
 import { VectorPool } from "../shared/arithmetic/tree.ts";
 import type { Clock } from "../shared/clock.ts";
 import type { Options } from "../shared/config.ts";
+import { EngineError } from "../shared/errors.ts";
 import type { Frame } from "../shared/wire/frame.ts";
 import type { Pipe } from "../shared/wire/pipe.ts";
 import type { Welcome } from "../shared/wire/protocol.ts";
@@ -35,6 +36,8 @@ export interface RelaySettings {
 interface Run {
   readonly welcome: Welcome;
   readonly dispatch: Dispatch;
+  /** Of all vectors here: what the workers send becomes what goes up. */
+  readonly pool: VectorPool;
   /** Of its wire. */
   readonly codec: Codec;
 }
@@ -42,6 +45,8 @@ interface Run {
 export class Relay implements Computers, RelayView {
   readonly #settings: RelaySettings;
   #run: Run | undefined;
+  /** It has a coordinator: only then does it take new workers, who may know another. */
+  #isUp = false;
   /** Told whenever a worker is ready, or gone. */
   #look: () => void = () => {};
   /** The coordinator is told who computes here. */
@@ -57,8 +62,8 @@ export class Relay implements Computers, RelayView {
   /** A worker has connected. @param isLocal from this machine, or by way of it @param address where it comes from, else */
   admit(pipe: Pipe, isLocal: boolean, address: string | undefined): void {
     const mayShareMemory = isLocal && this.#settings.options.sharedMemory;
-    if (this.#run) this.#run.dispatch.admit(pipe, this.#run.welcome, { mayShareMemory, address });
-    else pipe.close(1013, "this relay has not reached its coordinator yet");
+    if (this.#run && this.#isUp) this.#run.dispatch.admit(pipe, this.#run.welcome, { mayShareMemory, address });
+    else pipe.close(1013, "this relay has no coordinator at the moment");
   }
 
   /** @returns once a worker is there: what it computes with is what the relay does */
@@ -71,8 +76,13 @@ export class Relay implements Computers, RelayView {
       this.suspend("the coordinator has another run");
       const { wire, vectors, parameters } = welcome;
       const codec = codecOf(wire, vectors, parameters, (format) => bestCodec(format, this.#settings.threads));
-      this.#run = { welcome, codec, dispatch: this.#dispatchFor(welcome, codec) };
+      const pool = new VectorPool(vectors * parameters);
+      this.#run = { welcome, codec, pool, dispatch: this.#dispatchFor(welcome, codec, pool) };
     }
+    this.#isUp = true;
+    signal.addEventListener("abort", () => {
+      this.#isUp = false;
+    });
     const run = this.#run!;
     const { dispatch } = run;
     const { crew } = dispatch;
@@ -95,6 +105,7 @@ export class Relay implements Computers, RelayView {
       plannedBytes: 0,
       // The coordinator writes over it while a worker that comes late would still be sent from it.
       sharesMemory: false,
+      pool: run.pool,
       setWeights: async (step, sent, update) => crew.broadcast(step, sent, update, this.#passage),
       passOn: (frame, from) => this.#passOn(crew, frame, from),
       compute: (assignment) => this.#compute(run, assignment),
@@ -130,6 +141,9 @@ export class Relay implements Computers, RelayView {
           if (error instanceof Diverged) return round.hopeless();
           round.giveUp();
           if (signal.aborted) return undefined;
+          // What was sent of it cannot be taken back here.
+          if (error instanceof Spoiled && round.hasBegun)
+            throw new EngineError(`${error.message}; its sum was on its way`);
           if (!(error instanceof Spoiled)) throw error;
         }
       }
@@ -139,7 +153,7 @@ export class Relay implements Computers, RelayView {
     }
   }
 
-  #dispatchFor({ vectors, parameters, seed, precision, timeoutMs }: Welcome, codec: Codec): Dispatch {
+  #dispatchFor({ seed, precision, timeoutMs }: Welcome, codec: Codec, pool: VectorPool): Dispatch {
     const { options, clock, threads, roomBytes, log } = this.#settings;
     return new Dispatch({
       roomBytes,
@@ -147,7 +161,7 @@ export class Relay implements Computers, RelayView {
       options: { ...options, precision, seed, verify: 0, timeout: timeoutMs / 1000 },
       secret: 0,
       clock,
-      pool: new VectorPool(vectors * parameters),
+      pool,
       codec,
       ops: bestOps(threads),
       journal: new Journal(log),

@@ -4,7 +4,8 @@ import { type Arriving, Losses, type Round } from "../coordinator/round/round.ts
 import type { Codec } from "../shared/arithmetic/codec.ts";
 import { type NodeRounding, type TreeNode, TreeSum, type VectorPool } from "../shared/arithmetic/tree.ts";
 import type { VectorOps } from "../shared/arithmetic/vector.ts";
-import { frameEnds } from "../shared/wire/frame.ts";
+import { EngineError } from "../shared/errors.ts";
+import { bytesOf, frameEnds } from "../shared/wire/frame.ts";
 import type { LocalTerms, SampleTerms } from "../shared/wire/protocol.ts";
 import type { Assignment, GrowingVector, Outcome } from "../worker/task/task.ts";
 
@@ -49,6 +50,17 @@ class Growing implements GrowingVector {
         this.#look = resolve;
       });
     return !this.#isOver;
+  }
+
+  /** Are these the values that were sent already? Not those of an answer that was refused, or never became whole. */
+  isPartOf(whole: Float32Array): boolean {
+    if (!this.#values) return true;
+    const bytes = (vector: Float32Array) => bytesOf(vector.subarray(0, this.#known));
+    return Buffer.compare(bytes(this.#values), bytes(whole)) === 0;
+  }
+
+  get hasBegun(): boolean {
+    return this.#known > 0;
   }
 
   /** The whole is known. @returns what is sent, the caller's from now on; nothing where nothing was */
@@ -210,10 +222,20 @@ export class LeasedRound implements Round {
     this.#sum.clear();
   }
 
-  /** Once every unit is in. */
+  get hasBegun(): boolean {
+    return this.#growing?.hasBegun ?? false;
+  }
+
+  /** Once every unit is in. @throws EngineError where its beginning was sent by somebody whose answer did not count */
   outcome(): Outcome {
     const losses = this.#losses.inOrder();
-    return this.shards > 0 ? { losses, ...this.#answer(this.#sum.take()) } : { losses };
+    if (this.shards === 0) return { losses };
+    const sum = this.#sum.take();
+    if (this.#growing && !this.#growing.isPartOf(sum)) {
+      this.#assignment.pool.give(sum);
+      throw new EngineError("the beginning of the sum was of an answer that did not count in the end");
+    }
+    return { losses, ...this.#answer(sum) };
   }
 
   /** The answer's vector; where it is on its way already, the rest of it goes there too. */

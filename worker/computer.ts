@@ -1,4 +1,5 @@
 // Who computes what a session is told to: an engine of this process, or the workers of a relay.
+import type { VectorPool } from "../shared/arithmetic/tree.ts";
 import { layoutOf } from "../shared/family/layout.ts";
 import type { Frame } from "../shared/wire/frame.ts";
 import type { WeightsUpdate, Welcome } from "../shared/wire/protocol.ts";
@@ -12,6 +13,8 @@ export interface Computer {
   readonly plannedBytes: number;
   /** Weights and gradients may go through memory that the coordinator shares, where it does. */
   readonly sharesMemory: boolean;
+  /** Of vectors like those that travel, where it has one: what it answers with goes back there. */
+  readonly pool?: VectorPool;
   /**
    * Compute with these from now on.
    * @param sent   (vectors P) the weights, and what follows them; lent until the next

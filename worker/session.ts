@@ -229,6 +229,7 @@ class Session {
       this.#channel.say({ type: "device", device }),
     );
     this.#computer = computer;
+    this.#pool = computer.pool ?? this.#pool;
     this.#shared = computer.sharesMemory ? shared(welcome) : undefined;
     const { arithmetic, device, plannedBytes } = computer;
     const sharesMemory = this.#shared && { sharesMemory: true as const };

@@ -85,3 +85,26 @@ test.each(wireFormats.flatMap((wire) => [[wire, 1] as const, [wire, 3] as const]
     expect(round.kept).toBe(0);
   },
 );
+
+test("the beginning of an answer that did not count is not sent on as if it did", () => {
+  const codec = codecOf("float32", 1, P, bestCodec);
+  const pool = new VectorPool(P);
+  let growing: GrowingVector | undefined;
+  const send = (vector: GrowingVector) => (growing = vector);
+  const one = { ...order, count: 1, windows: 1 };
+  const assignment = { order: one, pool, send, progress: () => {} } as unknown as Assignment;
+  const round = new LeasedRound(assignment, bestOps(), codec);
+  const [end] = frameEnds(P, codec);
+  const node = { first: 0, count: 1 };
+  const wrong = { vector: pool.take().fill(1000), known: end!, isOver: false };
+  round.arrives(node, wrong);
+  expect(growing!.values[0]).toBe(1000);
+  expect(round.hasBegun).toBe(true);
+  wrong.isOver = true;
+  pool.give(wrong.vector);
+  round.take(node, [1], pool.take().fill(1));
+  expect(() => round.outcome()).toThrow(/of an answer that did not count/);
+  round.giveUp();
+  // All of it is back: two vectors were enough.
+  expect(new Set([pool.take(), pool.take()]).has(wrong.vector)).toBe(true);
+});

@@ -3,6 +3,7 @@ import { once } from "node:events";
 import type { AddressInfo } from "node:net";
 import { afterEach, expect, test } from "vitest";
 import { type WebSocket, WebSocketServer } from "ws";
+import { VectorPool } from "../../shared/arithmetic/tree.ts";
 import { systemClock } from "../../shared/clock.ts";
 import { layoutOf } from "../../shared/family/layout.ts";
 import { bytesOf, type Frame, framesOf } from "../../shared/wire/frame.ts";
@@ -17,7 +18,7 @@ import {
 } from "../../shared/wire/protocol.ts";
 import { SharedVector } from "../../shared/wire/shared-memory.ts";
 import { dial } from "../../shared/wire/web-socket.ts";
-import { computerOf } from "../../worker/computer.ts";
+import { type Computer, computerOf } from "../../worker/computer.ts";
 import { tfjs } from "../../worker/engine/tfjs/kind.ts";
 import { runSession } from "../../worker/session.ts";
 import { bigram } from "../seeds/bigram.ts";
@@ -33,7 +34,7 @@ afterEach(() => {
 });
 
 /** Starts a session; the worker is at the other end of what `hear` and `say` speak to. */
-async function meet() {
+async function meet(own: Partial<Computer> = {}) {
   server = new WebSocketServer({ port: 0, host: "127.0.0.1", handleProtocols: () => subprotocol });
   await once(server, "listening");
   const leave = new AbortController();
@@ -45,10 +46,12 @@ async function meet() {
     url,
     name: "w",
     threads: 1,
-    open: async () =>
-      computerOf(
+    open: async () => ({
+      ...computerOf(
         await tfjs.create({ model, maxRows: 1, precision: "float32", threads: 1, device: "cpu", backend: "wasm" }),
       ),
+      ...own,
+    }),
     onEvent: () => {},
     leave: leave.signal,
     handshakeMs: 5000,
@@ -115,6 +118,21 @@ share("a shared gradient stays until it has been taken", async () => {
   expect(gradient.values).not.toEqual(first);
   peer.say({ type: "finish", reason: "done" });
   expect(await peer.ended).toMatchObject({ how: "finished" });
+});
+
+test("what a relay answers with goes back to the pool it came from", async () => {
+  const pool = new VectorPool(P);
+  const vector = pool.take();
+  const peer = await meet({ pool, compute: async () => ({ losses: [1], vector }) });
+  peer.say(welcome);
+  await peer.hear("ready");
+  const weights = new Uint8Array(4 * P);
+  peer.send("weights", 0, weights);
+  peer.lease(1, [0, 1, 2, 3, 4]);
+  await peer.hear("answer");
+  expect(pool.take()).toBe(vector);
+  peer.say({ type: "finish", reason: "done" });
+  await peer.ended;
 });
 
 test("memory that is out of reach is not claimed, nor taken when it is offered again", async () => {
