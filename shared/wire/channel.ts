@@ -78,7 +78,9 @@ export class Channel<In, Out extends FromWorker | FromCoordinator> {
       const now = this.#clock.now();
       const seconds = (ms: number) => `${(ms / 1000).toFixed(1)} s`;
       const silent = this.#held ? 0 : now - this.#heardAt;
-      const stuck = this.#unsent > 0 ? now - this.#stuckSince : 0;
+      // Who pings us is alive: where it takes nothing in, it has no room yet, and we wait.
+      const isBusy = !pings && silent <= silenceMs;
+      const stuck = this.#unsent > 0 && !isBusy ? now - this.#stuckSince : 0;
       const stopped = this.#held || this.#expectingSince === undefined ? 0 : now - this.#expectingSince;
       if (silent > silenceMs) this.abandon(`silent for ${seconds(silent)}, the limit is ${seconds(silenceMs)}`);
       else if (stuck > silenceMs)

@@ -138,14 +138,10 @@ export function parseFrame(message: Buffer): Frame {
   const data = message.subarray(headerBytes);
   if (message.readUInt32LE(12) !== data.length)
     throw new ProtocolError(`a ${kind} frame has ${data.length} bytes, its header says ${message.readUInt32LE(12)}`);
-  return {
-    kind,
-    id: message.readDoubleLE(16),
-    offset: message.readDoubleLE(24),
-    total: message.readDoubleLE(32),
-    data,
-    message,
-  };
+  const total = message.readDoubleLE(32);
+  if (data.length === 0 && total > 0)
+    throw new ProtocolError(`a ${kind} frame without data, of a tensor of ${total} bytes`);
+  return { kind, id: message.readDoubleLE(16), offset: message.readDoubleLE(24), total, data, message };
 }
 
 /** One tensor on its way in: its chunks must come in order and fill the target exactly. */
