@@ -353,6 +353,7 @@ export class Connection {
       case "handback": {
         this.#forget(this.#heldLease(message.lease));
         this.#leases.delete(message.lease);
+        if (this.#unheard?.lease === message.lease) this.#unheard = undefined;
         if (this.#arrival?.id === message.lease) {
           this.#arrival = undefined;
           this.#channel.expect(false);

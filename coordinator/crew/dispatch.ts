@@ -303,7 +303,9 @@ export class Dispatch {
     this.crew.uploads.evictSlow(silenceMs);
     const round = this.#round!;
     const views = new Map(this.crew.views(round.step, round.kind).map((view) => [view.name, view]));
-    for (const lease of [...this.leases].filter(({ waits }) => !waits)) {
+    // What is behind an answer that waits for room waits with it.
+    const waiting = new Set(this.leases.filter(({ waits }) => waits).map(({ worker }) => worker));
+    for (const lease of this.leases.filter(({ worker }) => !waiting.has(worker))) {
       const speed = views.get(lease.worker)?.unitsPerSecond;
       const heldMs = now - (lease.heard?.at ?? lease.grantedAt);
       if (heldMs > leaseMs + (speed ? (10_000 * lease.count) / speed : 0))

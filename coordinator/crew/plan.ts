@@ -7,11 +7,14 @@
 //   the lateness of what others held   2 x what their speed gives + grace, or the fixed time where no speed is known
 //   + U x its own time for a unit
 //
+// after it has the weights. Who holds something overdue gets nothing more (it loses its turn), and who has let the others
+// down too often computes only what somebody else computes as well (standing.ts), until it has answered in time again.
+//
 // Of units that take minutes their holders say how far they are: that counts for what is expected of them, and nobody is
 // overdue who goes on. It does not put off the moment from which others may take the unit.
 //
-// after it has the weights. Who holds something overdue gets nothing more (it loses its turn), and who has let the others
-// down too often computes only what somebody else computes as well (standing.ts), until it has answered in time again.
+// Where answers wait for room (uploads.ts), the first unit that is not in makes it. Whoever waits may take it beyond its turn:
+// its answer passes those that wait before it.
 import { nodeName, type TreeNode } from "../../shared/arithmetic/tree.ts";
 import { Openings } from "./openings.ts";
 
@@ -293,6 +296,8 @@ class PlanState {
     const { name, unitsPerSecond } = worker;
     const held = this.#held.get(name) ?? 0;
     const isNew = unitsPerSecond === undefined;
+    const pressing = this.#pressingFor(worker);
+    if (pressing) return pressing;
     if (held > pass || (isNew && held > 0)) return undefined;
     if (worker.onProbation && proven) return held === 0 ? this.#copyFor(worker) : undefined;
     // Opinions go to who is free: kept for one who is not, they would come one after another.
@@ -324,6 +329,19 @@ class PlanState {
     if (held > 0) return 0;
     if (this.#isFirst) return size;
     return Math.min(size, 2 ** Math.floor(Math.log2(Math.max(1, this.#left / workers))));
+  }
+
+  /** For who waits for room: the first unit that is not in, where nobody who is on time has it. */
+  #pressingFor(worker: WorkerView): Grant | undefined {
+    const own = this.#outlooks.filter(({ lease }) => lease.worker === worker.name);
+    const first = this.#round.done.indexOf(false);
+    const node = { first, count: 1 };
+    if (first < 0 || !own.some(({ lease }) => lease.waits) || own.some(({ lease }) => overlap(lease, node)))
+      return undefined;
+    const isLate = this.#late.isOpen(first);
+    if (!(isLate || this.#open.isOpen(first)) || this.#hasRefused(worker, node)) return undefined;
+    if (!isLate) this.#left--;
+    return this.#grant(worker, node, isLate, `${first} is needed first: answers wait for room`);
   }
 
   /** A second opinion of what nobody else is about to give one of, or not before this worker could. */

@@ -229,6 +229,20 @@ test("a long lease is taken by who would be done long before its holder says tha
   expect(granted(round(1, far), [worker("a"), worker("b")], 60_000)).toBe("b 0");
 });
 
+test("where all wait for room, one of them takes the first missing unit, open or late, beyond its turn", () => {
+  const waiting = (of: Lease): Lease => ({ ...of, waits: true });
+  const crew = [worker("a", 10), worker("b", 5), worker("mute", 10)];
+  const theirs = [waiting(lease(1, 2, 1, "a")), lease(2, 3, 1, "a"), waiting(lease(3, 4, 1, "b")), lease(4, 5, 1, "b")];
+  // Its holder has gone: unit 1 is open.
+  expect(granted(round(6, theirs, [0]), crew.slice(0, 2), 60_000)).toBe("a 1");
+  // Its holder is mute.
+  const late = round(6, [lease(0, 1, 1, "mute"), ...theirs], [0]);
+  expect(granted(late, crew, 100)).toBe("");
+  expect(granted(late, crew, 60_000)).toBe("a 1");
+  // Once somebody has it, the others go on waiting.
+  expect(granted(round(6, [...theirs, lease(5, 1, 1, "a", 60_000)], [0]), crew.slice(0, 2), 60_050)).toBe("");
+});
+
 test("what is drawn is given to two at once, and what it leaves over in pieces to free hands", () => {
   const crew = ["a", "b", "c", "d"].map((name) => worker(name, 10));
   const drawsFirst = { draws: (i: number) => i === 0 };
