@@ -58,6 +58,12 @@ export function diskError(error: unknown, path?: string, what?: string): unknown
   return new ConfigError(`${path ?? own ?? "a file"} cannot be ${verb} (${code}): ${meanings[code]}`, { cause: error });
 }
 
+/** Is it the disk that refused, and not what is on it, or missing there? */
+export function isRefused({ cause }: Error): boolean {
+  const { code, syscall } = (cause ?? {}) as NodeJS.ErrnoException;
+  return syscall !== undefined && code !== "ENOENT";
+}
+
 /** Do something to a file. @throws ConfigError where the disk refuses */
 export async function onDisk<T>(path: string, what: "written" | "read", act: () => Promise<T>): Promise<T> {
   try {

@@ -7,7 +7,7 @@ import { bestOps } from "../../shared/arithmetic/native.ts";
 import { checkpointName, type RunState, readCheckpoint } from "../../shared/checkpoint/checkpoint.ts";
 import { manifestName, proveFile, readManifest } from "../../shared/checkpoint/manifest.ts";
 import { checkpointSteps, markersName, markersSchema } from "../../shared/checkpoint/rundir.ts";
-import { onDisk } from "../../shared/disk.ts";
+import { isRefused, onDisk } from "../../shared/disk.ts";
 import { ConfigError, messageOf } from "../../shared/errors.ts";
 import { isAbsent, readJson } from "../../shared/json.ts";
 import { type ChainLine, chainStart, ledgerName, linesOf, standingSteps, stepAfter, type Undone } from "./chain.ts";
@@ -74,12 +74,21 @@ export async function readLines(directory: string): Promise<ChainLine[] | undefi
   }
 }
 
-/** Every file of a checkpoint against its manifest, its weights against its own state. */
-export async function proveCheckpoint(directory: string, name: string, findings: Finding[]): Promise<Proof> {
+/**
+ * Every file of a checkpoint against its manifest, its weights against its own state.
+ * @param onRefused hears of files that are there and cannot be read: they may be whole
+ */
+export async function proveCheckpoint(
+  directory: string,
+  name: string,
+  findings: Finding[],
+  onRefused: (error: ConfigError) => void = () => {},
+): Promise<Proof> {
   const path = join(directory, name);
   const before = findings.length;
   const find = (file: string, error: unknown) => {
     if (!(error instanceof ConfigError)) throw error;
+    if (isRefused(error)) onRefused(error);
     findings.push({ where: `${name}/${file}`, what: error.message.replaceAll(`${path}/`, "").replaceAll(path, name) });
   };
   const manifest = await readManifest(path).catch((error) => find(manifestName, error));

@@ -7,6 +7,7 @@ import { checkpointName, unfinishedPrefix } from "../../shared/checkpoint/checkp
 import { syncDirectory, writeProven } from "../../shared/checkpoint/manifest.ts";
 import { checkpointSteps, mark, prune } from "../../shared/checkpoint/rundir.ts";
 import { onDisk } from "../../shared/disk.ts";
+import { ConfigError } from "../../shared/errors.ts";
 import { lockRun } from "../lock.ts";
 import { damageOf, headsOf, type Proof, proveCheckpoint, readLines } from "./audit.ts";
 import { type ChainLine, chainStart, ledgerName, linesFor, stepAfter } from "./chain.ts";
@@ -26,6 +27,11 @@ export async function repairRun(directory: string): Promise<string[]> {
   }
 }
 
+/** What cannot be read proves nothing: a ledger must not be cut for it. */
+function refuse(error: ConfigError): never {
+  throw new ConfigError(`${error.message}; nothing was repaired`, { cause: error });
+}
+
 async function repairLedger(directory: string, done: string[]): Promise<void> {
   const path = join(directory, ledgerName);
   const lines = await readLines(directory);
@@ -35,7 +41,7 @@ async function repairLedger(directory: string, done: string[]): Promise<void> {
   }
   const proofs: Proof[] = [];
   for (const step of await checkpointSteps(directory))
-    proofs.push(await proveCheckpoint(directory, checkpointName(step), []));
+    proofs.push(await proveCheckpoint(directory, checkpointName(step), [], refuse));
   const { bytes, lost, cut } = mended(lines, proofs);
   const isLink = await lstat(path).then((entry) => entry.isSymbolicLink());
   if (!isLink && lost.length === 0 && cut === 0) return;
