@@ -37,16 +37,18 @@ export async function chooseEngine(
   options: EngineOptions,
   from: readonly EngineKind[] = kinds,
 ): Promise<{ kind: EngineKind; asked: EngineOptions; why: string }> {
-  const reasons: { device: EngineOptions["device"]; why: string }[] = [];
+  const reasons: { device: EngineOptions["device"]; why: string; isMissed?: boolean | undefined }[] = [];
   for (const { kind, device } of candidates(name, options, from)) {
     const asked = { ...options, device };
-    const { usable, why } = await kind.probe(asked);
+    const { usable, why, isMissed } = await kind.probe(asked);
     if (usable) {
       // What else this device could have run is news; that a machine has no GPU when none was asked for is not.
-      const passedOver = reasons.filter((reason) => reason.device === device).map((reason) => `not ${reason.why}`);
+      const passedOver = reasons
+        .filter((reason) => reason.device === device || reason.isMissed)
+        .map((reason) => `not ${reason.why}`);
       return { kind, asked, why: [...passedOver, why].join("; ") };
     }
-    reasons.push({ device, why });
+    reasons.push({ device, why, isMissed });
   }
   throw new UnfitError(
     `no usable engine${name === "auto" ? "" : ` "${name}"`} for device ${options.device}: ` +

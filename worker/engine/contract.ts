@@ -155,11 +155,19 @@ export interface Generation {
   dispose(): void;
 }
 
+export interface Probed {
+  readonly usable: boolean;
+  /** A full sentence either way, with the cure when it cannot. */
+  readonly why: string;
+  /** The device is there and would be used but for what else was asked for: whoever passes it over says so. */
+  readonly isMissed?: boolean;
+}
+
 /** An engine that may or may not run here. */
 export interface EngineKind {
   readonly name: Engine["name"];
-  /** Can it run here with these options? `why` is a full sentence either way, with the cure when it cannot. */
-  probe(options: EngineOptions): Promise<{ usable: boolean; why: string }>;
+  /** Can it run here with these options? */
+  probe(options: EngineOptions): Promise<Probed>;
   /**
    * Bytes of this machine's memory that `create` would plan for, and how many it can address at all; undefined where only
    * opening tells, or on a GPU's own.

@@ -55,6 +55,15 @@ test("the reason names what was passed over on the same device", async () => {
   expect(why).toBe("not native on cpu; tfjs on cpu");
 });
 
+test("a GPU that is passed over for what else was asked is named", async () => {
+  const tf32: EngineKind = {
+    ...stand("tfjs"),
+    probe: async ({ device }) => ({ usable: false, isMissed: device === "gpu", why: `tfjs on ${device} is tf32` }),
+  };
+  const { why } = await openEngine("auto", options, [stand("native", "cpu"), tf32]);
+  expect(why).toBe("not tfjs on gpu is tf32; native on cpu");
+});
+
 test("what was asked for and is not usable is refused, never replaced", async () => {
   const from = [stand("native"), stand("tfjs", "auto", "cpu")];
   await expect(openEngine("native", options, from)).rejects.toThrow(/"native".*native on auto/);

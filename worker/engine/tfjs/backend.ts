@@ -1,6 +1,6 @@
 // What the tfjs engine asks of a backend. The model is written once, in engine/model/; a backend is its way to start,
 // to move numbers in and out, and those operations that it does better than the portable ones.
-import type { EngineOptions } from "../contract.ts";
+import type { EngineOptions, Probed } from "../contract.ts";
 import type { Tensor, TfjsOps } from "./ops.ts";
 
 export type BackendName = Exclude<NonNullable<EngineOptions["backend"]>, "auto">;
@@ -35,7 +35,6 @@ export interface BackendKind {
   readonly byNameOnly?: boolean;
   /** Bytes that can be addressed at all, whatever limit was asked for. */
   readonly addressableBytes?: number;
-  /** `why` is a full sentence either way, with the cure when it cannot. */
-  probe(options: EngineOptions): Promise<{ usable: boolean; why: string }>;
+  probe(options: EngineOptions): Promise<Probed>;
   open(options: EngineOptions): Promise<Backend>;
 }

@@ -10,7 +10,9 @@ import { webgpu } from "./webgpu.ts";
 const kinds: readonly BackendKind[] = [tensorflowGpu, webgpu, tensorflow, wasm];
 
 /** The first usable backend that the options allow. `why` names what was passed over and the reason. */
-export async function chooseBackend(options: EngineOptions): Promise<{ kind?: BackendKind; why: string }> {
+export async function chooseBackend(
+  options: EngineOptions,
+): Promise<{ kind?: BackendKind; why: string; isMissed?: boolean }> {
   const asked = options.backend ?? "auto";
   const allowed = kinds.filter(
     (kind) =>
@@ -18,13 +20,18 @@ export async function chooseBackend(options: EngineOptions): Promise<{ kind?: Ba
       (options.device === "auto" || (options.device === "gpu") === kind.gpu),
   );
   const reasons: string[] = [];
+  let isMissed = false;
   for (const kind of allowed) {
-    const { usable, why } = await kind.probe(options);
+    const { usable, why, isMissed: missed = false } = await kind.probe(options);
     reasons.push(why);
+    isMissed ||= missed;
     if (usable) return { kind, why: reasons.join("; ") };
   }
   const known = kinds.map((kind) => `${kind.name} (${kind.gpu ? "gpu" : "cpu"})`).join(", ");
-  return { why: reasons.join("; ") || `no tfjs backend ${asked} for device ${options.device}; there are ${known}` };
+  return {
+    isMissed,
+    why: reasons.join("; ") || `no tfjs backend ${asked} for device ${options.device}; there are ${known}`,
+  };
 }
 
 /** @throws EngineError where none that the options allow is usable */

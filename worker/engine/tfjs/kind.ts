@@ -6,8 +6,8 @@ import { plannedBytes } from "./plan.ts";
 export const tfjs: EngineKind = {
   name: "tfjs",
   async probe(options) {
-    const { kind, why } = await chooseBackend(options);
-    return { usable: kind !== undefined, why };
+    const { kind, ...reason } = await chooseBackend(options);
+    return { usable: kind !== undefined, ...reason };
   },
   async planned(options) {
     const { kind } = await chooseBackend(options);

@@ -22,12 +22,13 @@ export const tensorflowGpu: BackendKind = {
     const addon = findAddon(true);
     if (!addon)
       return { usable: false, why: `tfjs tensorflow-gpu: TensorFlow with CUDA is not installed; ${install(true)}` };
-    if (precision !== "bf16" && precision !== float32Products())
+    const reason = await whyNoGpu(addon);
+    if (!reason && precision !== "bf16" && precision !== float32Products())
       return {
         usable: false,
+        isMissed: true,
         why: `tfjs tensorflow-gpu: its float32 products are ${float32Products()} here; pass --precision ${float32Products()}, or set NVIDIA_TF32_OVERRIDE=${precision === "tf32" ? 1 : 0}`,
       };
-    const reason = await whyNoGpu(addon);
     return { usable: !reason, why: `tfjs tensorflow-gpu: ${reason ?? `TensorFlow sees a GPU (${addon.file})`}` };
   },
 
