@@ -106,7 +106,7 @@ export async function measureCoordinator(workers: number, shards: number): Promi
   const log = pino({ level: "silent" });
   const sessions: Promise<unknown>[] = [];
   try {
-    const { options } = resolveOptions({ flags: { coordinator: url, patience: 1e6, timeout: 60 } });
+    const { options } = resolveOptions({ flags: { coordinator: [url], patience: 1e6, timeout: 60 } });
     for (let i = 0; i < workers; i++) {
       await sleep(10); // an address that opens many sockets at once pushes out its own
       sessions.push(

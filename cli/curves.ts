@@ -4,6 +4,7 @@ import { stat } from "node:fs/promises";
 import { join } from "node:path";
 import { type Past, readPast } from "../coordinator/past.ts";
 import { ledgerName, linesOf } from "../coordinator/proof/chain.ts";
+import { onDisk } from "../shared/disk.ts";
 import { ConfigError } from "../shared/errors.ts";
 import { isAbsent } from "../shared/json.ts";
 
@@ -70,11 +71,12 @@ async function turnsOf(path: string): Promise<number[]> {
   return turns;
 }
 
-async function mentions(path: string, text: string): Promise<boolean> {
-  let end = "";
-  for await (const piece of createReadStream(path, "latin1") as AsyncIterable<string>) {
-    if ((end + piece).includes(text)) return true;
-    end = piece.slice(-text.length);
-  }
-  return false;
-}
+const mentions = (path: string, text: string): Promise<boolean> =>
+  onDisk(path, "read", async () => {
+    let end = "";
+    for await (const piece of createReadStream(path, "latin1") as AsyncIterable<string>) {
+      if ((end + piece).includes(text)) return true;
+      end = piece.slice(-text.length);
+    }
+    return false;
+  });

@@ -39,19 +39,20 @@ async function workHere(place: Place | undefined, options: Options): Promise<voi
     if (gpu !== undefined) Object.assign(process.env, { CUDA_VISIBLE_DEVICES: gpu, CUDA_DEVICE_ORDER: "PCI_BUS_ID" });
     log.info(`${place.about}: for ${options.coordinator.join(", ")}${gpu === undefined ? "" : `, on GPU ${gpu}`}`);
   }
-  const working = work({
-    options,
-    threads: options.threads || threadsEach(place?.localSize ?? 1),
-    name: options.name || `${hostname()}-${place?.rank ?? process.pid}`,
-    token: (await resolveToken("localhost", options.tokenFile, process.env))?.text,
-    log,
-    data: await workerData(options, log),
-    leave: leave.signal,
-  });
-  await working.catch((error) => {
+  try {
+    await work({
+      options,
+      threads: options.threads || threadsEach(place?.localSize ?? 1),
+      name: options.name || `${hostname()}-${place?.rank ?? process.pid}`,
+      token: (await resolveToken("localhost", options.tokenFile, process.env))?.text,
+      log,
+      data: await workerData(options, log),
+      leave: leave.signal,
+    });
+  } catch (error) {
     endBecauseOf(error);
     throw error;
-  });
+  }
 }
 
 /** The same command line again for each process, with what it has of its own. */

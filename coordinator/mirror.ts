@@ -147,6 +147,8 @@ export class Mirror {
       }
       if (this.#isDue) return; // a newer one is waiting
     }
+    // What follows writes over what is there, and removes some: an upload may have taken hours.
+    this.#claim.check();
     const text = Buffer.from(`${JSON.stringify(markers)}\n`);
     await store.put(markersName, text);
     await this.#prune(marked, keep);

@@ -67,7 +67,7 @@ npx weft doctor --coordinator "ws://$address" --preset bigram --port 0 --workers
 ask -X POST "http://$address/actions/checkpoint"
 ask -X POST "http://$address/actions/stop"
 wait "$coordinator"
-wait "$worker" || true # it waited --patience for the coordinator to come back
+wait "$worker"
 
 # operate.md: --resume; access.md: encrypted, with viewers.
 export WEFT_VIEW_TOKEN=a-token-of-its-viewers
@@ -81,7 +81,7 @@ WEFT_TOKEN= npx weft pull --from "https://$safe" --out viewed
 said worker.log 's/.*"msg":".*computes with.*/&/p' >/dev/null
 ask -X POST "https://${safe%%#*}/actions/stop"
 wait "$coordinator"
-wait "$worker" || true
+wait "$worker"
 unset WEFT_VIEW_TOKEN
 
 # local-steps.md, second-opinions.md: that the options go together; test/system has the runs.

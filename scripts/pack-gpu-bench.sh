@@ -34,9 +34,10 @@ cat > "$folder/run" <<'RUN'
 # the bench itself on a CPU.
 here="$(cd "$(dirname "$0")" && pwd)"
 absolute() { case "$1" in /*) echo "$1" ;; *) echo "$PWD/$1" ;; esac; }
-python="$(command -v "${1:-python3}")" || { echo "there is no ${1:-python3}" >&2; exit 1; }
+named=python3
+case "${1:-}" in "" | -*) ;; *) named="$1"; shift ;; esac
+python="$(command -v "$named")" || { echo "there is no $named" >&2; exit 1; }
 python="$(absolute "$python")"
-[ $# -eq 0 ] || shift
 # Where Python would import the plugin from, without importing it: the newest CUDA first.
 plugin="${WEFT_XLA_PLUGIN:-$("$python" -c '
 from importlib.util import find_spec

@@ -71,7 +71,7 @@ export function skippingUnknown(tokenizer: Tokenizer): Tokenizer {
   if (tokenizer instanceof CharTokenizer || tokenizer instanceof WordTokenizer) return tokenizer.skippingUnknown();
   if (tokenizer.name !== "gpt1" && tokenizer.name !== "wordlevel") return tokenizer;
   throw new ConfigError(
-    `config: --unknown skip leaves out characters or words; the tokenizer ${tokenizer.name} has a token for them`,
+    `config: --unknown skip leaves out characters or words; the tokenizer ${tokenizer.name} cannot: it gives them its unknown token`,
   );
 }
 
