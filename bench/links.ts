@@ -11,7 +11,6 @@
 import { existsSync, mkdirSync, readFileSync, writeFileSync } from "node:fs";
 import { cpus } from "node:os";
 import { dirname } from "node:path";
-import { parseArgs } from "node:util";
 import { type Planned, predict, type Way } from "../cli/advice.ts";
 import { measureSpeed } from "../cli/doctor.ts";
 import type { LinkReport } from "../cli/doctor-link.ts";
@@ -19,20 +18,19 @@ import { type Handling, measureHandling } from "../cli/handling.ts";
 import { modelOf } from "../shared/config.ts";
 import { layoutOf } from "../shared/family/layout.ts";
 import { resolveOptions } from "../shared/resolve.ts";
+import { flagsOf } from "./flags.ts";
 import { linksChart } from "./links-chart.ts";
 import { Site } from "./site.ts";
 
-const { values } = parseArgs({
-  options: {
-    settings: { type: "string", default: "a,b" },
-    workers: { type: "string", default: "1,2,4,8" },
-    links: { type: "string", default: "10,100,1000,10000" },
-    ways: { type: "string", default: "" },
-    seconds: { type: "string", default: "3" },
-    longest: { type: "string", default: "20" },
-    limit: { type: "string", default: "0" },
-    out: { type: "string", default: "docs/links" },
-  },
+const values = flagsOf("node dist/bench/links.js", {
+  settings: { type: "string", default: "a,b" },
+  workers: { type: "string", default: "1,2,4,8" },
+  links: { type: "string", default: "10,100,1000,10000" },
+  ways: { type: "string", default: "" },
+  seconds: { type: "string", default: "3" },
+  longest: { type: "string", default: "20" },
+  limit: { type: "string", default: "0" },
+  out: { type: "string", default: "docs/links" },
 });
 const list = (text: string): string[] => text.split(",");
 

@@ -10,30 +10,28 @@
 import { existsSync, mkdirSync, readFileSync, writeFileSync } from "node:fs";
 import { cpus } from "node:os";
 import { dirname } from "node:path";
-import { parseArgs } from "node:util";
 import { openDataset } from "../coordinator/data/dataset.ts";
 import { type WireFormat, wireFormats } from "../shared/arithmetic/codec.ts";
 import { modelOf, optionTable } from "../shared/config.ts";
 import { resolveOptions } from "../shared/resolve.ts";
 import { openEngine } from "../worker/engine/choose.ts";
+import { flagsOf } from "./flags.ts";
 import { type InnerState, trainLocally, trainSynchronously } from "./local.ts";
 
-const { values } = parseArgs({
-  options: {
-    preset: { type: "string", default: "shakespeare-cpu" },
-    data: { type: "string", default: "shakespeare" },
-    steps: { type: "string", default: "2000" },
-    "batch-size": { type: "string", default: "48" },
-    seeds: { type: "string", default: "1337,1,2" },
-    "local-steps": { type: "string", default: "5,20,50,100" },
-    replicas: { type: "string", default: "2,4,8" },
-    wires: { type: "string", default: wireFormats.join(",") },
-    inner: { type: "string", default: "averaged" },
-    "outer-learning-rate": { type: "string", default: String(optionTable.outerLearningRate.default) },
-    "outer-momentum": { type: "string", default: String(optionTable.outerMomentum.default) },
-    with: { type: "string", default: "" },
-    out: { type: "string", default: "docs/local-steps-loss" },
-  },
+const values = flagsOf("node dist/bench/loss-table.js", {
+  preset: { type: "string", default: "shakespeare-cpu" },
+  data: { type: "string", default: "shakespeare" },
+  steps: { type: "string", default: "2000" },
+  "batch-size": { type: "string", default: "48" },
+  seeds: { type: "string", default: "1337,1,2" },
+  "local-steps": { type: "string", default: "5,20,50,100" },
+  replicas: { type: "string", default: "2,4,8" },
+  wires: { type: "string", default: wireFormats.join(",") },
+  inner: { type: "string", default: "averaged" },
+  "outer-learning-rate": { type: "string", default: String(optionTable.outerLearningRate.default) },
+  "outer-momentum": { type: "string", default: String(optionTable.outerMomentum.default) },
+  with: { type: "string", default: "" },
+  out: { type: "string", default: "docs/local-steps-loss" },
 });
 /** Of the preset's numbers, those that are others. */
 const changes = Object.fromEntries(

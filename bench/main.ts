@@ -9,9 +9,9 @@ import { execFileSync } from "node:child_process";
 import { mkdirSync, writeFileSync } from "node:fs";
 import { cpus, release, totalmem } from "node:os";
 import { dirname, resolve } from "node:path";
-import { parseArgs } from "node:util";
 import { nativeAddon, nativeStatus } from "../shared/arithmetic/native.ts";
 import { type CoordinatorRow, measureCoordinator } from "./coordinator.ts";
+import { flagsOf } from "./flags.ts";
 import { type GenerationRow, measureGeneration } from "./generation.ts";
 import { benchGpu } from "./gpu.ts";
 import { type MemoryRow, measureMemory } from "./memory.ts";
@@ -22,17 +22,15 @@ import { measureStreaming, type StreamingRow } from "./streaming.ts";
 import { measureTokenizer, type TokenizerRow } from "./tokenizer.ts";
 import { measureOneCore, measureTraining, type Peers, type TrainingRow } from "./training.ts";
 
-const { values } = parseArgs({
-  options: {
-    nanogpt: { type: "string" },
-    python: { type: "string", multiple: true, default: ["/usr/bin/python3"] },
-    rounds: { type: "string", default: "5" },
-    settings: { type: "string", default: "a,b,c" },
-    threads: { type: "string", default: "1,2" },
-    precisions: { type: "string", default: "float32,bf16" },
-    parts: { type: "string", default: "training,core,generation,streaming,tokenizer,coordinator,run" },
-    json: { type: "string", default: "runs/bench.json" },
-  },
+const values = flagsOf("npm run bench --", {
+  nanogpt: { type: "string" },
+  python: { type: "string", multiple: true, default: ["/usr/bin/python3"] },
+  rounds: { type: "string", default: "5" },
+  settings: { type: "string", default: "a,b,c" },
+  threads: { type: "string", default: "1,2" },
+  precisions: { type: "string", default: "float32,bf16" },
+  parts: { type: "string", default: "training,core,generation,streaming,tokenizer,coordinator,run" },
+  json: { type: "string", default: "runs/bench.json" },
 });
 const list = (text: string) => text.split(",");
 const parts = new Set(list(values.parts));

@@ -18,8 +18,9 @@ import {
 } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
-import { inspect, parseArgs } from "node:util";
+import { inspect } from "node:util";
 import pino from "pino";
+import { flagsOf } from "../../bench/flags.ts";
 import { weftProgram } from "../../cli/program.ts";
 import { TrainingRun } from "../../coordinator/loop.ts";
 import { auditRun } from "../../coordinator/proof/audit.ts";
@@ -38,8 +39,9 @@ import { thisWorld, work } from "../../worker/worker.ts";
 import { FailingDisk, type Fault } from "./faults.ts";
 import { pipes } from "./pipes.ts";
 
-const { values: flags } = parseArgs({
-  options: { every: { type: "string", default: "1" }, only: { type: "string", default: "" } },
+const flags = flagsOf("npm run disk --", {
+  every: { type: "string", default: "1" },
+  only: { type: "string", default: "" },
 });
 const folder = mkdtempSync(join(tmpdir(), "weft-disk-"));
 const control = process.env.WEFT_FAILING_DISK;

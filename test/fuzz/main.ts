@@ -3,8 +3,8 @@
 import { existsSync, mkdirSync, mkdtempSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
-import { parseArgs } from "node:util";
 import { isMainThread, parentPort, Worker, workerData } from "node:worker_threads";
+import { flagsOf } from "../../bench/flags.ts";
 import { emptyFolder, type Failure, fuzzOnce, longestMs, processorMs } from "./harness.ts";
 import { readers } from "./readers.ts";
 
@@ -91,14 +91,12 @@ async function watch(asked: Omit<Job, "root">): Promise<boolean> {
 
 if (!isMainThread) await fuzzInThread(workerData as Job);
 else {
-  const { values } = parseArgs({
-    options: {
-      reader: { type: "string", default: "all" },
-      seed: { type: "string", default: "1" },
-      runs: { type: "string", default: "1000" },
-      first: { type: "string", default: "0" },
-      dump: { type: "string", default: "" },
-    },
+  const values = flagsOf("npm run fuzz --", {
+    reader: { type: "string", default: "all" },
+    seed: { type: "string", default: "1" },
+    runs: { type: "string", default: "1000" },
+    first: { type: "string", default: "0" },
+    dump: { type: "string", default: "" },
   });
   const known = readers.map(({ name }) => name);
   if (values.reader !== "all" && !known.includes(values.reader)) {

@@ -1,11 +1,12 @@
 // `npm run simulate:liars`: what --verify finds, and what it costs. One liar among honest workers of the same speed, in
 // virtual time: after how many steps it is found, whether the run ends in the honest digest, what of the throughput stays.
 // Its output is the table of docs/second-opinions.md.
-import { parseArgs } from "node:util";
+
+import { flagsOf } from "../../bench/flags.ts";
 import { type Lie, lies } from "../../cli/liar.ts";
 import { live, optionsOf, type Plan, type Verdict } from "./world.ts";
 
-const { values } = parseArgs({ options: { seeds: { type: "string", default: "8" } } });
+const values = flagsOf("npm run simulate:liars --", { seeds: { type: "string", default: "8" } });
 const seeds = Array.from({ length: Number(values.seeds) }, (_, i) => i + 1);
 
 const steps = 100;

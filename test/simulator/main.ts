@@ -2,20 +2,18 @@
 // worlds from a seed on, or one world with some of its faults; with --verify a liar is in each, with --local they train in
 // rounds of local steps, with --relays below so many at most, with --lean with little room and data at every other worker.
 import { performance } from "node:perf_hooks";
-import { parseArgs } from "node:util";
+import { flagsOf } from "../../bench/flags.ts";
 import { campaign, describe, type Failure, withFaults } from "./campaign.ts";
 import { inRounds, lean, live, lyingPlanOf, planOf, withRelays } from "./world.ts";
 
-const { values } = parseArgs({
-  options: {
-    seed: { type: "string", default: "1" },
-    worlds: { type: "string", default: "1000" },
-    faults: { type: "string" },
-    verify: { type: "string" },
-    local: { type: "boolean", default: false },
-    relays: { type: "string", default: "0" },
-    lean: { type: "boolean", default: false },
-  },
+const values = flagsOf("npm run simulate --", {
+  seed: { type: "string", default: "1" },
+  worlds: { type: "string", default: "1000" },
+  faults: { type: "string" },
+  verify: { type: "string" },
+  local: { type: "boolean", default: false },
+  relays: { type: "string", default: "0" },
+  lean: { type: "boolean", default: false },
 });
 const [seed, worlds] = [Number(values.seed), Number(values.worlds)];
 if (!Number.isInteger(seed) || !Number.isInteger(worlds) || worlds < 1) {

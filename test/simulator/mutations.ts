@@ -6,7 +6,7 @@ import { spawn } from "node:child_process";
 import { cpSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { createInterface } from "node:readline";
-import { parseArgs } from "node:util";
+import { flagsOf } from "../../bench/flags.ts";
 
 interface Mutation {
   readonly what: string;
@@ -95,8 +95,9 @@ const mutations: readonly Mutation[] = [
   },
 ];
 
-const { values } = parseArgs({
-  options: { worlds: { type: "string", default: "2000" }, only: { type: "string" } },
+const values = flagsOf("npm run mutations --", {
+  worlds: { type: "string", default: "2000" },
+  only: { type: "string" },
 });
 const enough = 3;
 const dist = join(import.meta.dirname, "../..");
