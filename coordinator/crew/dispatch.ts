@@ -494,12 +494,12 @@ export class Dispatch {
     }
     this.progressAt = this.#clock.now();
     this.#computeSeconds = Math.min(answer.computeMs, this.progressAt - lease.grantedAt) / 1000;
-    for (const name of work.opinions(lease)) {
-      const why = `gave ${nodeName(lease)} of ${round.name} wrongly: ${worker.name} has computed it since`;
+    const { others, differing } = work.count(lease, agreed);
+    for (const { worker: name, ...node } of work.takeWrong()) {
+      const why = `gave ${nodeName(node)} of ${round.name} wrongly: all of it was computed rightly since`;
       this.#punish(name, why);
       if (this.crew.standing.countWrong(name) >= mostWrong) this.#keepOut(name, why, work, round);
     }
-    const { others, differing } = work.count(lease, agreed);
     for (const other of others) this.#release(work, other);
     if (!this.#charged.has(lease.id)) this.crew.standing.credit(worker.name);
     if (round.shards > 0) {

@@ -50,6 +50,8 @@ export class Work {
   readonly refusals = new Map<number, ReadonlySet<string>>();
   /** The same without forgiving: who gave such an answer for a unit, ever. */
   readonly #opinions = new Map<number, Set<string>>();
+  /** Answers that could not count. */
+  readonly #refused = new Set<TreeNode & { readonly worker: string }>();
   readonly #questions = new Map<string, OpenQuestion>();
   /** Units that nobody could be asked about a second time. */
   readonly #unasked = new Set<number>();
@@ -193,11 +195,21 @@ export class Work {
 
   /** An answer could not count: its worker is not asked again while there are others. */
   refuse({ first, count, worker }: Lease): void {
+    this.#refused.add({ first, count, worker });
     for (let unit = first; unit < first + count; unit++) {
       const seen = this.#opinions.get(unit) ?? new Set();
       this.#opinions.set(unit, seen.add(worker));
       this.refusals.set(unit, seen);
     }
+  }
+
+  /** Answers that could not count where every unit of theirs has been given rightly since: each is named once. */
+  takeWrong(): (TreeNode & { readonly worker: string })[] {
+    const wrong = [...this.#refused].filter(
+      ({ first, count }) => !this.#counted.slice(first, first + count).includes(false),
+    );
+    for (const answer of wrong) this.#refused.delete(answer);
+    return wrong;
   }
 
   /** There is nobody else: those whose answers could not count may be asked again. */
