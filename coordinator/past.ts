@@ -17,7 +17,7 @@ const pastSchema = curvesSchema.extend({
   steps: z.int().min(1),
   tokensPerStep: z.int().min(1),
   /** The options that are not at their defaults. */
-  options: z.record(z.string(), z.union([z.string(), z.number(), z.boolean()])),
+  options: z.record(z.string(), z.union([z.string(), z.number(), z.boolean(), z.array(z.string())])),
 });
 /** A run's curves, and what they are the curves of. */
 export type Past = z.infer<typeof pastSchema>;

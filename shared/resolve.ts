@@ -41,7 +41,7 @@ const entries = Object.entries(optionTable) as [OptionName, OptionSpec][];
 
 /** What a run is made of, and takes along when it goes on. */
 const kept: readonly OptionGroup[] = ["model", "data", "training", "run", "engine", "network", "serving", "local"];
-const notKept: readonly string[] = ["out", "resume", "resumeOrStart", "dryRun"];
+const notKept: readonly string[] = ["out", "resume", "resumeOrStart", "dryRun", "allow"];
 
 /** The options that are saved with a run. */
 export function keptOptions(options: Options): Record<string, string | number | boolean> {

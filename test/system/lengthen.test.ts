@@ -1,6 +1,7 @@
 // A run that is lengthened twice, with another learning rate, another batch and another number of workers, and killed in
 // between, ends in the bits of the same changes made without a kill; its ledger names each change and is proven whole.
 import { afterEach, expect, test } from "vitest";
+import { readPast } from "../../coordinator/past.ts";
 import { auditRun } from "../../coordinator/proof/audit.ts";
 import { readCheckpoint } from "../../shared/checkpoint/checkpoint.ts";
 import { atStep, digestOf, killAll, ledgerOf, temporary, text, weft } from "./weft.ts";
@@ -81,6 +82,9 @@ test("a run lengthened twice, killed in between, has the bits of the same change
       },
     ]);
     expect((await auditRun(out)).findings).toEqual([]);
+    const unread: string[] = [];
+    const past = await readPast(out, (why) => unread.push(why));
+    expect([unread, past?.train.step[0], past?.train.step.at(-1)]).toEqual([[], 1, 180]);
     // The proof holds on both sides of a change: steps are computed again by the options that they had.
     const replayed = weft(["audit", out, "--replay", "121-123"]);
     expect(await replayed.ended, replayed.stdout() + replayed.stderr()).toBe(0);
