@@ -34,13 +34,13 @@ const percent = (value: number | null): string => (value === null ? "-" : `${Mat
 const count = (value: number | null): string => (value === null ? "-" : Math.round(value).toLocaleString("en"));
 
 function linesOf(status: RunStatus): string[] {
-  const { run, model, step, steps, state, waitingFor, etaSeconds, workers, checkpoints } = status;
+  const { run, model, step, steps, state, etaSeconds, workers, checkpoints } = status;
   const left = state === "finished" || etaSeconds === null ? "" : `, ${durationText(etaSeconds)} left`;
   const newest = checkpoints[0];
   const trouble = status.checkpointTrouble === null ? "" : `; the next is not written: ${status.checkpointTrouble}`;
   return [
     `run          ${run.name}, ${model.summary}, ${count(model.parameters)} parameters`,
-    `state        ${state}${waitingFor === null ? "" : `: ${waitingFor}`}; ${healthOf(status).why}`,
+    `state        ${healthOf(status).why}`,
     `progress     step ${step} of ${steps}, ${count(status.tokens)} tokens, ${count(status.tokensPerSec)} tokens/s${left}`,
     `loss         training ${number(status.lossNats)}, validation ${number(status.valLossNats)}, best ${number(status.bestValLossNats)}`,
     `checkpoint   ${newest ? `${newest.name}, ${durationText(newest.ageSeconds)} ago` : "none yet"}${trouble}`,

@@ -8,6 +8,7 @@ import { plot } from "./plot.ts";
 export interface Ended extends Pick<RunResult, "step" | "finished" | "valLossNats" | "checkpoint"> {
   /** Of this start. */
   readonly seconds: number;
+  readonly steps: number;
   readonly tokens: number;
 }
 
@@ -15,10 +16,11 @@ const rows = 8;
 
 /** Numbers of the run, and where the screen can show it the curve of its loss. @param columns of the screen */
 export function summary(ended: Ended, { train, validation }: Curves, columns: number | undefined): string[] {
-  const { step, finished, seconds, tokens, valLossNats } = ended;
+  const { step, finished, seconds, steps, tokens, valLossNats } = ended;
   const count = (n: number): string => Math.round(n).toLocaleString("en");
   const speed = tokens > 0 ? `, ${count(tokens)} tokens, ${count(tokens / seconds)} tokens/s` : "";
-  const lines = [`${finished ? "finished" : "stopped after"} ${step} steps in ${durationText(seconds)}${speed}`];
+  const done = steps === step ? `${step} steps` : `step ${step}: ${steps} steps`;
+  const lines = [`${finished ? "finished" : "stopped after"} ${done} in ${durationText(seconds)}${speed}`];
   const best = validation.valLossNats.reduce((least, loss, i, all) => (loss < all[least]! ? i : least), 0);
   const bestLoss = validation.valLossNats[best];
   const losses = [

@@ -66,16 +66,17 @@ export function trainCommand(): Command {
       setTimeout(() => killWorkers.abort(), longestGoodbyeMs).unref();
       await workers;
       const seconds = (performance.now() - startedAt) / 1000;
-      const tokens = (result.step - setup.step) * setup.options.batchSize * setup.options.blockSize;
+      const steps = result.step - setup.step;
+      const tokens = steps * setup.options.batchSize * setup.options.blockSize;
       const columns = process.stdout.isTTY ? process.stdout.columns : undefined;
-      tell(summary({ ...result, seconds, tokens }, run.history.curves(), columns).join("\n"));
+      tell(summary({ ...result, seconds, steps, tokens }, run.history.curves(), columns).join("\n"));
       if (result.finished && options.sampleTokens > 0) await showSample(options, setup);
       const weft = calledAs(process.argv, process.env);
       if (result.checkpoint === null) tell("no checkpoint: no step was done");
       else {
         tell(`checkpoint: ${result.checkpoint}`);
         tell(`sample:     ${weft} sample --checkpoint ${options.out}`);
-        if (!result.finished) tell("to go on:   the same command with --resume");
+        if (!result.finished) tell(`to go on:   ${weft} train --resume --out ${options.out}`);
       }
     } finally {
       forget();

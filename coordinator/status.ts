@@ -135,7 +135,7 @@ export type RunStatus = z.infer<typeof statusSchema>;
 export function healthOf(status: RunStatus): { healthy: boolean; why: string } {
   if (status.state === "finished") return { healthy: true, why: `finished ${status.steps} steps` };
   if (status.waitingFor !== null) return { healthy: true, why: `waiting: ${status.waitingFor}` };
-  const idle = `${status.idleSeconds.toFixed(1)} s since the loop last got something done`;
+  const idle = `${status.idleSeconds.toFixed(1)} s since it last got something done`;
   if (status.idleSeconds > status.stallAfterSeconds)
     return { healthy: false, why: `${idle}, more than the ${status.stallAfterSeconds.toFixed(1)} s that are normal` };
   return { healthy: true, why: `${status.state}: step ${status.step} of ${status.steps}, ${idle}` };

@@ -103,7 +103,7 @@ export class CharTokenizer implements Tokenizer {
         if (found === undefined)
           throw new ConfigError(
             `character ${shown(character)} at position ${at + i + 1 - character.length} is not in the vocabulary of ` +
-              `${this.vocabSize} characters; leave such out with --unknown skip, or fine-tune with --extend-vocabulary`,
+              `${this.vocabSize} characters; training can leave such out (--unknown skip) or learn them (--extend-vocabulary)`,
           );
         id = found;
       }

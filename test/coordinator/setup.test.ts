@@ -120,7 +120,7 @@ test("--tokenizer gpt2 reaches the data", async () => {
 test("--unknown skip trains on what the vocabulary has, and says how much it left out", async () => {
   const initFrom = await pretrained("ab");
   await expect(setUp({ initFrom })).rejects.toThrow(
-    "leave such out with --unknown skip, or fine-tune with --extend-vocabulary",
+    "training can leave such out (--unknown skip) or learn them (--extend-vocabulary)",
   );
   const { dataset } = await setUp({ initFrom, unknown: "skip" });
   expect([dataset.train.length + dataset.val.length, dataset.tokenizer.skipped]).toEqual([300, 100]);

@@ -13,11 +13,11 @@ test("a status survives JSON", () => {
 test("health: progress, a stated reason or the end; anything else is a stall", () => {
   expect(healthOf(fakeStatus())).toEqual({
     healthy: true,
-    why: "training: step 250 of 2000, 0.0 s since the loop last got something done",
+    why: "training: step 250 of 2000, 0.0 s since it last got something done",
   });
   expect(healthOf(fakeStatus({ idleSeconds: 31 }))).toEqual({
     healthy: false,
-    why: "31.0 s since the loop last got something done, more than the 30.0 s that are normal",
+    why: "31.0 s since it last got something done, more than the 30.0 s that are normal",
   });
   expect(healthOf(fakeStatus({ idleSeconds: 900, waitingFor: "no worker is connected" })).healthy).toBe(true);
   expect(healthOf(fakeStatus({ idleSeconds: 900, state: "finished" })).healthy).toBe(true);

@@ -63,7 +63,7 @@ test("health is 503 with the reason once nothing happens any more", async () => 
   open.status = fakeStatus({ idleSeconds: 100 });
   const stalled = await fetch(`${open.url}/healthz`);
   open.status = fakeStatus();
-  expect([stalled.status, await stalled.text()]).toEqual([503, expect.stringMatching(/^100.0 s since the loop/)]);
+  expect([stalled.status, await stalled.text()]).toEqual([503, expect.stringMatching(/^100.0 s since it last/)]);
 });
 
 test("the page is made of its own files, and nothing else may run on it", async () => {
