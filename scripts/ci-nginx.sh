@@ -50,8 +50,8 @@ http {
 CONF
 nginx -p "$work" -c "$work/nginx.conf" 2>/dev/null &
 pids+=($!)
-# A wire without shared memory: everything goes through the proxy.
-weft coordinator --data README.md --block-size 16 --n-layer 1 --n-head 1 --n-embd 16 --batch-size 4 --steps 40 \
+# A wire without shared memory: everything goes through the proxy. Not by the function: what is killed in the end is the program, not a shell around it.
+node dist/cli/weft.js coordinator --data README.md --block-size 16 --n-layer 1 --n-head 1 --n-embd 16 --batch-size 4 --steps 40 \
   --warmup-steps 5 --eval-windows 8 --eval-interval 20 --no-shared-memory --port "$port" --out "$work/run" 2>"$work/coordinator.log" &
 pids+=($!)
 
