@@ -126,6 +126,7 @@ test.each([
 ])("a worker that is lost on %i x %i is a sentence above the bar", async (columns, rows) => {
   using screen = await terminal(columns, rows);
   screen.type(train("--steps 1000000 --eval-interval 0"));
+  await screen.until(/worker cpu1 joined/);
   await screen.until(/\d{2,}\/1000000 \|/);
   const worker = execFileSync("ps", ["-eo", "pid,args"], { encoding: "utf8" })
     .split("\n")
