@@ -1,6 +1,5 @@
 // Byte-level byte-pair encoding: any text is words of bytes, merged as far as the vocabulary's merges go. GPT-2's
 // tokenizer and those trained here are both this, saved as Hugging Face's tokenizer.json.
-import { ConfigError } from "../errors.ts";
 import { bytesOf, lastWordBoundary, letterOfByte, spellBytes, wordEnd } from "./bytes.ts";
 import type { IdBuffer } from "./id-buffer.ts";
 import { MergingTokenizer } from "./merging.ts";
@@ -13,7 +12,6 @@ export class BpeTokenizer extends MergingTokenizer {
   readonly name: "gpt2" | "bpe";
   readonly #bytes: readonly (Uint8Array | undefined)[];
   readonly #idOfByte: readonly number[];
-  readonly #special: ReadonlySet<number | undefined>;
 
   /** @throws ConfigError where tokens, merges and added tokens do not fit each other */
   constructor(name: "gpt2" | "bpe", plan: TokenizerPlan) {
@@ -24,7 +22,6 @@ export class BpeTokenizer extends MergingTokenizer {
     this.#bytes = plan.vocabulary.tokens.map((token) =>
       token === undefined ? undefined : (bytesOf(token) ?? utf8.encode(token)),
     );
-    this.#special = new Set(plan.vocabulary.added.filter(({ special }) => special).map(({ id }) => id));
   }
 
   cut(text: string, from = 0): number {
@@ -37,10 +34,8 @@ export class BpeTokenizer extends MergingTokenizer {
     const decoder = new TextDecoder("utf-8", { ignoreBOM: true });
     return {
       push: (id) => {
-        const bytes = this.#bytes[id];
-        if (bytes) return skipSpecial && this.#special.has(id) ? "" : decoder.decode(bytes, { stream: true });
-        if (id >= 0 && id < this.vocabSize) return "";
-        throw new ConfigError(`tokenizer ${this.name}: id ${id} is outside its vocabulary of ${this.vocabSize}`);
+        const bytes = this.meaningOf(this.#bytes, id, skipSpecial);
+        return bytes ? decoder.decode(bytes, { stream: true }) : "";
       },
       end: () => decoder.decode(),
     };

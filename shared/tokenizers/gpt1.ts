@@ -1,7 +1,6 @@
 // GPT-1's tokenizer (Radford et al. 2018): text is cleaned, lower-cased and cut into words and signs; each is merged
 // from its characters, the last of which carries "</w>". The vocabulary (40,478 tokens in OpenAI's release) and merges
 // come from files that the user has.
-import { ConfigError } from "../errors.ts";
 import { clean, eachWord } from "./bert.ts";
 import { lastWordBoundary } from "./bytes.ts";
 import type { IdBuffer } from "./id-buffer.ts";
@@ -13,18 +12,10 @@ const wordEnd = "</w>";
 
 export class Gpt1Tokenizer extends MergingTokenizer {
   readonly name = "gpt1";
-  readonly #special: ReadonlySet<number | undefined>;
-  /** Text by id; an added token that is found in normalized text is written so too. */
-  readonly #texts: readonly (string | undefined)[];
 
   /** @throws ConfigError where merges name tokens that the vocabulary lacks */
   constructor(plan: TokenizerPlan) {
     super(plan, clean);
-    const texts = [...plan.vocabulary.tokens];
-    for (const { id, content, normalized } of plan.vocabulary.added)
-      if (id !== undefined && normalized) texts[id] = clean(content);
-    this.#texts = texts;
-    this.#special = new Set(plan.vocabulary.added.filter(({ special }) => special).map(({ id }) => id));
   }
 
   cut(text: string, from = 0): number {
@@ -41,11 +32,8 @@ export class Gpt1Tokenizer extends MergingTokenizer {
     let separator = "";
     return {
       push: (id) => {
-        const token = this.#texts[id];
-        if (token === undefined && id >= 0 && id < this.vocabSize) return "";
-        if (token === undefined)
-          throw new ConfigError(`tokenizer gpt1: id ${id} is outside its vocabulary of ${this.vocabSize}`);
-        if (skipSpecial && this.#special.has(id)) return "";
+        const token = this.meaningOf(this.texts, id, skipSpecial);
+        if (token === undefined) return "";
         const before = separator;
         const ends = token.endsWith(wordEnd);
         separator = ends ? " " : "";

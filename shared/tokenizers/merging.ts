@@ -22,6 +22,9 @@ export abstract class MergingTokenizer implements Tokenizer {
   readonly #merges = new Merges();
   readonly #known = new WordMemory();
   readonly #unknown: number | undefined;
+  /** Text by id; an added token that is found in normalized text is written so too. */
+  protected readonly texts: readonly (string | undefined)[];
+  readonly #special: ReadonlySet<number | undefined>;
   #symbols = new Int32Array(1024);
 
   /** @throws ConfigError where tokens, merges and added tokens do not fit each other */
@@ -41,9 +44,15 @@ export abstract class MergingTokenizer implements Tokenizer {
       const user = `merge ${rank}`;
       this.#merges.add(idOf(left, user), idOf(right, user), idOf(left + right, user));
     }
+    const texts = [...tokens];
+    if (normalize)
+      for (const { id, content, normalized } of added)
+        if (id !== undefined && normalized) texts[id] = normalize(content);
+    this.texts = texts;
+    this.#special = new Set(added.filter(({ special }) => special).map(({ id }) => id));
     if (plan.unknown !== undefined) this.#unknown = own.get(plan.unknown);
-    const special = new Set(added.map(({ id }) => id));
-    this.ordinarySize = 1 + tokens.findLastIndex((token, id) => token !== undefined && !special.has(id));
+    const extra = new Set(added.map(({ id }) => id));
+    this.ordinarySize = 1 + tokens.findLastIndex((token, id) => token !== undefined && !extra.has(id));
     this.template = [...plan.before, ...plan.after];
     if (plan.endOfText !== undefined) this.endOfText = plan.endOfText;
   }
@@ -69,6 +78,18 @@ export abstract class MergingTokenizer implements Tokenizer {
 
   has(id: number): boolean {
     return this.vocabulary.tokens[id] !== undefined;
+  }
+
+  /**
+   * What an id stands for in a decoder.
+   * @param meanings by id
+   * @returns undefined for an id without a token, and for a special one that is to be left out
+   * @throws ConfigError outside the vocabulary
+   */
+  protected meaningOf<T>(meanings: readonly (T | undefined)[], id: number, skipSpecial: boolean): T | undefined {
+    if (!(id >= 0 && id < this.vocabSize))
+      throw new ConfigError(`tokenizer ${this.name}: id ${id} is outside its vocabulary of ${this.vocabSize}`);
+    return skipSpecial && this.#special.has(id) ? undefined : meanings[id];
   }
 
   abstract cut(text: string, from?: number): number;

@@ -1,5 +1,4 @@
 // A tokenizer.json of Hugging Face's WordLevel model: one token a word, whatever its steps say a word is.
-import { ConfigError } from "../errors.ts";
 import type { IdBuffer } from "./id-buffer.ts";
 import { MergingTokenizer } from "./merging.ts";
 import type { TokenizerPlan } from "./plan.ts";
@@ -10,20 +9,12 @@ export class WordLevelTokenizer extends MergingTokenizer {
   readonly name = "wordlevel";
   readonly #cutter: WordCutter;
   readonly #separator: string;
-  /** Text by id; an added token that is found in normalized text is written so too. */
-  readonly #texts: readonly (string | undefined)[];
-  readonly #special: ReadonlySet<number | undefined>;
 
   constructor(plan: TokenizerPlan, steps: WordSteps) {
     const cutter = new WordCutter(steps);
     super(plan, (text) => cutter.normalize(text));
     this.#cutter = cutter;
     this.#separator = steps.decoder ? "" : " ";
-    const texts = [...plan.vocabulary.tokens];
-    for (const { id, content, normalized } of plan.vocabulary.added)
-      if (id !== undefined && normalized) texts[id] = cutter.normalize(content);
-    this.#texts = texts;
-    this.#special = new Set(plan.vocabulary.added.filter(({ special }) => special).map(({ id }) => id));
   }
 
   cut(text: string, from = 0): number {
@@ -34,11 +25,8 @@ export class WordLevelTokenizer extends MergingTokenizer {
     let separator = "";
     return {
       push: (id) => {
-        const token = this.#texts[id];
-        if (token === undefined && id >= 0 && id < this.vocabSize) return "";
-        if (token === undefined)
-          throw new ConfigError(`tokenizer wordlevel: id ${id} is outside its vocabulary of ${this.vocabSize}`);
-        if (skipSpecial && this.#special.has(id)) return "";
+        const token = this.meaningOf(this.texts, id, skipSpecial);
+        if (token === undefined) return "";
         const text = separator + token;
         separator = this.#separator;
         return text;
