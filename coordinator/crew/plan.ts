@@ -248,6 +248,8 @@ class PlanState {
   /** The latest of these: what nobody would be done with before is not worth looking for. */
   readonly #lastAt: number;
   readonly #held = new Map<string, number>();
+  /** Who has an answer that waits for room. */
+  readonly #waiting: ReadonlySet<string>;
   /** Those of the round, and those of what is granted now. */
   readonly #awaited: Map<string, Awaited>;
   /** Of each awaited node by name: when those who are on time will have said what they think of it. */
@@ -264,6 +266,7 @@ class PlanState {
     this.#now = now;
     this.#outlooks = outlooks;
     this.#awaited = new Map(round.awaited.map((node) => [nodeName(node), node]));
+    this.#waiting = new Set(round.leases.filter(({ waits }) => waits).map(({ worker }) => worker));
     this.#isFirst = outlooks.length === 0 && !round.done.includes(true);
     this.#expectedAt = new Float64Array(round.units).fill(Number.POSITIVE_INFINITY);
     this.#isHeld = new Uint8Array(round.units);
@@ -333,11 +336,10 @@ class PlanState {
 
   /** For who waits for room: the first unit that is not in, where nobody who is on time has it. */
   #pressingFor(worker: WorkerView): Grant | undefined {
-    const own = this.#outlooks.filter(({ lease }) => lease.worker === worker.name);
+    if (!this.#waiting.has(worker.name)) return undefined;
     const first = this.#round.done.indexOf(false);
     const node = { first, count: 1 };
-    if (first < 0 || !own.some(({ lease }) => lease.waits) || own.some(({ lease }) => overlap(lease, node)))
-      return undefined;
+    if (first < 0 || this.#holds(worker, node)) return undefined;
     const isLate = this.#late.isOpen(first);
     if (!(isLate || this.#open.isOpen(first)) || this.#hasRefused(worker, node)) return undefined;
     if (!isLate) this.#left--;
@@ -353,7 +355,7 @@ class PlanState {
       const expectedAt = this.#opinionsAt.get(name)?.[node.wanted - 1] ?? Number.POSITIVE_INFINITY;
       const ownMs = (lateFactor * 1000 * node.count) / (worker.unitsPerSecond ?? 0) + graceMs;
       if (Number.isFinite(expectedAt) && !(this.#now + ownMs < expectedAt)) continue;
-      if (this.#outlooks.some(({ lease }) => lease.worker === worker.name && overlap(lease, node))) continue;
+      if (this.#holds(worker, node)) continue;
       return this.#grant(worker, node, false, `${nodeName(node)} awaits a second opinion`);
     }
     return undefined;
@@ -398,6 +400,11 @@ class PlanState {
     if (!found) return undefined;
     const node = { first: found.lease.first, count: 1 };
     return this.#grant(worker, node, true, `${nodeName(node)}, which ${found.lease.worker} has too: on probation`);
+  }
+
+  /** Has it a lease with a unit of this node? */
+  #holds({ name }: WorkerView, node: TreeNode): boolean {
+    return this.#outlooks.some(({ lease }) => lease.worker === name && overlap(lease, node));
   }
 
   /** Did it give an answer for a unit of this node that could not count? */

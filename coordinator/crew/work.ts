@@ -48,9 +48,7 @@ export class Work {
   readonly leases: Lease[] = [];
   /** Units whose answer could not count, and who is not to be asked for them. */
   readonly refusals = new Map<number, ReadonlySet<string>>();
-  /** The same without forgiving: who gave such an answer for a unit, ever. */
-  readonly #opinions = new Map<number, Set<string>>();
-  /** Answers that could not count. */
+  /** Answers that could not count and may have been right: not all of their units have been given by others since. */
   readonly #refused = new Set<TreeNode & { readonly worker: string }>();
   readonly #questions = new Map<string, OpenQuestion>();
   /** Units that nobody could be asked about a second time. */
@@ -196,11 +194,8 @@ export class Work {
   /** An answer could not count: its worker is not asked again while there are others. */
   refuse({ first, count, worker }: Lease): void {
     this.#refused.add({ first, count, worker });
-    for (let unit = first; unit < first + count; unit++) {
-      const seen = this.#opinions.get(unit) ?? new Set();
-      this.#opinions.set(unit, seen.add(worker));
-      this.refusals.set(unit, seen);
-    }
+    for (let unit = first; unit < first + count; unit++)
+      this.refusals.set(unit, this.opinions({ first: unit, count: 1 }));
   }
 
   /** Answers that could not count where every unit of theirs has been given rightly since: each is named once. */
@@ -218,11 +213,8 @@ export class Work {
   }
 
   /** Who gave answers for these units that could not count. */
-  opinions({ first, count }: TreeNode): ReadonlySet<string> {
-    const who = new Set<string>();
-    for (let unit = first; unit < first + count; unit++)
-      for (const name of this.#opinions.get(unit) ?? []) who.add(name);
-    return who;
+  opinions(node: TreeNode): ReadonlySet<string> {
+    return new Set([...this.#refused].filter((answer) => overlap(answer, node)).map(({ worker }) => worker));
   }
 
   /** How many units each worker's counted answers were. */
