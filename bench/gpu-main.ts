@@ -1,15 +1,13 @@
 // The gpu part alone, as scripts/pack-gpu-bench.sh packs it. With --measure it is one measurement of benchGpu's.
-import { parseArgs } from "node:util";
 import { messageOf } from "../shared/errors.ts";
+import { flagsOf } from "./flags.ts";
 import { type BenchDevice, benchGpu, measureGpu } from "./gpu.ts";
 
-const { values } = parseArgs({
-  options: {
-    rows: { type: "string", default: "8,16,32" },
-    python: { type: "string", default: "" },
-    device: { type: "string", default: "gpu" },
-    measure: { type: "string" },
-  },
+const values = flagsOf("./run [PYTHON]", {
+  rows: { type: "string", default: "8,16,32" },
+  python: { type: "string", default: "" },
+  device: { type: "string", default: "gpu" },
+  measure: { type: "string" },
 });
 const device = values.device as BenchDevice;
 try {

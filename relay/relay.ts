@@ -82,6 +82,8 @@ export class Relay implements Computers, RelayView {
     this.#isUp = true;
     signal.addEventListener("abort", () => {
       this.#isUp = false;
+      this.#tell = () => {};
+      this.#passage?.end();
     });
     const run = this.#run!;
     const { dispatch } = run;
@@ -95,10 +97,6 @@ export class Relay implements Computers, RelayView {
     dispatch.arithmetic ??= crew.ready[0]!.arithmetic;
     this.#device = deviceOf(crew.ready);
     this.#tell = tell;
-    signal.addEventListener("abort", () => {
-      this.#tell = () => {};
-      this.#passage?.end();
-    });
     return {
       arithmetic: dispatch.arithmetic,
       device: this.#device,
@@ -141,10 +139,9 @@ export class Relay implements Computers, RelayView {
           if (error instanceof Diverged) return round.hopeless();
           round.giveUp();
           if (signal.aborted) return undefined;
-          // What was sent of it cannot be taken back here.
-          if (error instanceof Spoiled && round.hasBegun)
-            throw new EngineError(`${error.message}; its sum was on its way`);
           if (!(error instanceof Spoiled)) throw error;
+          // What was sent of it cannot be taken back here.
+          if (round.hasBegun) throw new EngineError(`${error.message}; its sum was on its way`);
         }
       }
     } finally {

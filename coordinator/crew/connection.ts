@@ -7,6 +7,7 @@ import { Channel } from "../../shared/wire/channel.ts";
 import { Arrival, bytesOf, type Frame, framesOf } from "../../shared/wire/frame.ts";
 import type { Pipe } from "../../shared/wire/pipe.ts";
 import {
+  canBeDrawn,
   decodeFromWorker,
   type FromCoordinator,
   type FromWorker,
@@ -216,7 +217,7 @@ export class Connection {
 
   /** Does it draw the windows of such a round itself? */
   draws(kind: RoundKind): boolean {
-    return this.#hasData && (kind === "gradient" || kind === "local");
+    return this.#hasData && canBeDrawn(kind);
   }
 
   /** @param windows (message.windows, T + 1) token ids, perhaps still to be read; none where the worker draws them */

@@ -27,8 +27,7 @@ export interface RunView {
   about(): object;
   /** Write a checkpoint after the step in hand. */
   checkpointSoon(): void;
-  /** Write a checkpoint and end. */
-  /** @param isForGood its workers go home */
+  /** Write a checkpoint and end. @param isForGood its workers go home */
   stop(reason: string, isForGood: boolean): void;
   readonly shelf: Pick<CheckpointShelf, "list" | "find">;
 }

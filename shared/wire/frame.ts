@@ -60,10 +60,13 @@ export function* encodedFrames(
   });
 }
 
+/** That travel in one frame. */
+const blocksOf = (codec: Codec): number => Math.floor(chunkBytes / codec.bytes(blockSize));
+
 /** Where the values of each of these frames end, in a vector of this length. */
 export function frameEnds(length: number, codec: Codec): number[] {
   return stretchesOf(codec, length).flatMap(({ first, length, codec }) => {
-    const each = Math.floor(chunkBytes / codec.bytes(blockSize)) * blockSize;
+    const each = blocksOf(codec) * blockSize;
     return Array.from({ length: Math.ceil(length / each) }, (_, i) => first + Math.min(length, (i + 1) * each));
   });
 }
@@ -87,7 +90,7 @@ function partsOf(vector: Float32Array, codec: Codec) {
       start: start - bytes,
       bytes,
       block,
-      chunk: Math.floor(chunkBytes / block) * block,
+      chunk: blocksOf(codec) * block,
       values,
       codec,
       end: first + length,

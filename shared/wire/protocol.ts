@@ -25,6 +25,8 @@ export const largestLease = 65_536;
 /** The kinds of work there are: coordinator/round/ and worker/task/ have a file for each. */
 export const roundKinds = ["gradient", "local", "evaluation", "sample"] as const;
 export type RoundKind = (typeof roundKinds)[number];
+/** Whose windows a worker can draw from the same data: those that are trained on. */
+export const canBeDrawn = (round: RoundKind): boolean => round === "gradient" || round === "local";
 
 const name = titleSchema;
 const sentence = z.string().max(2000);
@@ -148,7 +150,7 @@ const fromCoordinator = z.discriminatedUnion("type", [
       local: localTerms.optional(),
       sample: sampleTerms.optional(),
     })
-    .refine(({ round, drawn }) => !drawn || round === "gradient" || round === "local", "windows that cannot be drawn")
+    .refine(({ round, drawn }) => !drawn || canBeDrawn(round), "windows that cannot be drawn")
     .refine(({ round, sample }) => (round === "sample") === (sample !== undefined), "not a sample")
     .refine(({ first, count }) => Number.isInteger(Math.log2(count)) && first % count === 0, "not a node of the tree")
     .refine(({ round, local }) => (round === "local") === (local !== undefined), "local steps without their terms")

@@ -1,6 +1,6 @@
 // Which engine computes here: the one asked for by name, or the fastest that is usable, and why.
 import { UnfitError } from "../../shared/errors.ts";
-import type { Engine, EngineKind, EngineOptions } from "./contract.ts";
+import type { Engine, EngineKind, EngineOptions, Probed } from "./contract.ts";
 import { native } from "./native/engine.ts";
 import { threadedTfjs } from "./threaded.ts";
 import { xla } from "./xla/kind.ts";
@@ -37,18 +37,18 @@ export async function chooseEngine(
   options: EngineOptions,
   from: readonly EngineKind[] = kinds,
 ): Promise<{ kind: EngineKind; asked: EngineOptions; why: string }> {
-  const reasons: { device: EngineOptions["device"]; why: string; isMissed?: boolean | undefined }[] = [];
+  const reasons: (Probed & { device: EngineOptions["device"] })[] = [];
   for (const { kind, device } of candidates(name, options, from)) {
     const asked = { ...options, device };
-    const { usable, why, isMissed } = await kind.probe(asked);
-    if (usable) {
+    const probed = await kind.probe(asked);
+    if (probed.usable) {
       // What else this device could have run is news; that a machine has no GPU when none was asked for is not.
       const passedOver = reasons
         .filter((reason) => reason.device === device || reason.isMissed)
         .map((reason) => `not ${reason.why}`);
-      return { kind, asked, why: [...passedOver, why].join("; ") };
+      return { kind, asked, why: [...passedOver, probed.why].join("; ") };
     }
-    reasons.push({ device, why, isMissed });
+    reasons.push({ device, ...probed });
   }
   throw new UnfitError(
     `no usable engine${name === "auto" ? "" : ` "${name}"`} for device ${options.device}: ` +

@@ -1,6 +1,6 @@
 // Which tfjs backend computes: the fastest that the options allow and that works here.
 import { EngineError } from "../../../shared/errors.ts";
-import type { EngineOptions } from "../contract.ts";
+import type { EngineOptions, Probed } from "../contract.ts";
 import type { Backend, BackendKind } from "./backend.ts";
 import { tensorflow, tensorflowGpu } from "./tensorflow.ts";
 import { wasm } from "./wasm/backend.ts";
@@ -10,9 +10,7 @@ import { webgpu } from "./webgpu.ts";
 const kinds: readonly BackendKind[] = [tensorflowGpu, webgpu, tensorflow, wasm];
 
 /** The first usable backend that the options allow. `why` names what was passed over and the reason. */
-export async function chooseBackend(
-  options: EngineOptions,
-): Promise<{ kind?: BackendKind; why: string; isMissed?: boolean }> {
+export async function chooseBackend(options: EngineOptions): Promise<{ kind?: BackendKind } & Omit<Probed, "usable">> {
   const asked = options.backend ?? "auto";
   const allowed = kinds.filter(
     (kind) =>
