@@ -52,7 +52,7 @@ export function addOptions(command: Command, groups: readonly OptionGroup[], own
       const shown = defaultText ?? (ownDefault === undefined ? spec.defaultText : undefined);
       const initial = spec.default === "" ? "none" : JSON.stringify(spec.default);
       const help = required ? helpOf(spec) : `${helpOf(spec)} [default: ${shown ?? initial}]`;
-      const choices = spec.value.includes("|") ? spec.value.split("|") : undefined;
+      const choices = spec.schema instanceof z.ZodEnum ? spec.schema.options.map(String) : undefined;
       const option = new Option(`${flagOf(name)} <${choices ? "WHICH" : spec.value}>`, help)
         .argParser((raw, before) => parseFlag(name, raw, before))
         .helpGroup(heading)
