@@ -131,8 +131,8 @@ export class LeasedRound implements Round {
     this.#growing = this.shards > 0 && send ? new Growing(pool, codec, send) : undefined;
   }
 
-  get kept(): number {
-    return this.#sum.size;
+  get kept(): readonly TreeNode[] {
+    return this.#sum.nodes.map(({ first, count }) => ({ first: first + this.part.first, count }));
   }
 
   windows(node: TreeNode) {

@@ -164,8 +164,13 @@ export class Dispatch {
     this.#sumSeconds = 0;
     this.#secondsByWorker = new Map();
     const { units, part } = round;
-    const missing = () => (part?.first ?? 0) + work.firstMissing;
-    this.crew.uploads.gathering = { units, kept: () => round.kept ?? 0, missing };
+    const first = part?.first ?? 0;
+    this.crew.uploads.gathering = {
+      first,
+      units,
+      kept: () => round.kept ?? [],
+      missing: () => first + work.firstMissing,
+    };
     const wake = () => this.#wake();
     signal?.addEventListener("abort", wake);
     try {
@@ -329,11 +334,16 @@ export class Dispatch {
     },
     waits: (id) => {
       const lease = this.#work?.find(id);
-      if (lease) lease.waits = true;
+      if (!lease) return;
+      lease.waits = true;
+      // What is needed first may be nobody's yet.
+      this.#wake();
     },
     giveWay: (id) => {
       const lease = this.#work?.find(id);
-      if (lease) this.#release(this.#work!, lease);
+      if (!lease) return;
+      this.#release(this.#work!, lease);
+      this.#wake();
     },
     progressed: (worker, id, progress) => this.#onProgress(worker, id, progress),
     handedBack: (worker, id, reason, units) => {

@@ -2,9 +2,9 @@
 // however many workers send. Who finds no room waits at its own end of the wire, which loses nothing: the coordinator's
 // link is the limit then, not its memory.
 //
-// No order of arrival can fill the room for good. A part of it is kept for the node that holds the first unit missing
-// from the sum: all that is left of the nodes before it takes no more than one vector for each level of the tree, so
-// there is always room for that one, and it makes room for the next. The others come in the order of the tree.
+// No order of arrival can fill the room for good. Room is kept for the node that holds the first unit missing from the
+// sum, and for all that follow: what is left of the nodes before a unit takes no more than one vector for each level of
+// the tree up to there, and the nodes behind it are known. The others come in the order of the tree.
 import type { TreeNode, VectorPool } from "../../shared/arithmetic/tree.ts";
 
 /** Room for vectors: more only where one of each level of the tree, and two, take more. */
@@ -36,24 +36,25 @@ export interface Sender extends TreeNode {
 
 /** What is known of the round that is gathered. */
 export interface Gathering {
+  readonly first: number;
   readonly units: number;
-  /** Vectors that its sum holds. */
-  readonly kept: () => number;
+  /** Nodes whose sums it holds. */
+  readonly kept: () => readonly TreeNode[];
   /** The first unit that is not in the sum. */
   readonly missing: () => number;
 }
 
 /** Vectors at once. @param units of the tree */
 export const roomFor = (units: number, length: number, bytes = roomBytes): number =>
-  Math.max(reserveFor(units) + 2, Math.floor(bytes / (4 * length)));
+  Math.max(neededBefore(units) + 2, Math.floor(bytes / (4 * length)));
 
-/** Of these, kept for whatever holds the first missing unit: what is before it, and itself. */
-const reserveFor = (units: number): number => Math.ceil(Math.log2(units)) + 1;
+/** Vectors that it takes to have the sum of so many units: nodes that are whole, and the one that comes in. */
+const neededBefore = (units: number): number => Math.ceil(Math.log2(units)) + 1;
 
 export class Uploads {
   /** The most vectors that were there at once. */
   peak = 0;
-  gathering: Gathering = { units: 1, kept: () => 0, missing: () => 0 };
+  gathering: Gathering = { first: 0, units: 1, kept: () => [], missing: () => 0 };
   readonly #pool: VectorPool;
   readonly #bytes: number;
   readonly #now: () => number;
@@ -87,14 +88,21 @@ export class Uploads {
     }
     const upload = { vector: this.#pool.take(), since: this.#now(), known: 0, isOver: false };
     this.#open.set(upload, sender);
-    this.peak = Math.max(this.peak, this.#open.size + this.gathering.kept());
+    this.peak = Math.max(this.peak, this.#open.size + this.gathering.kept().length);
     return upload;
   }
 
   #hasRoom(sender: Sender): boolean {
-    const { units, kept, missing } = this.gathering;
-    const used = this.#open.size + kept();
-    return used < this.most - (holds(sender, missing()) ? 0 : reserveFor(units));
+    const { first, kept, missing } = this.gathering;
+    const nodes = [...kept(), ...this.#open.values()];
+    const next = missing();
+    if (holds(sender, next)) return nodes.length < this.most;
+    const behind = [...nodes, sender].filter((node) => node.first > next).sort((a, b) => a.first - b.first);
+    // When the sum has come up to one of them, it and those behind it are still there.
+    return (
+      nodes.length < this.most &&
+      behind.every((node, i) => neededBefore(node.first - first) + behind.length - i <= this.most)
+    );
   }
 
   /** It is whole; its vector is the caller's. */

@@ -37,8 +37,8 @@ export interface Round {
   /** Where it is a part of another round (a relay's): its first unit there, and how many there are. */
   readonly part?: { readonly first: number; readonly units: number };
 
-  /** Vectors that it holds. */
-  readonly kept?: number;
+  /** Nodes whose sums it holds, by their place in that other round. */
+  readonly kept?: readonly TreeNode[];
 
   /** How many windows a lease of this node is of, and they themselves: (windows, T + 1) ids. */
   windows(node: TreeNode): { count: number; read: () => Promise<Windows> | Windows };
@@ -109,8 +109,8 @@ export abstract class SummedRound {
     this.#ops = ops;
   }
 
-  get kept(): number {
-    return this.#sum.size;
+  get kept(): readonly TreeNode[] {
+    return this.#sum.nodes;
   }
 
   expects({ count }: TreeNode) {

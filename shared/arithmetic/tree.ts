@@ -41,7 +41,7 @@ export class TreeSum {
   readonly #pool: VectorPool;
   readonly #ops: VectorOps;
   readonly #round: NodeRounding | undefined;
-  readonly #nodes = new Map<string, Float32Array>();
+  readonly #nodes = new Map<string, TreeNode & { readonly sum: Float32Array }>();
 
   constructor(root: TreeNode, pool: VectorPool, ops: VectorOps, round?: NodeRounding) {
     this.#root = root;
@@ -52,12 +52,12 @@ export class TreeSum {
 
   /** The sum of a node that waits for its sibling, lent until the next is added. */
   at(node: TreeNode): Float32Array | undefined {
-    return this.#nodes.get(nodeName(node));
+    return this.#nodes.get(nodeName(node))?.sum;
   }
 
   /** Nodes that wait for their siblings. */
-  get size(): number {
-    return this.#nodes.size;
+  get nodes(): readonly TreeNode[] {
+    return [...this.#nodes.values()];
   }
 
   /**
@@ -70,7 +70,7 @@ export class TreeSum {
     while (count < this.#root.count) {
       const isRight = (first / count) % 2 === 1;
       const key = nodeName({ first: isRight ? first - count : first + count, count });
-      const sibling = this.#nodes.get(key);
+      const sibling = this.#nodes.get(key)?.sum;
       if (!sibling) break;
       this.#nodes.delete(key);
       const [left, right] = isRight ? [sibling, sum] : [sum, sibling];
@@ -81,13 +81,13 @@ export class TreeSum {
       count *= 2;
       this.#round?.({ first, count }, sum);
     }
-    this.#nodes.set(nodeName({ first, count }), sum);
+    this.#nodes.set(nodeName({ first, count }), { first, count, sum });
   }
 
   /** The sum over the root, (P), once every unit is in; it belongs to the caller, who gives it back to the pool. */
   take(): Float32Array {
     const key = nodeName(this.#root);
-    const root = this.#nodes.get(key);
+    const root = this.#nodes.get(key)?.sum;
     if (!root || this.#nodes.size !== 1)
       throw new Error(`the sum is not whole: it holds ${[...this.#nodes.keys()].join(", ")} of ${key}`);
     this.#nodes.delete(key);
@@ -96,7 +96,7 @@ export class TreeSum {
 
   /** Give back what a step that ended early left behind. */
   clear(): void {
-    for (const vector of this.#nodes.values()) this.#pool.give(vector);
+    for (const { sum } of this.#nodes.values()) this.#pool.give(sum);
     this.#nodes.clear();
   }
 }

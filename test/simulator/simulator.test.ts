@@ -162,6 +162,16 @@ test.each([1, 20])(
   },
 );
 
+test("one worker, many shards and the least room: what it has computed is never given up for what it has behind it", async () => {
+  const { options } = planOf(7);
+  const one = { shards: 32, batchSize: 32, localSteps: 1, steps: 3, timeout: 5, evalInterval: 0, evalSampleTokens: 0 };
+  const workers = [{ unitMs: 40, link: { latencyMs: 1, bytesPerMs: 10_000 } }];
+  const settings = { ...options, ...one, decaySteps: 3 };
+  const verdict = await live({ seed: 7, options: settings, workers, faults: [], roomBytes: 0 });
+  expect(verdict.failures).toEqual([]);
+  expect(verdict.virtualMs).toBeLessThan(1.5 * 3 * 32 * 40);
+});
+
 /** Each was found by a campaign; what it found is gone since. */
 test.each([
   [1410, [1], "a worker gave what cannot count twice while the honest one was still on its way in: the run ended"],
