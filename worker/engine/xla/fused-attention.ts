@@ -15,7 +15,7 @@ const axes = (left: number, right: number, leftHead: number): Record<string, str
   rhs_batch_dimensions: ["0", "2"],
 });
 
-function config({ B, T, H, D }: Heads, products: Record<string, object>): string {
+function config({ B, T, H, D }: Heads, products: Record<string, object | boolean>): string {
   const shape = {
     element_type: "BF16",
     dimensions: [B, H, T, T].map(String),
@@ -94,6 +94,9 @@ export function fusedAttentionBackward(
 ): Value[] {
   const { B, T, H, D } = heads;
   const backendConfig = config(heads, {
+    // XLA sets it itself where its flag asks for determinism, but of equal calls in the first alone, and then does not find
+    // the others' kernels (0.11.2: "raw_hash_map<>::at" at the first step).
+    force_deterministic: true,
     bmm1_grad_gemm1_dot_dimension_numbers: axes(2, 1, 1),
     bmm1_grad_gemm2_dot_dimension_numbers: axes(3, 1, 1),
     bmm2_grad_gemm1_dot_dimension_numbers: axes(2, 1, 1),
