@@ -71,15 +71,24 @@ export function updateProgram(model: ModelConfig): string {
   return Program.write([...state, ...read], (p, weights, m, v, sum, decays, scalars, zero) => {
     const at = (i: number) => p.element(scalars!, i);
     const add = (a: Value, b: Value) => p.binary("add", a, b);
-    const nothing = p.element(zero!, 0);
+    const nothing = { f32: p.element(zero!, 0), f64: p.convert(p.element(zero!, 0), "ui64") };
     /** x: no compiler knows that it is, and so none takes what comes before and after it together. */
-    const alone = (x: Value) => p.bits(p.binary("xor", p.bits(x, "ui32"), nothing), "f32");
+    const alone = (x: Value) => {
+      const type = x.type as "f32" | "f64";
+      return p.bits(p.binary("xor", p.bits(x, type === "f32" ? "ui32" : "ui64"), nothing[type]), type);
+    };
     const mul = (a: Value, b: Value) => alone(p.binary("multiply", a, b));
     const gradient = mul(sum!, at(0));
     const nextM = add(mul(m!, at(1)), mul(gradient, at(2)));
     const nextV = add(mul(v!, at(3)), mul(mul(gradient, gradient), at(4)));
-    const spread = add(mul(alone(p.unary("sqrt", nextV)), at(7)), at(8));
-    const change = mul(alone(p.binary("divide", nextM, spread)), at(6));
+    /**
+     * A float64 result as float32. On a GPU XLA's float32 division and root are not IEEE's (PTX div.full, sqrt.approx);
+     * float64 is, and so long that to round twice is to round once. Alone, lest LLVM make float32 of it again.
+     */
+    const exact = (result: Value) => alone(p.convert(alone(result), "f32"));
+    const long = (x: Value) => p.convert(x, "f64");
+    const spread = add(mul(exact(p.unary("sqrt", long(nextV))), at(7)), at(8));
+    const change = mul(exact(p.binary("divide", long(nextM), long(spread))), at(6));
     const kept = mul(weights!, p.select(decays!, at(5), 1));
     return [p.binary("subtract", kept, change), nextM, nextV];
   });
