@@ -79,11 +79,14 @@ function lastField(message: Uint8Array, field: number): Uint8Array | bigint | un
 export function flagsOf(program: Uint8Array): Record<string, bigint> {
   const config = parts(parseMessage(program), 2)[0]!;
   const debug = lastField(config, 14) as Uint8Array;
-  const flag = (field: number) => lastField(debug, field) as bigint;
+  // Zero may stand there, or nothing.
+  const flag = (field: number) => (lastField(debug, field) as bigint | undefined) ?? 0n;
   return {
     xla_gpu_deterministic_ops: flag(148),
     xla_gpu_autotune_level: flag(123),
     xla_gpu_enable_triton_gemm: flag(188),
+    xla_allow_excess_precision: flag(122),
+    xla_gpu_dot_merger_threshold_mb: flag(331),
   };
 }
 

@@ -70,7 +70,7 @@ function slices({ model, ops }: Net, N: number, each: (from: number, rows: numbe
 
 /** Logits (rows, V) of hidden states (rows, C). */
 export function headLogits(net: Net, x: Tensor): Tensor {
-  return net.ops.matMul(x, net.weights[headKey(net)]!, false, true);
+  return net.ops.logits(x, net.weights[headKey(net)]!);
 }
 
 interface Kept {
@@ -131,10 +131,14 @@ export function gradient(
   slices(net, N, (from, rows) => {
     const part = ops.scope(() => {
       const x = ops.rows(kept.hidden, from, rows);
-      const { losses, dLogits } = ops.crossEntropy(headLogits(net, x), targets.subarray(from, from + rows), 1 / N);
+      const { losses, dLogits } = ops.crossEntropy(
+        ops.matMul(x, weights[head]!, false, true),
+        targets.subarray(from, from + rows),
+        1 / N,
+      );
       takeLosses(losses, from);
       const dx = ops.matMul(dLogits, weights[head]!, false, false);
-      const dTable = ops.matMul(dLogits, x, true, false);
+      const dTable = ops.weightGradient(dLogits, x);
       return { dx, dTable: tableGradient ? ops.add(tableGradient, dTable) : dTable };
     });
     ops.free(tableGradient);

@@ -2,7 +2,8 @@
 // tensor is: numbers on a device, computed as they are asked for (tfjs/), or a value of a program that is being written
 // (xla/).
 //
-// Tensors are row-major float32; N = B * T. What `scope` does not return is temporary.
+// Tensors are row-major float32, or where an implementation computes in bf16 what `matMul` returns, so rounded;
+// N = B * T. What `scope` does not return is temporary.
 import type { ModelConfig } from "../../../shared/model.ts";
 
 export interface Tensor {
@@ -52,6 +53,14 @@ export interface Ops<X extends Tensor = Tensor, I extends Ids = Ids> {
   matMul(a: X, b: X, transposeA: boolean, transposeB: boolean): X;
   /** x (N, I) * weight (I, O) + bias (O) */
   linear(x: X, weight: X, bias: X | undefined): X;
+  /** x, computed once for all who read it, even where a compiler would rather compute it again for each. */
+  stored(x: X): X;
+  /** x as products take it, for what else is computed from it to read the same, shorter numbers. */
+  forProducts(x: X): X;
+  /** x^T dy (I, O) of x (N, I) and dy (N, O): the gradient of a linear layer's weight, never rounded. */
+  weightGradient(x: X, dy: X): X;
+  /** x (N, C) * table^T (V, C): what is read as logits, never rounded. */
+  logits(x: X, table: X): X;
   add(a: X, b: X): X;
   mul(a: X, b: X): X;
   /** (N, C) -> (C): rows added in order. */
@@ -59,6 +68,14 @@ export interface Ops<X extends Tensor = Tensor, I extends Ids = Ids> {
   /** (x - mean) / sqrt(variance + eps) * weight + bias over the rows of x (N, C). Ba et al. 2016, arXiv:1607.06450. */
   layerNorm(x: X, weight: X, bias: X | undefined, eps: number): { y: X; saved: NormSaved<X> };
   layerNormBackward(dy: X, saved: NormSaved<X>, weight: X): { dx: X; dWeight: X; dBias: X };
+  /** Where it pays to take a norm's weight and bias into the linear layer behind it (net.ts). */
+  readonly folding?: {
+    /** (x - mean) / sqrt(variance + eps) over the rows of x (N, C), first of what the backward pass needs. */
+    normalize(x: X, eps: number): NormSaved<X>;
+    normalizeBackward(dy: X, saved: NormSaved<X>): X;
+    /** (N, C) -> (N) */
+    rowSum(x: X): X;
+  };
   /** y = gelu(x) and slope = gelu'(x). Hendrycks & Gimpel 2016, arXiv:1606.08415. */
   gelu(x: X, activation: ModelConfig["activation"]): { y: X; slope: X };
   /**

@@ -48,6 +48,17 @@ export const portableOps: TfjsOps = {
   again: (x) => x,
   headRows: (V) => Math.max(1, Math.floor(headSlice / V)),
 
+  stored: (x) => x,
+  forProducts: (x) => x,
+
+  weightGradient(x, dy) {
+    return this.matMul(x, dy, true, false);
+  },
+
+  logits(x, table) {
+    return this.matMul(x, table, false, true);
+  },
+
   matMul: (a, b, transposeA, transposeB) => tf.matMul(a, b, transposeA, transposeB),
 
   linear(x, weight, bias) {

@@ -31,6 +31,10 @@ export function flagsOf({ gpu, cudaData }: XlaPlugin): XlaFlags {
     xla_gpu_deterministic_ops: true,
     xla_gpu_autotune_level: 0,
     xla_gpu_enable_triton_gemm: false,
+    // What is rounded to bf16 is meant to be.
+    xla_allow_excess_precision: false,
+    // Queries, keys and values come apart from three products; as one they would have to be copied out of it.
+    xla_gpu_dot_merger_threshold_mb: 0,
     ...(cudaData && { xla_gpu_cuda_data_dir: cudaData }),
   };
 }

@@ -5,8 +5,8 @@ import type { Heads, Ops } from "../model/ops.ts";
 import { fusedAttention, fusedAttentionBackward, isFusable } from "./fused-attention.ts";
 import type { Program, Value } from "./program.ts";
 
-/** Most logits that exist at once, in floats. */
-const headSlice = 2 ** 26;
+/** Most logits that exist at once: every further slice reads and writes the head's whole gradient. */
+const headSlice = { cpu: 2 ** 26, gpu: 2 ** 28 };
 
 export interface Lowering {
   readonly precision: Precision;
@@ -22,15 +22,49 @@ export function productsOf(p: Program, precision: Precision): Program["dot"] {
 
 /** @param p the program that is being written */
 export function symbolicOps(p: Program, { precision, gpu }: Lowering): Ops<Value, Value> {
-  const add = (a: Value | number, b: Value | number) => p.binary("add", a, b);
-  const sub = (a: Value | number, b: Value | number) => p.binary("subtract", a, b);
-  const mul = (a: Value | number, b: Value | number) => p.binary("multiply", a, b);
-  const div = (a: Value | number, b: Value | number) => p.binary("divide", a, b);
+  /** Activations may come in bf16; all but products and copies is float32. */
+  const wide = <X extends Value | number>(x: X) =>
+    (typeof x !== "number" && x.type === "bf16" ? p.convert(x, "f32") : x) as X;
+  const add = (a: Value | number, b: Value | number) => p.binary("add", wide(a), wide(b));
+  const sub = (a: Value | number, b: Value | number) => p.binary("subtract", wide(a), wide(b));
+  const mul = (a: Value | number, b: Value | number) => p.binary("multiply", wide(a), wide(b));
+  const div = (a: Value | number, b: Value | number) => p.binary("divide", wide(a), wide(b));
   /** (N, C) -> (N, 1) */
   const column = (x: Value) => p.reshape(x, [...x.shape, 1]);
-  const rowSum = (x: Value) => column(p.reduce("add", x, x.shape.length - 1));
+  const rowSum = (x: Value) => column(p.reduce("add", wide(x), x.shape.length - 1));
   const rowMean = (x: Value) => div(rowSum(x), x.shape.at(-1)!);
   const product = productsOf(p, precision);
+  const activation = (a: Value, b: Value, axes: [number, number], batch?: [number, number][]) =>
+    product(a, b, axes, batch, undefined, precision === "bf16" ? "bf16" : "f32");
+
+  /** What linear layers were made of. */
+  const linears = new WeakMap<Value, readonly [Value, Value, Value | undefined]>();
+
+  /** Columns [from, to) of a linear layer's result, as the product that has no others. */
+  function columns(y: Value, from: number, to: number): Value | undefined {
+    const made = linears.get(y);
+    if (!made) return undefined;
+    const [x, weight, bias] = made;
+    const part = p.slice(weight, [
+      [0, weight.shape[0]!],
+      [from, to],
+    ]);
+    return linear(x, part, bias && p.slice(bias, [[from, to]]));
+  }
+
+  function linear(x: Value, weight: Value, bias: Value | undefined): Value {
+    const y = activation(x, weight, [1, 0]);
+    const z = bias ? p.binary("add", y, p.convert(bias, y.type)) : y;
+    linears.set(z, [x, weight, bias]);
+    return z;
+  }
+
+  /** Queries, keys and values (B, T, H, D) of (N, 3C), none of which is cut out of another's memory. */
+  function apart(qkv: Value, { B, T, H, D }: Heads): [Value, Value, Value] {
+    const C = H * D;
+    const parts = [0, 1, 2].map((i) => columns(qkv, i * C, (i + 1) * C));
+    return parts.map((part) => p.reshape(p.convert(part!, "bf16"), [B, T, H, D])) as [Value, Value, Value];
+  }
 
   /** Queries, keys and values (B, T, H, D) of (N, 3C). */
   function split(qkv: Value, { B, T, H, D }: Heads): [Value, Value, Value] {
@@ -75,7 +109,29 @@ export function symbolicOps(p: Program, { precision, gpu }: Lowering): Ops<Value
     return p.scatter(sums, p.select(isLast, sorted, nowhere), V);
   }
 
+  function normalize(x: Value, eps: number): [Value, Value] {
+    const centred = sub(x, rowMean(x));
+    const rstd = p.unary("rsqrt", add(rowMean(mul(centred, centred)), eps));
+    return [mul(centred, rstd), rstd];
+  }
+
+  function normalizeBackward(dy: Value, [normed, rstd]: readonly Value[]): Value {
+    const along = mul(normed!, rowMean(mul(dy, normed!)));
+    return mul(sub(sub(dy, rowMean(dy)), along), rstd!);
+  }
+
+  /** What is normalized is stored as the products take it, in half the bytes. */
+  const folding: Ops<Value, Value>["folding"] = {
+    normalize(x, eps) {
+      const [normed, rstd] = normalize(x, eps);
+      return [p.convert(normed, "bf16"), rstd];
+    },
+    normalizeBackward,
+    rowSum: (x) => p.reduce("add", x, 1),
+  };
+
   return {
+    ...(precision === "bf16" && { folding }),
     scope: (run) => run(),
     free: () => {},
     reshape: (x, shape) => p.reshape(x, shape),
@@ -83,37 +139,35 @@ export function symbolicOps(p: Program, { precision, gpu }: Lowering): Ops<Value
     stack: (parts) => p.concatenate(parts, 0),
     padRows: (x, count) => p.pad(x, count),
     again: (x, ready) => p.barrier(x, ready)[0]!,
-    headRows: (V) => 2 ** Math.max(0, Math.floor(Math.log2(headSlice / V))),
+    headRows: (V) => 2 ** Math.max(0, Math.floor(Math.log2(headSlice[gpu ? "gpu" : "cpu"] / V))),
 
     matMul(a, b, transposeA, transposeB) {
       const batch: [number, number][] = a.shape.length === 3 ? [[0, 0]] : [];
       const first = batch.length;
-      return product(a, b, [transposeA ? first : first + 1, transposeB ? first + 1 : first], batch);
+      const axes: [number, number] = [transposeA ? first : first + 1, transposeB ? first + 1 : first];
+      return activation(a, b, axes, batch);
     },
+    stored: (x) => p.barrier(x)[0]!,
+    forProducts: (x) => p.convert(x, precision === "bf16" ? "bf16" : "f32"),
+    weightGradient: (x, dy) => product(x, dy, [0, 0]),
+    logits: (x, table) => product(x, table, [1, 1]),
 
-    linear(x, weight, bias) {
-      const y = this.matMul(x, weight, false, false);
-      return bias ? add(y, bias) : y;
-    },
+    linear,
 
     add,
     mul,
-    columnSum: (x) => p.reduce("add", x, 0),
+    columnSum: (x) => p.reduce("add", wide(x), 0),
 
     layerNorm(x, weight, bias, eps) {
-      const centred = sub(x, rowMean(x));
-      const rstd = p.unary("rsqrt", add(rowMean(mul(centred, centred)), eps));
-      const normed = mul(centred, rstd);
+      const [normed, rstd] = normalize(x, eps);
       const scaled = mul(normed, weight);
       return { y: bias ? add(scaled, bias) : scaled, saved: [normed, rstd] };
     },
 
     layerNormBackward(dy, saved, weight) {
-      const [normed, rstd] = saved as [Value, Value];
-      const dNormed = mul(dy, weight);
-      const along = mul(normed, rowMean(mul(dNormed, normed)));
-      const dx = mul(sub(sub(dNormed, rowMean(dNormed)), along), rstd);
-      return { dx, dWeight: p.reduce("add", mul(dy, normed), 0), dBias: p.reduce("add", dy, 0) };
+      const [normed] = saved as [Value];
+      const dx = normalizeBackward(mul(dy, weight), saved);
+      return { dx, dWeight: p.reduce("add", mul(dy, normed), 0), dBias: p.reduce("add", wide(dy), 0) };
     },
 
     gelu(x, activation) {
@@ -134,10 +188,10 @@ export function symbolicOps(p: Program, { precision, gpu }: Lowering): Ops<Value
     attention(qkv, shape, mask) {
       const { B, T, H, D } = shape;
       if (gpu && precision === "bf16" && !mask && isFusable(shape)) {
-        const parts = split(p.convert(qkv, "bf16"), shape);
+        const parts = apart(qkv, shape);
         const { y, statistics } = fusedAttention(p, parts, shape);
         const [q, k, v] = parts;
-        return { y: p.convert(p.reshape(y, [B * T, H * D]), "f32"), saved: { q, k, v, statistics, y } };
+        return { y: p.reshape(y, [B * T, H * D]), saved: { q, k, v, statistics, y } };
       }
       const [q, k, v] = split(qkv, shape);
       const scores = mul(product(q, k, [3, 3], heads), 1 / Math.sqrt(D)); // (B, H, T, T)
@@ -163,7 +217,7 @@ export function symbolicOps(p: Program, { precision, gpu }: Lowering): Ops<Value
           parts.map((x) => p.reshape(x, [B, T, 1, H, D])),
           2,
         );
-        return p.convert(p.reshape(together, [B * T, 3 * H * D]), "f32");
+        return p.reshape(together, [B * T, 3 * H * D]);
       }
       const { q, k, v, probabilities, dropped } = saved as Record<"q" | "k" | "v" | "probabilities" | "dropped", Value>;
       const dOut = p.reshape(dy, [B, T, H, D]);
@@ -178,14 +232,17 @@ export function symbolicOps(p: Program, { precision, gpu }: Lowering): Ops<Value
     },
 
     crossEntropy(logits, targets, scale) {
-      const shifted = sub(logits, column(p.reduce("maximum", logits, 1)));
-      const exps = p.unary("exponential", shifted);
-      const sums = p.reduce("add", exps, 1);
+      const largest = p.reduce("maximum", wide(logits), 1);
+      const shifted = sub(logits, column(largest));
+      const sums = p.reduce("add", p.unary("exponential", shifted), 1);
       const isTarget = p.compare("EQ", p.iota(logits.shape, 1, "i32"), column(targets));
       const wanted = p.reduce("add", p.select(isTarget, shifted, 0), 1);
-      const probabilities = div(exps, column(sums));
-      const dLogits = mul(sub(probabilities, p.select(isTarget, 1, 0)), scale);
-      return { losses: sub(p.unary("log", sums), wanted), dLogits };
+      const losses = sub(p.unary("log", sums), wanted);
+      // Probabilities as powers, not as quotients: V divisions a row cost more than all else here.
+      const whole = add(largest, p.unary("log", sums));
+      const probabilities = p.unary("exponential", sub(logits, column(whole)));
+      const dLogits = sub(mul(probabilities, scale), p.select(isTarget, scale, 0));
+      return { losses, dLogits };
     },
 
     gather: (table, ids) => p.gather(table, ids),

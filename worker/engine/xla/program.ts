@@ -228,8 +228,9 @@ export class Program {
 
   /**
    * Products summed over one axis of each; batch axes are those of both that stand at the same place in `batch`.
-   * The result has the batch axes, the rest of a, the rest of b, in float32.
+   * The result has the batch axes, the rest of a, the rest of b.
    * @param precision of float32 values
+   * @param type of the result; the sums are float32
    */
   dot(
     a: Value,
@@ -237,14 +238,15 @@ export class Program {
     contract: [number, number],
     batch: readonly [number, number][] = [],
     precision: Exclude<Precision, "bf16"> = "float32",
+    type: "f32" | "bf16" = "f32",
   ): Value {
     const list = (side: 0 | 1) => batch.map((pair) => pair[side]);
     const rest = (x: Value, side: 0 | 1) => x.shape.filter((_, i) => i !== contract[side] && !list(side).includes(i));
     const shape = [...list(0).map((axis) => a.shape[axis]!), ...rest(a, 0), ...rest(b, 1)];
     const batching = batch.length > 0 ? `, batching_dims = [${list(0).join(", ")}] x [${list(1).join(", ")}]` : "";
     const how = a.type === "f32" ? `, ${float32Products[precision]}` : "";
-    const text = `stablehlo.dot_general ${a}, ${b}${batching}, contracting_dims = [${contract[0]}] x [${contract[1]}]${how} : (${typeOf(a)}, ${typeOf(b)}) -> ${tensor(shape, "f32")}`;
-    return this.#emit(text, shape, "f32");
+    const text = `stablehlo.dot_general ${a}, ${b}${batching}, contracting_dims = [${contract[0]}] x [${contract[1]}]${how} : (${typeOf(a)}, ${typeOf(b)}) -> ${tensor(shape, type)}`;
+    return this.#emit(text, shape, type);
   }
 
   /** Rows of table (V, ...) by ids (N). */

@@ -101,8 +101,26 @@ function onePass(
     },
   };
   network.gradient(netOf(p, traced, weights), pass, tokens, targets, traced.recompute, (x) => losses.push(x as Value));
-  const flat = layoutOf(model).parameters.map(({ key, size }) => p.reshape(gradients.get(key)!, [size]));
-  return [p.concatenate(losses, 0), p.concatenate(flat, 0)];
+  return [p.concatenate(losses, 0), flatten(p, model, gradients)];
+}
+
+/** Elements that are put together by one kernel at least: it asks of each which parameter it is of. */
+const stretchSize = 2 ** 22;
+
+/** The flat vector (P) of all gradients. */
+function flatten(p: Program, model: ModelConfig, gradients: ReadonlyMap<ParameterKey, Value>): Value {
+  const { parameters, size } = layoutOf(model);
+  let flat = p.constant(0, [size]);
+  let parts: Value[] = [];
+  let start = 0;
+  for (const { key, offset, size: count } of parameters) {
+    parts.push(p.reshape(gradients.get(key)!, [count]));
+    const end = offset + count;
+    if (end - start < stretchSize && end < size) continue;
+    flat = p.dynamicUpdate(flat, p.concatenate(parts, 0), [p.constant(start, [], "i32")]);
+    [parts, start] = [[], end];
+  }
+  return flat;
 }
 
 /** Calls `each` with the logits of every slice of positions. @returns what it makes of them, one after another */
