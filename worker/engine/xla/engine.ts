@@ -177,13 +177,22 @@ class XlaEngine implements Engine {
     const { pjrt } = this.#client;
     const losses = new Array<number>(count).fill(0);
 
-    /** Gradient of one shard, on `device`. */
+    /** The last shard of each device, which may still be computed. */
+    const last = new Map<number, Promise<void>>();
+
+    /** Gradient of one shard, on `device`: queued behind the one before it, so that the device never waits for the host. */
     const leaf = async (index: number, device: number): Promise<BufferHandle | undefined> => {
       if (cancelled()) return undefined;
       const [start, end] = [(index - first) * rows * T, (index - first + 1) * rows * T];
       const ids = [tokens.subarray(start, end), targets.subarray(start, end)] as const;
       const { loss, gradient } = await this.#compute(...ids, rows, { ...at, shard: index }, device);
-      losses[index - first] = loss;
+      const before = last.get(device);
+      const known = loss.then((value) => {
+        losses[index - first] = value;
+      });
+      known.catch(() => {}); // whoever comes next, or the end, is told
+      last.set(device, known);
+      await before?.catch(this.#letting(gradient));
       return gradient;
     };
 
@@ -210,6 +219,10 @@ class XlaEngine implements Engine {
     };
 
     const sum = await node(first, count, this.#devices.slice(0, count));
+    await Promise.all(last.values()).catch((error) => {
+      this.#release(sum);
+      throw error;
+    });
     return sum && { losses, sum };
   }
 
@@ -276,29 +289,29 @@ class XlaEngine implements Engine {
     return out;
   }
 
-  /** Of one shard, whose gradient stays on its device. */
+  /** Of one shard, whose gradient stays on its device, as soon as it is queued there. */
   async #compute(
     tokens: Int32Array,
     targets: Int32Array,
     rows: number,
     { seed, step, shard }: ShardPosition,
     device: number,
-  ): Promise<{ loss: number; gradient: BufferHandle }> {
+  ): Promise<{ loss: Promise<number>; gradient: BufferHandle }> {
     const { pjrt } = this.#client;
     const program = await this.#gradientExecutable(rows, tokens.length / rows);
     const position = Uint32Array.of(...keyOf(seed, stream.dropout), step, shard);
     const [perToken, gradient] = await this.#run(program, device, [tokens, targets, position]);
     const values = new Float32Array(tokens.length);
-    await pjrt.download(perToken!, values).finally(() => pjrt.release(perToken!));
-    return { loss: mean(values), gradient: gradient! };
+    const loss = pjrt.download(perToken!, values).finally(() => pjrt.release(perToken!));
+    return { loss: loss.then(() => mean(values)), gradient: gradient! };
   }
 
   async #shard(...[tokens, targets, rows, at, out, device]: Parameters<ShardGradient>): Promise<number> {
     this.#checkWeights();
     return await this.#inXla(async ({ pjrt }) => {
       const { loss, gradient } = await this.#compute(tokens, targets, rows, at, device);
-      await pjrt.download(gradient, out).finally(() => pjrt.release(gradient));
-      return loss;
+      const [value] = await Promise.all([loss, pjrt.download(gradient, out)]).finally(() => pjrt.release(gradient));
+      return value;
     });
   }
 

@@ -375,26 +375,26 @@ napi_value copy_buffer(Call& call) {
   });
 }
 
+napi_value nothing(napi_env env) {
+  napi_value out;
+  napi_get_undefined(env, &out);
+  return out;
+}
+
 napi_value download_buffer(Call& call) {
   const auto buffer = object_of<Buffer>(call.env, call.value(0, "buffer"));
   const auto out = call.array<float>(1, "out");
-  return start(
-      call, [=] { download(*buffer, out.data, 4 * out.size); },
-      [](napi_env env) {
-        napi_value nothing;
-        napi_get_undefined(env, &nothing);
-        return nothing;
-      },
-      {call.value(1, "out")});
+  return start(call, [=] { download(*buffer, out.data, 4 * out.size); }, nothing, {call.value(1, "out")});
 }
 
-// Lets go of what a handle holds; a job that uses it keeps it to its end.
+// Lets go of what a handle holds; a job that uses it keeps it to its end. Half a gigabyte takes long to give back, and a
+// device may still be at work on it: not on the event loop.
 napi_value release(Call& call) {
   void* data = nullptr;
   if (napi_get_value_external(call.env, call.value(0, "handle"), &data) != napi_ok)
     throw BadArgument("expected a handle");
-  static_cast<Handle*>(data)->object.reset();
-  return nullptr;
+  std::shared_ptr<void> object = std::move(static_cast<Handle*>(data)->object);
+  return start(call, [object] {}, nothing);
 }
 
 }  // namespace
