@@ -160,15 +160,14 @@ class EngineKeeper implements Computers {
     this.#world = world;
   }
 
-  async for({ model, rowsPerShard, precision }: Welcome): Promise<Computer> {
+  async for({ model, rowsPerShard, precision, localSteps }: Welcome): Promise<Computer> {
     const { options, threads, log } = this.#settings;
-    const wanted = JSON.stringify({ model, rowsPerShard, precision });
+    const trainsLocally = localSteps > 1;
+    const wanted = JSON.stringify({ model, rowsPerShard, precision, trainsLocally });
     if (this.#engine && this.#madeFor === wanted) return computerOf(this.#engine);
     await this.dispose();
-    const { engine, why } = await this.#world.openEngine(
-      options.engine,
-      engineOptionsOf({ ...options, precision, threads }, model, rowsPerShard, (line) => log.info(line)),
-    );
+    const asked = engineOptionsOf({ ...options, precision, threads }, model, rowsPerShard, (line) => log.info(line));
+    const { engine, why } = await this.#world.openEngine(options.engine, { ...asked, trainsLocally });
     log.info({ arithmetic: engine.arithmetic, device: engine.device }, why);
     this.#engine = engine;
     this.#madeFor = wanted;

@@ -12,6 +12,8 @@ export interface EngineOptions
   readonly model: ModelConfig;
   /** Most sequences of blockSize tokens in one shard or one other call: memory is planned for this before the first step. */
   readonly maxRows: number;
+  /** It will train by itself: room for AdamW's moments is planned too, where the engine has them. */
+  readonly trainsLocally?: boolean;
   /** The engine refuses to start when it would need more than this; default: what is free on the machine. */
   readonly memoryLimitBytes?: number;
   /** Told, in a sentence, of what takes its time, such as a compiler. */

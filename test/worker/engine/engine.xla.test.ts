@@ -93,6 +93,19 @@ describe.skipIf(!usable)("on the CPU plugin (skipped without it: weft install xl
     await engine.dispose();
   });
 
+  test("who will train by itself has room for AdamW's moments, or is told that there is none", async () => {
+    const planned = async (more: Partial<EngineOptions>) => {
+      const engine = await xla.create({ ...options, ...more });
+      await engine.dispose();
+      return engine.plannedBytes;
+    };
+    const [alone, training] = [await planned({}), await planned({ trainsLocally: true })];
+    expect(training - alone).toBe(9 * layoutOf(model).size);
+    const memoryLimitBytes = training - 1;
+    expect(await planned({ memoryLimitBytes })).toBe(alone);
+    await expect(planned({ memoryLimitBytes, trainsLocally: true })).rejects.toThrow(/need about .* the limit is/);
+  });
+
   // Products round their inputs to 8 bits: a relative error of 2^-9 each, of which hundreds average out.
   test("bf16 stays near the oracles", async () => {
     for (const file of ["gpt2-tiny", "gpt1-tiny"]) {

@@ -108,13 +108,15 @@ class XlaEngine implements Engine {
   }
 
   /** Compile the largest step and refuse what does not fit. @throws UnfitError with both numbers */
-  async plan({ maxRows, memoryLimitBytes }: EngineOptions): Promise<void> {
+  async plan({ maxRows, memoryLimitBytes, trainsLocally }: EngineOptions): Promise<void> {
     const { model } = this;
     const { bytesLimit } = this.#client.facts.devices[0]!;
     const available = bytesLimit ?? process.availableMemory() / this.#devices.length;
     const limit =
       memoryLimitBytes === undefined ? available : memoryLimitBytes / (bytesLimit ? 1 : this.#devices.length);
     const vector = 4 * this.#size;
+    // Both, and which weights decay.
+    const moments = trainsLocally ? 2 * vector + this.#size : 0;
     const check = (bytes: number, how: string) => {
       this.plannedBytes = bytes * this.#devices.length;
       if (bytes > limit)
@@ -125,10 +127,10 @@ class XlaEngine implements Engine {
         );
     };
     // Weights, the sum of the left and the gradient of the right: before anything is compiled.
-    check(3 * vector, "weights and gradients alone");
+    check(3 * vector + moments, `weights${trainsLocally ? ", AdamW's moments" : ""} and gradients alone`);
     const program = await this.#gradientExecutable(maxRows, model.blockSize);
     const { argument, output, temporary, code } = this.#client.pjrt.memory(program);
-    check(argument + output + temporary + code + vector, "by XLA's own analysis");
+    check(argument + output + temporary + code + vector + moments, "by XLA's own analysis");
   }
 
   async setWeights(weights: Float32Array): Promise<void> {
