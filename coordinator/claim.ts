@@ -1,6 +1,6 @@
 // One run at a time at an address of a store. A store has no locks, so owner.json there says whose the address is, and is
-// written anew while that run lives: whoever finds one that is fresh stays away. How fresh is told by the store's own
-// clock. Of two that begin in the same moment the later one has it, and the other hears of it within half a minute.
+// written anew while that run lives: whoever finds one that is fresh waits whether it is written again, and then stays
+// away. How fresh is told by the store's own clock. Of two that begin in the same moment the later one has it, and the other hears of it within half a minute.
 import { hostname } from "node:os";
 import { resolve } from "node:path";
 import { setTimeout as sleep } from "node:timers/promises";
@@ -29,25 +29,37 @@ export class Claim {
   }
 
   /**
+   * Where another run has it that may be gone, as after a machine was lost, this waits until that is known.
    * @param directory of the run: the same one on the same host may go on at once, whatever became of the process before
-   * @param pause between two signs of life
+   * @param say what it waits for
+   * @param pause between two signs of life, which end with the process, and between two looks, which keep it alive
    * @throws ConfigError that names the run which has the address; Interrupted where the store is away
    */
   static async take(
     store: ObjectStore,
     directory: string,
-    pause = (signal: AbortSignal): Promise<unknown> => sleep(beatMs, undefined, { signal, ref: false }),
+    say: (line: string) => void,
+    pause = (signal: AbortSignal, ref = false): Promise<unknown> => sleep(beatMs, undefined, { signal, ref }),
   ): Promise<Claim> {
     const claim = new Claim(store, { host: hostname(), directory: resolve(directory), process: process.pid });
-    const [found] = await store.list(ownerName);
-    const other = found && (await claim.#other());
-    if (other) {
+    let lastSign: number | undefined;
+    for (;;) {
+      const [found] = await store.list(ownerName);
+      const other = found && (await claim.#other());
+      if (!other) break;
       const silentMs = (await now(store)) - found.modified;
-      if (silentMs < silenceMs)
+      if (silentMs >= silenceMs) break;
+      if (found.modified > (lastSign ?? Number.POSITIVE_INFINITY))
         throw new ConfigError(
-          `${store.url} belongs to ${nameOf(other)}, heard of ${Math.max(0, Math.round(silentMs / 1000))} s ago; ` +
-            `stop that run, choose another address with --checkpoint-to, or wait until it was silent for ${silenceMs / 1000} s`,
+          `${store.url} belongs to ${nameOf(other)}, which lives; stop that run, or choose another address with --checkpoint-to`,
         );
+      if (lastSign === undefined)
+        say(
+          `${store.url} belongs to ${nameOf(other)}, heard of ${Math.max(0, Math.round(silentMs / 1000))} s ago; it is ` +
+            `taken over when it was silent for ${silenceMs / 1000} s`,
+        );
+      lastSign = found.modified;
+      await pause(claim.#released.signal, true);
     }
     await claim.#write();
     void claim.#keep(pause);

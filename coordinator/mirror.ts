@@ -64,7 +64,7 @@ export class Mirror {
       if (error instanceof Interrupted) throw new ConfigError(`--checkpoint-to ${error.message}`, { cause: error });
       throw error;
     };
-    const claim = await Claim.take(run.store, runDir).catch(away);
+    const claim = await Claim.take(run.store, runDir, (line) => log.info(line)).catch(away);
     try {
       const list = await run.list().catch(away);
       if (list.length > 0 && !resume)

@@ -144,7 +144,7 @@ test("killed in the middle of an upload, its disk lost: --resume from the store 
   expect(readdirSync(join(store.folder, "killed"))).not.toContain("owner.json");
 });
 
-test("two runs at one address: the second is told whose it is; a silent one loses it, and hears of that", async () => {
+test("two runs at one address: the second waits, and is told whose it is; a silent one loses it, and hears of that", async () => {
   const address = `s3://${bucket}/shared`;
   const objects = await ObjectStore.open(address);
   let beat = (): void => {};
@@ -152,18 +152,36 @@ test("two runs at one address: the second is told whose it is; a silent one lose
     new Promise<void>((resolve) => {
       beat = resolve;
     });
-  const first = await Claim.take(objects, "/runs/a", pause);
-  const second = train(address, temporary(), "--resume-or-start");
-  expect(await second.ended).toBe(1);
-  expect(second.stderr()).toMatch(
-    /shared belongs to the run in \/runs\/a on \S+ \(process \d+\), heard of \d+ s ago; stop/,
+  const lines: string[] = [];
+  const say = (line: string) => lines.push(line);
+  const first = await Claim.take(objects, "/runs/a", say, pause);
+  const path = join(store.folder, "shared/owner.json");
+  const lastSign = (secondsAgo: number) =>
+    utimesSync(path, Date.now() / 1000 - secondsAgo, Date.now() / 1000 - secondsAgo);
+  let looks = 0;
+  // It lives: between the second look and the third it is heard of.
+  const waiting = Claim.take(objects, "/runs/b", say, async () => {
+    if (++looks === 2) lastSign(-1);
+  });
+  await expect(waiting).rejects.toThrow(
+    /shared belongs to the run in \/runs\/a on \S+ \(process \d+\), which lives; stop/,
   );
+  expect(looks).toBe(2);
+  expect(lines).toEqual([expect.stringMatching(/shared belongs to .*, heard of \d+ s ago; it is taken over when/)]);
   // The same run again, after a kill.
-  const again = await Claim.take(objects, "/runs/a", pause);
+  const again = await Claim.take(objects, "/runs/a", say, pause);
   first.check();
-  const [path, before] = [join(store.folder, "shared/owner.json"), Date.now() / 1000 - 200];
-  utimesSync(path, before, before);
-  const third = await Claim.take(objects, "/runs/b", () => new Promise(() => {}));
+  // It is gone: nothing comes, and at last it was silent for long enough.
+  lastSign(90);
+  const third = await Claim.take(objects, "/runs/b", say, async (_, isLooking) => {
+    if (!isLooking) await new Promise(() => {});
+    if (++looks === 4) lastSign(200);
+  });
+  expect(looks).toBe(4);
+  const second = train(address, temporary(), "--resume-or-start");
+  await second.until(({ msg }) => msg.includes("belongs to the run in /runs/b"));
+  second.child.kill("SIGKILL");
+  await second.ended;
   beat();
   const said = (): string => {
     try {
