@@ -38,32 +38,23 @@ export function symbolicOps(p: Program, { precision, gpu }: Lowering): Ops<Value
     product(a, b, axes, batch, undefined, precision === "bf16" ? "bf16" : "f32");
 
   /** What linear layers were made of. */
-  const linears = new WeakMap<Value, readonly [Value, Value, Value | undefined]>();
-
-  /** Columns [from, to) of a linear layer's result, as the product that has no others. */
-  function columns(y: Value, from: number, to: number): Value | undefined {
-    const made = linears.get(y);
-    if (!made) return undefined;
-    const [x, weight, bias] = made;
-    const part = p.slice(weight, [
-      [0, weight.shape[0]!],
-      [from, to],
-    ]);
-    return linear(x, part, bias && p.slice(bias, [[from, to]]));
-  }
+  const linears = new WeakMap<Value, readonly [x: Value, weight: Value, bias: Value | undefined]>();
 
   function linear(x: Value, weight: Value, bias: Value | undefined): Value {
-    const y = activation(x, weight, [1, 0]);
-    const z = bias ? p.binary("add", y, p.convert(bias, y.type)) : y;
-    linears.set(z, [x, weight, bias]);
-    return z;
+    const product = activation(x, weight, [1, 0]);
+    const y = bias ? p.binary("add", product, p.convert(bias, product.type)) : product;
+    linears.set(y, [x, weight, bias]);
+    return y;
   }
 
-  /** Queries, keys and values (B, T, H, D) of (N, 3C), none of which is cut out of another's memory. */
+  /** Queries, keys and values (B, T, H, D) of (N, 3C), each a product of its own: cut out of one they would be copies. */
   function apart(qkv: Value, { B, T, H, D }: Heads): [Value, Value, Value] {
-    const C = H * D;
-    const parts = [0, 1, 2].map((i) => columns(qkv, i * C, (i + 1) * C));
-    return parts.map((part) => p.reshape(p.convert(part!, "bf16"), [B, T, H, D])) as [Value, Value, Value];
+    const [x, weight, bias] = linears.get(qkv)!;
+    return [0, 1, 2].map((i) => {
+      const range = [i * H * D, (i + 1) * H * D] as const;
+      const columns = p.slice(weight, [[0, weight.length], range]);
+      return p.reshape(linear(x, columns, bias && p.slice(bias, [range])), [B, T, H, D]);
+    }) as [Value, Value, Value];
   }
 
   /** Queries, keys and values (B, T, H, D) of (N, 3C). */
