@@ -30,15 +30,17 @@ export function coordinatorCommand(): Command {
     // From the first moment: who is asked to stop while it starts ends cleanly too, and can be started again.
     let run: TrainingRun | undefined;
     let asked: string | undefined;
+    const starting = new AbortController();
     const stopped = new Promise<void>((resolve) => {
       onStopSignal((signal) => {
         if (!run && signal === "SIGINT") process.exit(130);
         asked = signal;
+        starting.abort();
         run?.stop(signal);
         resolve();
       });
     });
-    const setup = await setUpRun(sources, log, settings);
+    const setup = await setUpRun(sources, log, { ...settings, signal: starting.signal });
     const { options } = setup;
     const token = await resolveToken(options.host, options.tokenFile, process.env);
     introduce(setup, log, await fits(options, setup.model));

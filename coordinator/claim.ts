@@ -1,6 +1,7 @@
 // One run at a time at an address of a store. A store has no locks, so owner.json there says whose the address is, and is
-// written anew while that run lives: whoever finds one that is fresh waits whether it is written again, and then stays
-// away. How fresh is told by the store's own clock. Of two that begin in the same moment the later one has it, and the other hears of it within half a minute.
+// written anew while that run lives. Whoever finds one that is fresh, by the store's own clock, waits: either it is
+// written again, or it grows old and the address is free. Of two that begin in the same moment the later one has it, and
+// the other hears of it within half a minute.
 import { hostname } from "node:os";
 import { resolve } from "node:path";
 import { setTimeout as sleep } from "node:timers/promises";
@@ -9,13 +10,26 @@ import { ConfigError, Interrupted } from "../shared/errors.ts";
 import type { ObjectStore } from "../shared/store/s3.ts";
 
 const ownerName = "owner.json";
-const probeName = ".now";
+/** Of each process its own: several may look at once. */
+const probeName = `.now-${hostname()}-${process.pid}`;
 const beatMs = 30_000;
 /** An owner that is silent for so long is gone. */
 const silenceMs = 4 * beatMs;
 
 const ownerSchema = z.object({ host: z.string(), directory: z.string(), process: z.int() });
 type Owner = z.infer<typeof ownerSchema>;
+
+export interface Waiting {
+  /** Told what is waited for. */
+  readonly say: (line: string) => void;
+  /** Ends the wait. */
+  readonly signal?: AbortSignal;
+  /** Between two signs of life, which end with the process, and between two looks, which keep it alive. */
+  readonly pause?: (signal: AbortSignal, isLooking?: boolean) => Promise<unknown>;
+}
+
+const pauseFor = (signal: AbortSignal, isLooking = false): Promise<unknown> =>
+  sleep(beatMs, undefined, { signal, ref: isLooking });
 
 export class Claim {
   readonly #store: ObjectStore;
@@ -31,16 +45,9 @@ export class Claim {
   /**
    * Where another run has it that may be gone, as after a machine was lost, this waits until that is known.
    * @param directory of the run: the same one on the same host may go on at once, whatever became of the process before
-   * @param say what it waits for
-   * @param pause between two signs of life, which end with the process, and between two looks, which keep it alive
-   * @throws ConfigError that names the run which has the address; Interrupted where the store is away
+   * @throws ConfigError that names the run which has the address; Interrupted where the store is away, or it was stopped
    */
-  static async take(
-    store: ObjectStore,
-    directory: string,
-    say: (line: string) => void,
-    pause = (signal: AbortSignal, ref = false): Promise<unknown> => sleep(beatMs, undefined, { signal, ref }),
-  ): Promise<Claim> {
+  static async take(store: ObjectStore, directory: string, { say, signal, pause = pauseFor }: Waiting): Promise<Claim> {
     const claim = new Claim(store, { host: hostname(), directory: resolve(directory), process: process.pid });
     let lastSign: number | undefined;
     for (;;) {
@@ -59,7 +66,8 @@ export class Claim {
             `taken over when it was silent for ${silenceMs / 1000} s`,
         );
       lastSign = found.modified;
-      await pause(claim.#released.signal, true);
+      await pause(signal ?? claim.#released.signal, true).catch(() => {});
+      if (signal?.aborted) throw new Interrupted("stopped while it waited for its address");
     }
     await claim.#write();
     void claim.#keep(pause);

@@ -26,6 +26,8 @@ export interface MirrorOptions {
   readonly keep: number;
   readonly log: Logger;
   readonly wait?: (ms: number) => Promise<unknown>;
+  /** Ends the wait for an address that may be another run's. */
+  readonly signal?: AbortSignal;
 }
 
 /** Waits after failures in a row: 1, 2, 4 ... seconds, at most this. */
@@ -58,13 +60,16 @@ export class Mirror {
    * @throws ConfigError where the store cannot be had, or written, is another run's, or holds one that is not resumed
    */
   static async open(options: MirrorOptions, resume: boolean): Promise<Mirror> {
-    const { address, runDir, log } = options;
+    const { address, runDir, log, signal } = options;
     const run = await openStoredRun(address);
     const away = (error: unknown): never => {
       if (error instanceof Interrupted) throw new ConfigError(`--checkpoint-to ${error.message}`, { cause: error });
       throw error;
     };
-    const claim = await Claim.take(run.store, runDir, (line) => log.info(line)).catch(away);
+    const claim = await Claim.take(run.store, runDir, {
+      say: (line) => log.info(line),
+      ...(signal && { signal }),
+    }).catch(away);
     try {
       const list = await run.list().catch(away);
       if (list.length > 0 && !resume)

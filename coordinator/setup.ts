@@ -39,6 +39,8 @@ export interface SetupSettings {
    * @param model its vocabulary is 1 where that is not known yet
    */
   readonly fits?: (options: Options, model: ModelConfig) => Promise<unknown>;
+  /** Ends the wait for an address that may be another run's. */
+  readonly signal?: AbortSignal;
 }
 
 /** @throws ConfigError on anything that the user can mend */
@@ -95,7 +97,7 @@ export async function planRun(sources: Sources, log: Logger, { substitute, fits 
 }
 
 async function setUpLocked(sources: Sources, log: Logger, settings: SetupSettings, lock: RunLock): Promise<RunSetup> {
-  const mirror = await mirrorOf(mergeOptions(sources).options, log);
+  const mirror = await mirrorOf(mergeOptions(sources).options, log, settings.signal);
   const { opened, options, dataset, model, layout, weights } = await planRun(sources, log, settings);
   const { resumed, changes } = opened;
   const positions = dataset.train.length - options.blockSize;
@@ -170,11 +172,12 @@ async function historyOf(out: string, step: number | undefined, log: Logger): Pr
 }
 
 /** What keeps the checkpoints in the store of --checkpoint-to; a run that is resumed from there is on the disk now. */
-async function mirrorOf(options: Options, log: Logger): Promise<Mirror | undefined> {
+async function mirrorOf(options: Options, log: Logger, signal?: AbortSignal): Promise<Mirror | undefined> {
   const { checkpointTo, out, keepCheckpoints } = options;
   const resume = options.resume || options.resumeOrStart;
   if (checkpointTo === "") return undefined;
-  return await Mirror.open({ address: checkpointTo, runDir: out, keep: keepCheckpoints, log }, resume);
+  const run = { address: checkpointTo, runDir: out, keep: keepCheckpoints, log, ...(signal && { signal }) };
+  return await Mirror.open(run, resume);
 }
 
 /** The weights of --init-from; a --block-size below theirs keeps the first positions. */

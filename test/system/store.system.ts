@@ -154,34 +154,39 @@ test("two runs at one address: the second waits, and is told whose it is; a sile
     });
   const lines: string[] = [];
   const say = (line: string) => lines.push(line);
-  const first = await Claim.take(objects, "/runs/a", say, pause);
+  const first = await Claim.take(objects, "/runs/a", { say, pause });
   const path = join(store.folder, "shared/owner.json");
   const lastSign = (secondsAgo: number) =>
     utimesSync(path, Date.now() / 1000 - secondsAgo, Date.now() / 1000 - secondsAgo);
   let looks = 0;
   // It lives: between the second look and the third it is heard of.
-  const waiting = Claim.take(objects, "/runs/b", say, async () => {
+  const heardOf = async () => {
     if (++looks === 2) lastSign(-1);
-  });
+  };
+  const waiting = Claim.take(objects, "/runs/b", { say, pause: heardOf });
   await expect(waiting).rejects.toThrow(
     /shared belongs to the run in \/runs\/a on \S+ \(process \d+\), which lives; stop/,
   );
   expect(looks).toBe(2);
   expect(lines).toEqual([expect.stringMatching(/shared belongs to .*, heard of \d+ s ago; it is taken over when/)]);
   // The same run again, after a kill.
-  const again = await Claim.take(objects, "/runs/a", say, pause);
+  const again = await Claim.take(objects, "/runs/a", { say, pause });
   first.check();
   // It is gone: nothing comes, and at last it was silent for long enough.
   lastSign(90);
-  const third = await Claim.take(objects, "/runs/b", say, async (_, isLooking) => {
+  const silent = async (_: AbortSignal, isLooking?: boolean) => {
     if (!isLooking) await new Promise(() => {});
     if (++looks === 4) lastSign(200);
-  });
+  };
+  const third = await Claim.take(objects, "/runs/b", { say, pause: silent });
   expect(looks).toBe(4);
-  const second = train(address, temporary(), "--resume-or-start");
+  // Who is asked to stop while it waits stops.
+  const run = ["--out", temporary(), "--port", "0", "--checkpoint-to", address, "--resume-or-start"];
+  const second = weft(["coordinator", ...tiny, ...run]);
   await second.until(({ msg }) => msg.includes("belongs to the run in /runs/b"));
-  second.child.kill("SIGKILL");
-  await second.ended;
+  second.child.kill("SIGTERM");
+  expect(await second.ended).toBe(1);
+  expect(second.stderr()).toContain("stopped while it waited for its address");
   beat();
   const said = (): string => {
     try {
