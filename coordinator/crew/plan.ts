@@ -334,10 +334,16 @@ class PlanState {
     return Math.min(size, 2 ** Math.floor(Math.log2(Math.max(1, this.#left / workers))));
   }
 
-  /** For who waits for room: the first unit that is not in, where nobody who is on time has it. */
+  /** For who waits for room: what keeps the first unit out of the sum, where nobody who is on time has it. */
   #pressingFor(worker: WorkerView): Grant | undefined {
     if (!this.#waiting.has(worker.name)) return undefined;
     const first = this.#round.done.indexOf(false);
+    // Units that were answered and await a second opinion are not in the sum either.
+    const asked = [...this.#awaited].filter(([, node]) => node.wanted === 1 && (first < 0 || node.first < first));
+    for (const [name, node] of asked.sort(([, a], [, b]) => a.first - b.first)) {
+      if (!this.#mayConfirm(worker, node) || this.#opinionsAt.get(name)?.some(Number.isFinite)) continue;
+      return this.#grant(worker, node, false, `${nodeName(node)} awaits a second opinion: answers wait for room`);
+    }
     const node = { first, count: 1 };
     if (first < 0 || this.#holds(worker, node)) return undefined;
     const isLate = this.#late.isOpen(first);
@@ -350,15 +356,19 @@ class PlanState {
   #opinionBy(worker: WorkerView): Grant | undefined {
     const { graceMs } = this.#round;
     for (const [name, node] of this.#awaited) {
-      if (node.arithmetic !== worker.arithmetic || node.heard.has(worker.name) || this.#hasRefused(worker, node))
-        continue;
+      if (!this.#mayConfirm(worker, node)) continue;
       const expectedAt = this.#opinionsAt.get(name)?.[node.wanted - 1] ?? Number.POSITIVE_INFINITY;
       const ownMs = (lateFactor * 1000 * node.count) / (worker.unitsPerSecond ?? 0) + graceMs;
       if (Number.isFinite(expectedAt) && !(this.#now + ownMs < expectedAt)) continue;
-      if (this.#holds(worker, node)) continue;
       return this.#grant(worker, node, false, `${nodeName(node)} awaits a second opinion`);
     }
     return undefined;
+  }
+
+  /** Has it an opinion of its own to give? */
+  #mayConfirm(worker: WorkerView, node: Awaited): boolean {
+    if (node.arithmetic !== worker.arithmetic || node.heard.has(worker.name)) return false;
+    return !this.#hasRefused(worker, node) && !this.#holds(worker, node);
   }
 
   #expectOpinion(node: TreeNode, worker: string, at: number): void {

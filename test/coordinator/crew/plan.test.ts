@@ -243,6 +243,17 @@ test("where all wait for room, one of them takes the first missing unit, open or
   expect(granted(round(6, [...theirs, lease(5, 1, 1, "a", 60_000)], [0]), crew.slice(0, 2), 60_050)).toBe("");
 });
 
+test("where all wait for room, one of them says what it thinks of what keeps the first unit out of the sum", () => {
+  const waiting = (of: Lease): Lease => ({ ...of, waits: true });
+  const awaited = { first: 0, count: 1, arithmetic: "native plain float32", heard: new Set(["a"]), wanted: 1 as const };
+  const view = (leases: Lease[]) => round(4, leases, [0], { awaited: [awaited], draws: () => false });
+  const [a, b, c] = [waiting(lease(1, 1, 1, "a")), waiting(lease(2, 2, 1, "b")), waiting(lease(3, 3, 1, "c"))];
+  const crew = ["a", "b", "c"].map((name) => worker(name, 1));
+  // Whoever gave the first opinion gives no second one; one more is enough.
+  expect(granted(view([a, b, c]), crew, 0)).toBe("b 0");
+  expect(granted(view([a, b, c, lease(4, 0, 1, "b")]), crew, 0)).toBe("");
+});
+
 test("what is drawn is given to two at once, and what it leaves over in pieces to free hands", () => {
   const crew = ["a", "b", "c", "d"].map((name) => worker(name, 10));
   const drawsFirst = { draws: (i: number) => i === 0 };
