@@ -125,7 +125,7 @@ export class LeasedRound implements Round {
     this.part = { first, units: order.units };
     this.#assignment = assignment;
     this.#ops = ops;
-    this.#losses = new Losses(order.windows);
+    this.#losses = new Losses();
     this.#round = round && ((node, sum, from) => round({ ...node, first: first + node.first }, sum, from));
     this.#sum = new TreeSum({ first: 0, count }, pool, ops, this.#round);
     this.#growing = this.shards > 0 && send ? new Growing(pool, codec, send) : undefined;

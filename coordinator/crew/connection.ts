@@ -12,6 +12,7 @@ import {
   type FromCoordinator,
   type FromWorker,
   type LeaseMessage,
+  largestLease,
   protocolVersion,
   type RoundKind,
   timesOf,
@@ -338,12 +339,14 @@ export class Connection {
         return;
       case "progress": {
         const lease = this.#heldLease(message.lease);
-        if (message.losses <= lease.known || message.losses > lease.losses)
+        const more = message.losses - lease.known;
+        // Less than a shard of the largest step is no sign of work.
+        if (more < 1 / largestLease || message.losses > lease.losses)
           throw new ProtocolError(
             `progress of lease ${message.lease}: ${message.losses} losses of ${lease.losses}, after ${lease.known}`,
           );
         lease.known = message.losses;
-        const progress = { share: lease.known / lease.losses, each: 1 / lease.losses };
+        const progress = { share: lease.known / lease.losses, each: more / lease.losses };
         events.progressed(this, message.lease, progress);
         return;
       }

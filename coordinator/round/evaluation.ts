@@ -36,7 +36,7 @@ export class EvaluationRound implements Round {
     this.units = Math.ceil(work.starts.length / work.rows);
     this.largest = 2 ** Math.floor(Math.log2(Math.max(1, largestWindows / work.rows)));
     this.#work = work;
-    this.#losses = new Losses(work.starts.length);
+    this.#losses = new Losses();
   }
 
   windows(node: TreeNode) {

@@ -59,19 +59,16 @@ export interface Round {
   abandon(): void;
 }
 
+/** Largest float32. */
+const largestFloat = 3.4028234663852886e38;
+
 /** Losses of the units that are in, to be read in their order: the bits of a mean must not depend on who came first. */
 export class Losses {
   readonly #byFirst = new Map<number, readonly number[]>();
-  readonly #largest: number;
 
-  /** @param count losses in all: their sum stays finite */
-  constructor(count: number) {
-    this.#largest = Number.MAX_VALUE / Math.max(1, count);
-  }
-
-  /** Why these cannot count, if they cannot. */
+  /** Why these cannot count, if they cannot: no logits in float32 have a larger one, and no number of them overflows. */
   refusal(losses: readonly number[]): string | undefined {
-    const bad = losses.find((loss) => !Number.isFinite(loss) || Math.abs(loss) > this.#largest);
+    const bad = losses.find((loss) => !(Math.abs(loss) <= largestFloat));
     return bad === undefined ? undefined : `a loss of ${bad}`;
   }
 
@@ -89,9 +86,6 @@ export class Losses {
   }
 }
 
-/** Largest float32. */
-const largestFloat = 3.4028234663852886e38;
-
 /** What rounds have in common whose answers are vectors: their losses, and their sum along the tree. */
 export abstract class SummedRound {
   readonly units: number;
@@ -104,7 +98,7 @@ export abstract class SummedRound {
   constructor(units: number, steps: number, sum: TreeSum, ops: VectorOps) {
     this.units = units;
     this.steps = steps;
-    this.#losses = new Losses(units * steps);
+    this.#losses = new Losses();
     this.#sum = sum;
     this.#ops = ops;
   }

@@ -62,8 +62,8 @@ const fromWorker = z.discriminatedUnion("type", [
   }),
   /** What it computes with, where that has changed: a relay's workers come and go. */
   z.strictObject({ type: z.literal("device"), device: sentence }),
-  /** So many of the losses of a lease's answer are known by now, more than before. */
-  z.strictObject({ type: z.literal("progress"), lease: id, losses: z.int().min(1) }),
+  /** So many of the losses of a lease's answer are known by now, or parts of the next one: more than before. */
+  z.strictObject({ type: z.literal("progress"), lease: id, losses: z.number().positive() }),
   /** The rest of this lease's vector comes later: what it is the sum of is not there yet. */
   z.strictObject({ type: z.literal("paused"), lease: id }),
   /** The lease goes back unanswered, with the reason, after so many of its units had been computed, or parts of one. */

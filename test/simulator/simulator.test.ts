@@ -190,6 +190,19 @@ test.each([
   expect(await live(withFaults(planOf(seed), faults))).toMatchObject({ failures: [] });
 });
 
+test.each<[string, () => Plan]>([
+  [
+    "two gave the same loss of 1.7e308, and outvoted the honest one",
+    () => withFaults(lean(lyingPlanOf(6001406, 0.3)), [0, 1]),
+  ],
+  [
+    "a local step took longer than the last patience, and nothing was heard before its end: no step ever",
+    () => inRounds(lyingPlanOf(6100153, 0.3)),
+  ],
+])("worlds with liars: %s", async (_, plan) => {
+  expect(await live(plan())).toMatchObject({ failures: [] });
+});
+
 test("a world is the same each time, whatever the machine does", async () => {
   for (const seed of [5, 17, 29]) expect(await live(planOf(seed))).toEqual(await live(planOf(seed)));
 });

@@ -12,6 +12,8 @@ export interface EngineOptions
   readonly model: ModelConfig;
   /** Most sequences of blockSize tokens in one shard or one other call: memory is planned for this before the first step. */
   readonly maxRows: number;
+  /** Most shards of one lease: sums of some of them wait for the others. */
+  readonly mostShards?: number;
   /** It will train by itself: room for AdamW's moments is planned too, where the engine has them. */
   readonly trainsLocally?: boolean;
   /** The engine refuses to start when it would need more than this; default: what is free on the machine. */
@@ -56,7 +58,7 @@ export interface LocalResult {
 }
 
 export interface LocalWatch {
-  /** After every step: how many are done. */
+  /** How many steps are done: after every one, and after parts of it where the engine can tell. */
   progress?(done: number): void;
   /** Asked as often as the engine can stop. The state is then that of the last whole step. */
   stopped?(): boolean;
@@ -96,6 +98,13 @@ export interface Engine {
    * dispose: an engine may read them at every call, or keep a copy; change them in between, then set them again.
    */
   setWeights(weights: Float32Array): Promise<void>;
+
+  /**
+   * A hint, where the way to the device is worth it: of weights that still arrive, the first `known` are there, and stay as
+   * they are. Once all are, setWeights is called with the same array. Others may come in their place: then less is known than
+   * before, or nothing.
+   */
+  foresee?(weights: Float32Array, known: number): void;
 
   /**
    * Mean loss in nats over the rows * T targets of each shard of a lease, and their gradients added along the tree, left

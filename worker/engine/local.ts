@@ -7,7 +7,7 @@ import type { VectorOps } from "../../shared/arithmetic/vector.ts";
 import { EngineError } from "../../shared/errors.ts";
 import { decayStretches, layoutOf } from "../../shared/family/layout.ts";
 import { checkLength } from "./check.ts";
-import type { Engine, LocalResult, LocalSteps, TrainLocally } from "./contract.ts";
+import type { Engine, LocalResult, LocalSteps, LocalWatch, TrainLocally } from "./contract.ts";
 
 /**
  * Local training on any engine: by its own loop where it has one, else by its gradients and the vector arithmetic. Same
@@ -40,7 +40,8 @@ export function stepByStep(engine: Omit<Engine, "train">, compute: ComputeUpdate
       await engine.setWeights(state.weights);
       const part = (x: Int32Array) => x.subarray(h * ids, (h + 1) * ids);
       const position = { ...at, step: at.step + h };
-      const losses = await engine.gradient(part(tokens), part(targets), rows, position, sum, watch.stopped);
+      const cancelled = watched(watch, h, at.count);
+      const losses = await engine.gradient(part(tokens), part(targets), rows, position, sum, cancelled);
       if (!losses) return result;
       const update = { ...optimizer, units: at.count, learningRate, count: updates + h + 1 };
       const norm = await compute(state, sum, update);
@@ -50,6 +51,16 @@ export function stepByStep(engine: Omit<Engine, "train">, compute: ComputeUpdate
     }
     await engine.setWeights(state.weights);
     return result;
+  };
+}
+
+/** What an engine asks before each of the `count` shards of step h: those before it are done. */
+export function watched({ progress, stopped }: LocalWatch, h: number, count: number): () => boolean {
+  let asked = 0;
+  return () => {
+    if (asked > 0 && asked < count) progress?.(h + asked / count);
+    asked++;
+    return stopped?.() ?? false;
   };
 }
 

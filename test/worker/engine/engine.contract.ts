@@ -273,7 +273,8 @@ export function engineContract(name: string, create: (options: EngineOptions) =>
         const state = start();
         const done: number[] = [];
         const result = await localTraining(engine)(tokens, targets, steps, state, { progress: (n) => done.push(n) });
-        expect(done).toEqual([1, 2, 3]);
+        expect(done.filter(Number.isInteger)).toEqual([1, 2, 3]);
+        expect(done).toEqual([...new Set(done)].sort((a, b) => a - b));
 
         const by = start();
         const sum = new Float32Array(P);
