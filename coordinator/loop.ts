@@ -382,6 +382,7 @@ export class TrainingRun {
       seed: options.seed,
       // What a file names cannot be drawn elsewhere.
       ...(!windowsFile && { data: { fingerprint: dataset.fingerprint, positions, batchSize } }),
+      shards: options.shards,
       rowsPerShard: batchSize / options.shards,
       precision: options.precision,
       wire: options.wire,

@@ -21,6 +21,8 @@ export interface Computer {
    * @param update lent for the call: what made them, where that is known
    */
   setWeights(step: number, sent: Float32Array, update: WeightsUpdate | undefined): Promise<void>;
+  /** Weights still arrive; see Engine.foresee. @param sent (vectors P) */
+  foresee?(sent: Float32Array, known: number): void;
   /** Hears each frame of weights, or of what changes them, before they are whole. @param from of an update: the step that it leads from */
   passOn?(frame: Frame, from: number | undefined): void;
   /** @returns undefined where it was told to stop @throws EngineError; Deserted */
@@ -36,11 +38,20 @@ export interface Computers {
   for(welcome: Welcome, signal: AbortSignal, tell: (device: string) => void): Promise<Computer>;
 }
 
-export const computerOf = (engine: Engine): Computer => ({
-  arithmetic: engine.arithmetic,
-  device: engine.device,
-  plannedBytes: engine.plannedBytes,
-  sharesMemory: true,
-  setWeights: (_step, sent) => engine.setWeights(sent.subarray(0, layoutOf(engine.model).size)),
-  compute: (assignment) => tasks[assignment.order.round](engine, assignment),
-});
+export function computerOf(engine: Engine): Computer {
+  const { size } = layoutOf(engine.model);
+  return {
+    arithmetic: engine.arithmetic,
+    device: engine.device,
+    plannedBytes: engine.plannedBytes,
+    sharesMemory: true,
+    async setWeights(_step, sent, update) {
+      const weights = sent.subarray(0, size);
+      // They were made here, in an array that others may have begun to arrive in.
+      if (update) engine.foresee?.(weights, 0);
+      await engine.setWeights(weights);
+    },
+    foresee: (sent, known) => engine.foresee?.(sent.subarray(0, size), Math.min(known, size)),
+    compute: (assignment) => tasks[assignment.order.round](engine, assignment),
+  };
+}

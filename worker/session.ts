@@ -273,12 +273,14 @@ class Session {
     // Weights that were overtaken by others stop in the middle: by newer ones, older ones of a run that went back, or the same
     // from a relay that lost its own coordinator.
     if (current?.vector && frame.kind !== "windows" && frame.offset === 0) {
+      this.#computer!.foresee?.(current.vector, 0);
       this.#pool.give(current.vector);
       this.#arrival = undefined;
     }
     this.#arrival ??= this.#expect(frame);
     const { arrival, vector, lease, windows } = this.#arrival;
     arrival.take(frame);
+    if (vector && frame.kind === "weights") this.#computer!.foresee?.(vector, arrival.known);
     if (vector)
       this.#computer!.passOn?.(
         frame,

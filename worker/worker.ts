@@ -160,14 +160,14 @@ class EngineKeeper implements Computers {
     this.#world = world;
   }
 
-  async for({ model, rowsPerShard, precision, localSteps }: Welcome): Promise<Computer> {
+  async for({ model, rowsPerShard, precision, localSteps, shards: mostShards }: Welcome): Promise<Computer> {
     const { options, threads, log } = this.#settings;
     const trainsLocally = localSteps > 1;
-    const wanted = JSON.stringify({ model, rowsPerShard, precision, trainsLocally });
+    const wanted = JSON.stringify({ model, rowsPerShard, precision, trainsLocally, mostShards });
     if (this.#engine && this.#madeFor === wanted) return computerOf(this.#engine);
     await this.dispose();
     const asked = engineOptionsOf({ ...options, precision, threads }, model, rowsPerShard, (line) => log.info(line));
-    const { engine, why } = await this.#world.openEngine(options.engine, { ...asked, trainsLocally });
+    const { engine, why } = await this.#world.openEngine(options.engine, { ...asked, trainsLocally, mostShards });
     log.info({ arithmetic: engine.arithmetic, device: engine.device }, why);
     this.#engine = engine;
     this.#madeFor = wanted;

@@ -14,7 +14,7 @@ import { ProtocolError } from "../errors.ts";
 import { modelSchema, precisions } from "../model.ts";
 import { titleSchema } from "./names.ts";
 
-export const protocolVersion = 5;
+export const protocolVersion = 6;
 export const subprotocol = "weft.v1";
 
 /** Largest control message in bytes: the losses of a lease are the longest. */
@@ -113,7 +113,8 @@ const fromCoordinator = z.discriminatedUnion("type", [
     seed: z.int().min(0),
     /** The run's data, and what the windows of a step are drawn by; none where a file names them. */
     data: z.strictObject({ fingerprint, positions: z.int().min(1), batchSize: z.int().min(1) }).optional(),
-    /** Sequences of one shard. */
+    /** Of a step, and sequences of one of them. */
+    shards: z.int().min(1),
     rowsPerShard: z.int().min(1),
     precision: z.enum(precisions),
     /** What every node's sum is rounded to, and how gradients and updates of the weights travel. */

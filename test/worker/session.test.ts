@@ -67,8 +67,9 @@ async function meet(own: Partial<Computer> = {}) {
     ended,
     heard,
     say: (message: FromCoordinator) => socket.send(encodeMessage(message, said++)),
-    send(kind: Frame["kind"], id: number, bytes: Uint8Array) {
-      for (const frame of framesOf(kind, id, bytes)) socket.send(frame);
+    /** @param most frames */
+    send(kind: Frame["kind"], id: number, bytes: Uint8Array, most = Number.POSITIVE_INFINITY) {
+      for (const frame of [...framesOf(kind, id, bytes)].slice(0, most)) socket.send(frame);
     },
     lease(lease: number, ids: number[]) {
       this.say({ ...order, lease });
@@ -90,7 +91,14 @@ const order = {
 
 const welcome = {
   ...{ type: "welcome" as const, version: protocolVersion, run: "r", model, parameters: P, seed: 1 },
-  ...{ vectors: 1 as const, localSteps: 1, rowsPerShard: 1, precision: "float32" as const, wire: "float32" as const },
+  ...{
+    vectors: 1 as const,
+    localSteps: 1,
+    shards: 4,
+    rowsPerShard: 1,
+    precision: "float32" as const,
+    wire: "float32" as const,
+  },
   timeoutMs: 5000,
 };
 
@@ -131,6 +139,29 @@ test("what a relay answers with goes back to the pool it came from", async () =>
   peer.lease(1, [0, 1, 2, 3, 4]);
   await peer.hear("answer");
   expect(pool.take()).toBe(vector);
+  peer.say({ type: "finish", reason: "done" });
+  await peer.ended;
+});
+
+test("weights are told of as they arrive, and that others took their place", async () => {
+  const large = { ...model, vocabSize: 800 };
+  const parameters = 800 * 800;
+  const told: [Float32Array, number][] = [];
+  const setWeights = async (_: number, sent: Float32Array) => {
+    told.push([sent, -1]);
+  };
+  const peer = await meet({ foresee: (sent, known) => told.push([sent, known]), setWeights });
+  peer.say({ ...welcome, model: large, parameters });
+  await peer.hear("ready");
+  const weights = new Uint8Array(4 * parameters);
+  peer.send("weights", 0, weights, 2);
+  peer.send("weights", 1, weights);
+  await expect.poll(() => told.at(-1)?.[1]).toBe(-1);
+  const chunk = 2 ** 18;
+  expect(told.map(([, known]) => known)).toEqual([chunk, 2 * chunk, 0, chunk, 2 * chunk, parameters, -1]);
+  // What is set is what was told of last.
+  expect(told.at(-1)![0]).toBe(told.at(-2)![0]);
+  expect(told[2]![0]).toBe(told[1]![0]);
   peer.say({ type: "finish", reason: "done" });
   await peer.ended;
 });

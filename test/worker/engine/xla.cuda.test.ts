@@ -69,7 +69,7 @@ async function compileFor(kind: "h100" | "a100", traced: Partial<Traced>, rows: 
   console.log(
     `${kind}, ${model.nLayer} x ${model.nEmbd}, ${rows} rows: ${seconds.toFixed(1)} s, ${gigabytes} GiB temporary`,
   );
-  pjrt.release(executable);
+  await pjrt.release([executable]);
   const calls = (target: string) => instructions.filter((one) => one.target === target);
   return { memory, instructions, calls };
 }
@@ -138,7 +138,7 @@ describe.skipIf(!plugin)("compiled without a GPU (skipped without the plugin: we
       const flags = compileOptions({ ...flagsOf(plugin!), xla_gpu_cuda_data_dir: folder });
       const operationsOf = async (program: string) => {
         writeFileSync(join(folder, "all.ptx"), "");
-        pjrt.release(await pjrt.compileFor(handle, "h100", targetOf("h100"), program, flags));
+        await pjrt.release([await pjrt.compileFor(handle, "h100", targetOf("h100"), program, flags)]);
         const ptx = readFileSync(join(folder, "all.ptx"), "utf8");
         const floats = [...ptx.matchAll(/^\s*((?:fma|mul|add|sub|div|sqrt|rcp|cvt)\.\S*f(?:32|64)\S*)\s/gm)];
         return [...new Set(floats.map(([, operation]) => operation))].sort();

@@ -99,8 +99,8 @@ describe.skipIf(!(await xla.probe({ device: "cpu" })).usable)(
     test("what is no handle, or was released, is refused", async () => {
       const { pjrt, handle } = await client();
       const buffer = await pjrt.upload(handle, Float32Array.of(1), [1], 0);
-      pjrt.release(buffer);
-      pjrt.release(buffer);
+      await pjrt.release([buffer]);
+      await pjrt.release([buffer]);
       expect(() => pjrt.download(buffer, new Float32Array(1))).toThrow("this buffer was released");
       expect(() => pjrt.download(handle as never, new Float32Array(1))).toThrow("expected a buffer");
       expect(() => pjrt.upload(handle, Float32Array.of(1, 2), [3], 0)).toThrow("2 of them do not fill a shape of 3");

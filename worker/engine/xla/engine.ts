@@ -14,7 +14,7 @@ import type { ModelConfig } from "../../../shared/model.ts";
 import { findPlugin, type XlaPlugin } from "../../install/xla-plugin.ts";
 import { checkLease, checkLength, checkTargets, checkTokens } from "../check.ts";
 import type { Engine, EngineOptions, Generation, LeasePosition, LocalResult, TrainLocally } from "../contract.ts";
-import { checkLocal } from "../local.ts";
+import { checkLocal, watched } from "../local.ts";
 import { type ShardGradient, type ShardPosition, shardByShard } from "../shards.ts";
 import * as adamw from "./adamw.ts";
 import type { XlaFlags } from "./compile-options.ts";
@@ -22,6 +22,12 @@ import { executable } from "./executables.ts";
 import { XlaGeneration } from "./generation.ts";
 import { type BufferHandle, type ExecutableHandle, type OpenClient, openClient } from "./pjrt.ts";
 import * as trace from "./trace.ts";
+
+/** Of weights that go up as they arrive: 64 MiB. */
+const pieceSize = 2 ** 24;
+
+/** Of the programs: raised by whoever makes them give other bits. */
+const revision = 2;
 
 /** What decides bits must not be chosen by a stopwatch: no autotuning; nor by who comes first: no atomic sums. */
 export function flagsOf({ gpu, cudaData }: XlaPlugin): XlaFlags {
@@ -83,8 +89,12 @@ class XlaEngine implements Engine {
   /** Programs of a shard's gradient, by its shape: to trace a large model takes a tenth of a second. */
   readonly #gradientPrograms = new Map<string, string>();
   readonly #generations = new Set<Generation>();
+  /** Buffers that are being given back. */
+  readonly #leaving = new Set<Promise<void>>();
   /** One a device. */
   #weights: BufferHandle[] = [];
+  /** Weights that still arrive, and their pieces on the first device. */
+  #ahead: { readonly weights: Float32Array; known: number; readonly pieces: Promise<BufferHandle>[] } | undefined;
   readonly #note: EngineOptions["note"];
   #ended = false;
 
@@ -102,21 +112,24 @@ class XlaEngine implements Engine {
     this.#onHost = shardByShard(options, (...shard) => this.#shard(...shard), this.#devices);
     // LLVM compiles for the processor that it finds, and fuses otherwise what is computed twice.
     const kind = plugin.gpu ? devices[0]!.kind : (cpus()[0]?.model.trim() ?? process.arch);
-    this.arithmetic = `xla ${plugin.identity} ${precision} on ${kind}${checkpointActivations ? ", recomputing" : ""}`;
+    this.arithmetic = `xla ${revision} ${plugin.identity} ${precision} on ${kind}${checkpointActivations ? ", recomputing" : ""}`;
     const count = devices.length === 1 ? "1 device" : `${devices.length} devices`;
     this.device = plugin.gpu ? `${kind}, ${count} (XLA)` : `XLA on the CPU, ${count}`;
   }
 
   /** Compile the largest step and refuse what does not fit. @throws UnfitError with both numbers */
-  async plan({ maxRows, memoryLimitBytes, trainsLocally }: EngineOptions): Promise<void> {
+  async plan({ maxRows, mostShards = 1, memoryLimitBytes, trainsLocally }: EngineOptions): Promise<void> {
     const { model } = this;
     const { bytesLimit } = this.#client.facts.devices[0]!;
     const available = bytesLimit ?? process.availableMemory() / this.#devices.length;
     const limit =
       memoryLimitBytes === undefined ? available : memoryLimitBytes / (bytesLimit ? 1 : this.#devices.length);
     const vector = 4 * this.#size;
+    // Sums that wait for their right neighbour on the device that computes a lease's last shard.
+    const waiting = vector * Math.max(1, Math.ceil(Math.log2(mostShards / this.#devices.length)));
     // Both, and which weights decay.
     const moments = trainsLocally ? 2 * vector + this.#size : 0;
+    const arriving = this.#size > pieceSize ? vector : 0;
     const check = (bytes: number, how: string) => {
       this.plannedBytes = bytes * this.#devices.length;
       if (bytes > limit)
@@ -126,19 +139,66 @@ class XlaEngine implements Engine {
             `${this.#traced.recompute ? "" : ", --checkpoint-activations"} or a smaller model`,
         );
     };
-    // Weights, the sum of the left and the gradient of the right: before anything is compiled.
-    check(3 * vector + moments, `weights${trainsLocally ? ", AdamW's moments" : ""} and gradients alone`);
+    // Weights, the sums of the left and the gradient of the right: before anything is compiled.
+    check(
+      2 * vector + waiting + moments + arriving,
+      `weights${trainsLocally ? ", AdamW's moments" : ""} and gradients alone`,
+    );
     const program = await this.#gradientExecutable(maxRows, model.blockSize);
     const { argument, output, temporary, code } = this.#client.pjrt.memory(program);
-    check(argument + output + temporary + code + vector + moments, "by XLA's own analysis");
+    check(argument + output + temporary + code + waiting + moments + arriving, "by XLA's own analysis");
   }
 
   async setWeights(weights: Float32Array): Promise<void> {
     checkLength("weights", weights.length, this.#size);
     this.#dropWeights();
+    this.foresee(weights, this.#size);
+    const ahead = this.#ahead;
+    this.#ahead = undefined;
     await this.#inXla(async ({ pjrt, handle }) => {
-      await this.#spread(await pjrt.upload(handle, weights, [this.#size], 0));
+      if (!ahead) return await this.#spread(await pjrt.upload(handle, weights, [this.#size], 0));
+      const pieces = await Promise.all(ahead.pieces);
+      const join = await this.#executable(trace.joinProgram(ahead.pieces.map((_, i) => this.#pieceAt(i).length)));
+      const [whole] = await pjrt.execute(join, pieces, 0).finally(() => this.#release(...pieces));
+      await this.#spread(whole!);
     });
+  }
+
+  /** Weights of more than one piece go up piece by piece, as they come. */
+  foresee(weights: Float32Array, known: number): void {
+    if (this.#ended || this.#size <= pieceSize) return;
+    const isOther =
+      this.#ahead?.weights.buffer !== weights.buffer || this.#ahead.weights.byteOffset !== weights.byteOffset;
+    // A piece is longer than what comes at once: who begins anew has told of less than the first one.
+    if (isOther || known < this.#ahead!.known) {
+      this.#forget();
+      this.#ahead = { weights, known, pieces: [] };
+    }
+    const { pjrt, handle } = this.#client;
+    const { pieces } = this.#ahead!;
+    this.#ahead!.known = known;
+    for (;;) {
+      const { start, length } = this.#pieceAt(pieces.length);
+      if (length === 0 || start + length > known) return;
+      const piece = pjrt.upload(handle, weights.subarray(start, start + length), [length], 0);
+      piece.catch(() => {}); // setWeights is told
+      pieces.push(piece);
+    }
+  }
+
+  #pieceAt(i: number): { start: number; length: number } {
+    const start = Math.min(i * pieceSize, this.#size);
+    return { start, length: Math.min(pieceSize, this.#size - start) };
+  }
+
+  /** Weights that do not come. */
+  #forget(): void {
+    for (const piece of this.#ahead?.pieces ?? [])
+      piece.then(
+        (buffer) => this.#release(buffer),
+        () => {}, // it was not there
+      );
+    this.#ahead = undefined;
   }
 
   /** These weights of the first device to all. */
@@ -157,9 +217,9 @@ class XlaEngine implements Engine {
   ): Promise<number[] | undefined> {
     if (at.round) return await this.#onHost(tokens, targets, rows, at, out, cancelled);
     checkLength("gradient", out.length, this.#size);
-    return await this.#inXla(async ({ pjrt }) => {
+    return await this.#inXla(async () => {
       const lease = await this.#lease(tokens, targets, rows, at, cancelled);
-      if (lease) await pjrt.download(lease.sum, out).finally(() => pjrt.release(lease.sum));
+      if (lease) await this.#fetch(lease.sum, out);
       return lease?.losses;
     });
   }
@@ -212,8 +272,9 @@ class XlaEngine implements Engine {
         this.#release(left, other);
         return undefined;
       }
-      const here = devices.length > 1 ? await pjrt.copyTo(other, home) : other;
+      let here: BufferHandle | undefined;
       try {
+        here = devices.length > 1 ? await pjrt.copyTo(other, home) : other;
         return (await pjrt.execute(adding!, [left, here], home))[0];
       } finally {
         this.#release(left, other, here);
@@ -249,13 +310,8 @@ class XlaEngine implements Engine {
         for (const [h, learningRate] of learningRates.entries()) {
           const part = (x: Int32Array) => x.subarray(h * ids, (h + 1) * ids);
           const position = { ...at, step: at.step + h };
-          const lease = await this.#lease(
-            part(tokens),
-            part(targets),
-            rows,
-            position,
-            () => watch.stopped?.() ?? false,
-          );
+          const cancelled = watched(watch, h, at.count);
+          const lease = await this.#lease(part(tokens), part(targets), rows, position, cancelled);
           if (!lease) break;
           const total = (await this.#values(await pjrt.execute(squares, [lease.sum], 0))).reduce((a, b) => a + b, 0);
           const { gradientNorm, gradientScale } = gradientOf(total, at.count, optimizer.gradientClip);
@@ -283,12 +339,19 @@ class XlaEngine implements Engine {
 
   /** Of a program's one result, float64. */
   async #values([buffer]: readonly BufferHandle[], size = Math.ceil(this.#size / squaresChunk)): Promise<Float64Array> {
-    const { pjrt } = this.#client;
     const out = new Float64Array(size);
     // The addon moves bytes.
-    const bytes = new Float32Array(out.buffer);
-    await pjrt.download(buffer!, bytes).finally(() => pjrt.release(buffer!));
+    await this.#fetch(buffer!, new Float32Array(out.buffer));
     return out;
+  }
+
+  /** A buffer's values, the last that is asked of it. */
+  async #fetch(buffer: BufferHandle, out: Float32Array): Promise<void> {
+    try {
+      await this.#client.pjrt.download(buffer, out);
+    } finally {
+      this.#release(buffer);
+    }
   }
 
   /** Of one shard, whose gradient stays on its device, as soon as it is queued there. */
@@ -299,21 +362,19 @@ class XlaEngine implements Engine {
     { seed, step, shard }: ShardPosition,
     device: number,
   ): Promise<{ loss: Promise<number>; gradient: BufferHandle }> {
-    const { pjrt } = this.#client;
     const program = await this.#gradientExecutable(rows, tokens.length / rows);
     const position = Uint32Array.of(...keyOf(seed, stream.dropout), step, shard);
     const [perToken, gradient] = await this.#run(program, device, [tokens, targets, position]);
     const values = new Float32Array(tokens.length);
-    const loss = pjrt.download(perToken!, values).finally(() => pjrt.release(perToken!));
-    return { loss: loss.then(() => mean(values)), gradient: gradient! };
+    return { loss: this.#fetch(perToken!, values).then(() => mean(values)), gradient: gradient! };
   }
 
   async #shard(...[tokens, targets, rows, at, out, device]: Parameters<ShardGradient>): Promise<number> {
     this.#checkWeights();
-    return await this.#inXla(async ({ pjrt }) => {
+    return await this.#inXla(async () => {
       const { loss, gradient } = await this.#compute(tokens, targets, rows, at, device);
-      const [value] = await Promise.all([loss, pjrt.download(gradient, out)]).finally(() => pjrt.release(gradient));
-      return value;
+      const [value] = await both<unknown>(loss, this.#fetch(gradient, out), () => {});
+      return value as number;
     });
   }
 
@@ -362,6 +423,7 @@ class XlaEngine implements Engine {
       run: (program, inputs) => this.#run(program, 0, inputs),
       inXla: (call) => this.#inXla(call),
       release: (...handles) => this.#release(...handles),
+      fetch: (buffer, out) => this.#fetch(buffer, out),
     });
     this.#generations.add(generation);
     return generation;
@@ -370,12 +432,12 @@ class XlaEngine implements Engine {
   async dispose(): Promise<void> {
     this.#ended = true;
     this.#dropWeights();
-    for (const opening of this.#executables.values())
-      await opening.then(
-        (program) => this.#client.pjrt.release(program),
-        () => {}, // it was refused: there is nothing to release
-      );
+    this.#forget();
+    // Those that were refused are nothing to release.
+    const opened = await Promise.allSettled(this.#executables.values());
     this.#executables.clear();
+    await this.#client.pjrt.release(opened.flatMap((each) => (each.status === "fulfilled" ? [each.value] : [])));
+    await Promise.all(this.#leaving);
   }
 
   #dropWeights(): void {
@@ -435,16 +497,19 @@ class XlaEngine implements Engine {
   async #forward(program: string, what: string, inputs: readonly Int32Array[], size: number): Promise<Float32Array> {
     this.#checkWeights();
     const compiled = await this.#executable(program, what);
-    return await this.#inXla(async ({ pjrt }) => {
+    return await this.#inXla(async () => {
       const [result] = await this.#run(compiled, 0, inputs);
       const out = new Float32Array(size);
-      await pjrt.download(result!, out).finally(() => pjrt.release(result!));
+      await this.#fetch(result!, out);
       return out;
     });
   }
 
   #release(...handles: (BufferHandle | undefined)[]): void {
-    for (const handle of new Set(handles)) if (handle) this.#client.pjrt.release(handle);
+    const held = handles.filter((handle) => handle !== undefined);
+    if (held.length === 0) return;
+    const leaving = this.#client.pjrt.release(held).finally(() => this.#leaving.delete(leaving));
+    this.#leaving.add(leaving);
   }
 
   readonly #letGo = (buffer: BufferHandle | undefined): void => this.#release(buffer);

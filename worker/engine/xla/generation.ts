@@ -149,6 +149,8 @@ export interface GenerationHost {
   /** On the weights and further inputs. */
   run(program: ExecutableHandle, inputs: readonly (Int32Array | BufferHandle)[]): Promise<BufferHandle[]>;
   inXla<T>(call: (client: OpenClient) => Promise<T>): Promise<T>;
+  /** A buffer's values; it is released. */
+  fetch(buffer: BufferHandle, out: Float32Array): Promise<void>;
   release(...handles: BufferHandle[]): void;
 }
 
@@ -230,12 +232,12 @@ export class XlaGeneration implements Generation {
     for (const [row, added] of tokens.entries()) ids.set(added, row * n);
     const counts = Int32Array.from(tokens, (added) => added.length);
     const fresh = new Float32Array(this.rows * V);
-    await this.#host.inXla(async ({ pjrt }) => {
+    await this.#host.inXla(async () => {
       const past = this.#past ?? (await this.#host.run(empty!, []));
       const [logits, ...grown] = await this.#host.run(program, [ids, Int32Array.from(this.#lengths), counts, ...past]);
       this.#host.release(...past);
       this.#past = grown;
-      await pjrt.download(logits!, fresh).finally(() => pjrt.release(logits!));
+      await this.#host.fetch(logits!, fresh);
     });
     for (const [row, count] of counts.entries())
       if (count > 0) this.#logits.set(fresh.subarray(row * V, (row + 1) * V), row * V);

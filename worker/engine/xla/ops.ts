@@ -41,8 +41,8 @@ export function symbolicOps(p: Program, { precision, gpu }: Lowering): Ops<Value
   const linears = new WeakMap<Value, readonly [x: Value, weight: Value, bias: Value | undefined]>();
 
   function linear(x: Value, weight: Value, bias: Value | undefined): Value {
-    const product = activation(x, weight, [1, 0]);
-    const y = bias ? p.binary("add", product, p.convert(bias, product.type)) : product;
+    const rest = activation(x, weight, [1, 0]);
+    const y = bias ? p.binary("add", rest, p.convert(bias, rest.type)) : rest;
     linears.set(y, [x, weight, bias]);
     return y;
   }
@@ -223,15 +223,14 @@ export function symbolicOps(p: Program, { precision, gpu }: Lowering): Ops<Value
     },
 
     crossEntropy(logits, targets, scale) {
-      const largest = p.reduce("maximum", wide(logits), 1);
-      const shifted = sub(logits, column(largest));
+      const shifted = sub(logits, column(p.reduce("maximum", wide(logits), 1)));
       const sums = p.reduce("add", p.unary("exponential", shifted), 1);
       const isTarget = p.compare("EQ", p.iota(logits.shape, 1, "i32"), column(targets));
       const wanted = p.reduce("add", p.select(isTarget, shifted, 0), 1);
-      const losses = sub(p.unary("log", sums), wanted);
+      const logSums = p.unary("log", sums);
+      const losses = sub(logSums, wanted);
       // Probabilities as powers, not as quotients: V divisions a row cost more than all else here.
-      const whole = add(largest, p.unary("log", sums));
-      const probabilities = p.unary("exponential", sub(logits, column(whole)));
+      const probabilities = p.unary("exponential", sub(shifted, column(logSums)));
       const dLogits = sub(mul(probabilities, scale), p.select(isTarget, scale, 0));
       return { losses, dLogits };
     },

@@ -75,7 +75,8 @@ export interface Pjrt {
   ): Promise<BufferHandle>;
   copyTo(buffer: BufferHandle, device: number): Promise<BufferHandle>;
   download(buffer: BufferHandle, out: Float32Array): Promise<void>;
-  release(handle: PluginHandle | ClientHandle | ExecutableHandle | BufferHandle): void;
+  /** @returns once what they hold was given back */
+  release(handles: readonly (PluginHandle | ClientHandle | ExecutableHandle | BufferHandle)[]): Promise<void>;
 }
 
 export interface OpenClient {

@@ -168,6 +168,14 @@ export function hiddenProgram(traced: Traced, rows: number, T: number): string {
   });
 }
 
+/** Vectors of these sizes -> one, in which they follow one another */
+export function joinProgram(sizes: readonly number[]): string {
+  return Program.write(
+    sizes.map((size) => ({ shape: [size], type: "f32" })),
+    (p, ...parts) => [p.concatenate(parts, 0)],
+  );
+}
+
 /** (P) left, (P) right -> (P) left + right, in left's memory */
 export function sumProgram(model: ModelConfig): string {
   const { shape, type } = weightsOf(model);

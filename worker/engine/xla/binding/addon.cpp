@@ -387,14 +387,21 @@ napi_value download_buffer(Call& call) {
   return start(call, [=] { download(*buffer, out.data, 4 * out.size); }, nothing, {call.value(1, "out")});
 }
 
-// Lets go of what a handle holds; a job that uses it keeps it to its end. Half a gigabyte takes long to give back, and a
+// Lets go of what handles hold; a job that uses it keeps it to its end. Half a gigabyte takes long to give back, and a
 // device may still be at work on it: not on the event loop.
 napi_value release(Call& call) {
-  void* data = nullptr;
-  if (napi_get_value_external(call.env, call.value(0, "handle"), &data) != napi_ok)
-    throw BadArgument("expected a handle");
-  std::shared_ptr<void> object = std::move(static_cast<Handle*>(data)->object);
-  return start(call, [object] {}, nothing);
+  const napi_value list = call.value(0, "handles");
+  uint32_t count = 0;
+  if (napi_get_array_length(call.env, list, &count) != napi_ok) throw BadArgument("handles: expected an array");
+  auto objects = std::make_shared<std::vector<std::shared_ptr<void>>>();
+  for (uint32_t i = 0; i < count; i++) {
+    napi_value item;
+    void* data = nullptr;
+    check(napi_get_element(call.env, list, i, &item), "reading an array");
+    if (napi_get_value_external(call.env, item, &data) != napi_ok) throw BadArgument("expected a handle");
+    objects->push_back(std::move(static_cast<Handle*>(data)->object));
+  }
+  return start(call, [objects] { objects->clear(); }, nothing);
 }
 
 }  // namespace

@@ -245,7 +245,7 @@ struct Executable {
     plugin->api->PJRT_LoadedExecutable_Destroy(&unloaded);
   }
 
-  // Runs on one device and waits for it. Arguments that the program aliases to outputs are used up.
+  // Queued on one device; who reads a result waits for it, and is told what failed. Arguments that the program aliases to outputs are used up.
   std::vector<std::shared_ptr<Buffer>> execute(const std::vector<std::shared_ptr<Buffer>>& buffers, size_t device) {
     std::vector<PJRT_Buffer*> list;
     for (const auto& buffer : buffers) list.push_back(buffer->buffer);
