@@ -61,7 +61,7 @@ test("nodes of any size from any number of senders, in any order that each keeps
     const half = node.count / 2;
     return [...cut({ first: node.first, count: half }, cuts), ...cut({ first: node.first + half, count: half }, cuts)];
   };
-  fc.assert(
+  void fc.assert(
     fc.property(
       fc.integer({ min: 0, max: 6 }),
       fc.integer({ min: 0, max: 3 }),

@@ -2,8 +2,8 @@
 // tensor is: numbers on a device, computed as they are asked for (tfjs/), or a value of a program that is being written
 // (xla/).
 //
-// Tensors are row-major float32, or where an implementation computes in bf16 what `matMul` returns, so rounded;
-// N = B * T. What `scope` does not return is temporary.
+// Tensors are row-major float32; where an implementation computes in bf16, what products, attention and normalize return
+// may be so rounded. N = B * T. What `scope` does not return is temporary.
 import type { ModelConfig } from "../../../shared/model.ts";
 
 export interface Tensor {
