@@ -103,6 +103,13 @@ export const writtenSizes = (shape: Shape): Record<string, unknown> => ({
 const probability = z.number().min(0).lt(1).default(0.1);
 
 /** What they are read as; `weft` holds what transformers' configuration cannot say. */
+/** Nothing, or nothing in it. */
+const empty = (message: string) =>
+  z
+    .unknown()
+    .refine((x) => x == null || (typeof x === "object" && Object.keys(x).length === 0), message)
+    .optional();
+
 export const sizesSchema = z.object({
   vocab_size: z.int(),
   n_positions: z.int(),
@@ -114,6 +121,9 @@ export const sizesSchema = z.object({
   resid_pdrop: probability,
   layer_norm_epsilon: z.number().default(1e-5),
   tie_word_embeddings: z.boolean().default(true),
+  quantization_config: empty("quantized weights, which Weft does not have; save the model in float16 or float32"),
+  pruned_heads: empty("attention heads were taken out, which Weft does not have"),
+  add_cross_attention: z.literal(false, "attention to an encoder, which Weft does not have").default(false),
   weft: z.object({ bias: z.boolean(), activation: z.enum(["gelu", "gelu_tanh"]).optional() }).optional(),
 });
 

@@ -257,6 +257,14 @@ describe("refused by name", () => {
     expect(() => modelOf({ ...config, n_inner: 16 }, at)).toThrow(/n_inner is 16, Weft has 4 \* n_embd = 32/);
     expect(() => modelOf({ ...config, activation_function: "relu" }, at)).toThrow(/activation_function/);
     expect(() => modelOf({ ...config, scale_attn_by_inverse_layer_idx: true }, at)).toThrow(/inverse_layer_idx/);
+    const quantized = { quantization_config: { quant_method: "gptq", bits: 4 } };
+    expect(() => modelOf({ ...config, ...quantized }, at)).toThrow(/quantization_config: quantized weights/);
+    expect(() => modelOf({ ...config, pruned_heads: { 0: [1] } }, at)).toThrow(
+      /pruned_heads: attention heads were taken/,
+    );
+    expect(() => modelOf({ ...config, add_cross_attention: true }, at)).toThrow(/add_cross_attention: attention to an/);
+    const nothing = { quantization_config: null, pruned_heads: {}, add_cross_attention: false };
+    expect(modelOf({ ...config, ...nothing }, at)).toEqual(modelOf(config, at));
     expect(() => modelOf({ ...config, n_layer: "two" }, at)).toThrow('c.json: n_layer: expected number, got "two"');
     expect(() => modelOf({ ...config, hidden_size: 16 }, at)).toThrow("hidden_size is 16 and n_embd 8, two names");
     expect(() => modelOf([], at)).toThrow(/c\.json: .*model_type is absent/);
