@@ -103,7 +103,7 @@ export class LeasedRound implements Round {
   readonly part: { readonly first: number; readonly units: number };
   readonly #assignment: Assignment;
   readonly #ops: VectorOps;
-  readonly #losses: Losses;
+  readonly #losses = new Losses();
   readonly #sum: TreeSum;
   readonly #round: NodeRounding | undefined;
   readonly #arriving = new Map<Arriving, TreeNode>();
@@ -125,7 +125,6 @@ export class LeasedRound implements Round {
     this.part = { first, units: order.units };
     this.#assignment = assignment;
     this.#ops = ops;
-    this.#losses = new Losses();
     this.#round = round && ((node, sum, from) => round({ ...node, first: first + node.first }, sum, from));
     this.#sum = new TreeSum({ first: 0, count }, pool, ops, this.#round);
     this.#growing = this.shards > 0 && send ? new Growing(pool, codec, send) : undefined;
@@ -215,7 +214,7 @@ export class LeasedRound implements Round {
 
   progress(share: number): void {
     const { losses } = this.expects({ first: 0, count: this.units });
-    this.#assignment.progress(Math.floor(share * losses));
+    this.#assignment.progress(share * losses);
   }
 
   abandon(): void {

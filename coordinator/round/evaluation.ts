@@ -27,7 +27,7 @@ export class EvaluationRound implements Round {
   readonly shards = 0;
   readonly steps = 0;
   readonly #work: EvaluationWork;
-  readonly #losses: Losses;
+  readonly #losses = new Losses();
 
   constructor(work: EvaluationWork) {
     this.name = `validation after step ${work.step}`;
@@ -36,7 +36,6 @@ export class EvaluationRound implements Round {
     this.units = Math.ceil(work.starts.length / work.rows);
     this.largest = 2 ** Math.floor(Math.log2(Math.max(1, largestWindows / work.rows)));
     this.#work = work;
-    this.#losses = new Losses();
   }
 
   windows(node: TreeNode) {

@@ -90,7 +90,7 @@ export class Losses {
 export abstract class SummedRound {
   readonly units: number;
   readonly steps: number;
-  readonly #losses: Losses;
+  readonly #losses = new Losses();
   readonly #sum: TreeSum;
   readonly #ops: VectorOps;
 
@@ -98,7 +98,6 @@ export abstract class SummedRound {
   constructor(units: number, steps: number, sum: TreeSum, ops: VectorOps) {
     this.units = units;
     this.steps = steps;
-    this.#losses = new Losses();
     this.#sum = sum;
     this.#ops = ops;
   }

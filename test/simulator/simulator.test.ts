@@ -203,6 +203,13 @@ test.each<[string, () => Plan]>([
   expect(await live(plan())).toMatchObject({ failures: [] });
 });
 
+test("a relay passes on the signs of work within a local step", async () => {
+  const { failures, virtualMs } = await live(withRelays(inRounds(lyingPlanOf(6100153, 0.3)), 1));
+  expect(failures).toEqual([]);
+  // 2,158 s where it told of whole steps alone, and was closed for its silence.
+  expect(virtualMs).toBeLessThan(1_500_000);
+});
+
 test("a world is the same each time, whatever the machine does", async () => {
   for (const seed of [5, 17, 29]) expect(await live(planOf(seed))).toEqual(await live(planOf(seed)));
 });
