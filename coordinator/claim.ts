@@ -23,7 +23,7 @@ export interface Waiting {
   /** Told what is waited for. */
   readonly say: (line: string) => void;
   /** Ends the wait. */
-  readonly signal?: AbortSignal;
+  readonly signal?: AbortSignal | undefined;
   /** Between two signs of life, which end with the process, and between two looks, which keep it alive. */
   readonly pause?: (signal: AbortSignal, isLooking?: boolean) => Promise<unknown>;
 }
@@ -67,7 +67,7 @@ export class Claim {
         );
       lastSign = found.modified;
       await pause(signal ?? claim.#released.signal, true).catch(() => {});
-      if (signal?.aborted) throw new Interrupted("stopped while it waited for its address");
+      if (signal?.aborted) throw new Interrupted(`${store.url}: stopped while it waited for its address`);
     }
     await claim.#write();
     void claim.#keep(pause);

@@ -27,7 +27,7 @@ export interface MirrorOptions {
   readonly log: Logger;
   readonly wait?: (ms: number) => Promise<unknown>;
   /** Ends the wait for an address that may be another run's. */
-  readonly signal?: AbortSignal;
+  readonly signal?: AbortSignal | undefined;
 }
 
 /** Waits after failures in a row: 1, 2, 4 ... seconds, at most this. */
@@ -66,10 +66,7 @@ export class Mirror {
       if (error instanceof Interrupted) throw new ConfigError(`--checkpoint-to ${error.message}`, { cause: error });
       throw error;
     };
-    const claim = await Claim.take(run.store, runDir, {
-      say: (line) => log.info(line),
-      ...(signal && { signal }),
-    }).catch(away);
+    const claim = await Claim.take(run.store, runDir, { say: (line) => log.info(line), signal }).catch(away);
     try {
       const list = await run.list().catch(away);
       if (list.length > 0 && !resume)

@@ -176,8 +176,7 @@ async function mirrorOf(options: Options, log: Logger, signal?: AbortSignal): Pr
   const { checkpointTo, out, keepCheckpoints } = options;
   const resume = options.resume || options.resumeOrStart;
   if (checkpointTo === "") return undefined;
-  const run = { address: checkpointTo, runDir: out, keep: keepCheckpoints, log, ...(signal && { signal }) };
-  return await Mirror.open(run, resume);
+  return await Mirror.open({ address: checkpointTo, runDir: out, keep: keepCheckpoints, log, signal }, resume);
 }
 
 /** The weights of --init-from; a --block-size below theirs keeps the first positions. */

@@ -36,6 +36,7 @@ export interface Sender extends TreeNode {
 
 /** What is known of the round that is gathered. */
 export interface Gathering {
+  /** Its units: [first, first + units). */
   readonly first: number;
   readonly units: number;
   /** Nodes whose sums it holds. */

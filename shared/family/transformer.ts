@@ -102,7 +102,6 @@ export const writtenSizes = (shape: Shape): Record<string, unknown> => ({
 
 const probability = z.number().min(0).lt(1).default(0.1);
 
-/** What they are read as; `weft` holds what transformers' configuration cannot say. */
 /** Nothing, or nothing in it. */
 const empty = (message: string) =>
   z
@@ -110,6 +109,7 @@ const empty = (message: string) =>
     .refine((x) => x == null || (typeof x === "object" && Object.keys(x).length === 0), message)
     .optional();
 
+/** What they are read as; `weft` holds what transformers' configuration cannot say. */
 export const sizesSchema = z.object({
   vocab_size: z.int(),
   n_positions: z.int(),

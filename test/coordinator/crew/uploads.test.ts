@@ -20,7 +20,7 @@ function gather(units: number, first: number, lines: readonly (readonly TreeNode
   uploads.gathering = { first, units, kept, missing };
   let waits = 0;
   const queues = lines.map((line) => [...line]);
-  const open: { upload: Upload; node: TreeNode }[] = [];
+  const open: { upload: Upload; node: TreeNode; queue: TreeNode[] }[] = [];
   const begin = (queue: TreeNode[]): void => {
     const node = queue.shift();
     if (!node) return;
@@ -32,19 +32,17 @@ function gather(units: number, first: number, lines: readonly (readonly TreeNode
     };
     const enter = () => {
       const upload = uploads.begin(sender);
-      if (upload) open.push({ upload, node });
-      else waits++;
-      if (upload) queueOf.set(upload, queue);
+      if (!upload) waits++;
+      else open.push({ upload, node, queue });
     };
     enter();
   };
-  const queueOf = new Map<Upload, TreeNode[]>();
   for (const queue of queues) begin(queue);
   while (open.length > 0) {
-    const [{ upload, node }] = open.splice(turn(open.length), 1) as [(typeof open)[number]];
+    const [{ upload, node, queue }] = open.splice(turn(open.length), 1) as [(typeof open)[number]];
     sum.add({ first: node.first - first, count: node.count }, uploads.finish(upload));
     for (let unit = node.first; unit < node.first + node.count; unit++) done.add(unit - first);
-    begin(queueOf.get(upload)!);
+    begin(queue);
     uploads.look();
   }
   return { done: done.size, peak: uploads.peak, waits };

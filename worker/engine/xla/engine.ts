@@ -157,7 +157,10 @@ class XlaEngine implements Engine {
     this.#ahead = undefined;
     await this.#inXla(async ({ pjrt, handle }) => {
       if (!ahead) return await this.#spread(await pjrt.upload(handle, weights, [this.#size], 0));
-      const pieces = await Promise.all(ahead.pieces);
+      const pieces = await Promise.all(ahead.pieces).catch((error) => {
+        void this.#abandon(ahead.pieces);
+        throw error;
+      });
       const join = await this.#executable(trace.joinProgram(ahead.pieces.map((_, i) => this.#pieceAt(i).length)));
       const [whole] = await pjrt.execute(join, pieces, 0).finally(() => this.#release(...pieces));
       await this.#spread(whole!);
@@ -171,7 +174,7 @@ class XlaEngine implements Engine {
       this.#ahead?.weights.buffer !== weights.buffer || this.#ahead.weights.byteOffset !== weights.byteOffset;
     // A piece is longer than what comes at once: who begins anew has told of less than the first one.
     if (isOther || known < this.#ahead!.known) {
-      this.#forget();
+      void this.#abandon(this.#ahead?.pieces);
       this.#ahead = { weights, known, pieces: [] };
     }
     const { pjrt, handle } = this.#client;
@@ -191,14 +194,10 @@ class XlaEngine implements Engine {
     return { start, length: Math.min(pieceSize, this.#size - start) };
   }
 
-  /** Weights that do not come. */
-  #forget(): void {
-    for (const piece of this.#ahead?.pieces ?? [])
-      piece.then(
-        (buffer) => this.#release(buffer),
-        () => {}, // it was not there
-      );
-    this.#ahead = undefined;
+  /** Of weights that do not come. */
+  async #abandon(pieces: readonly Promise<BufferHandle>[] = []): Promise<void> {
+    const settled = await Promise.allSettled(pieces);
+    this.#release(...settled.map((piece) => (piece.status === "fulfilled" ? piece.value : undefined)));
   }
 
   /** These weights of the first device to all. */
@@ -432,7 +431,7 @@ class XlaEngine implements Engine {
   async dispose(): Promise<void> {
     this.#ended = true;
     this.#dropWeights();
-    this.#forget();
+    await this.#abandon(this.#ahead?.pieces);
     // Those that were refused are nothing to release.
     const opened = await Promise.allSettled(this.#executables.values());
     this.#executables.clear();
