@@ -9,6 +9,9 @@ const program = join(import.meta.dirname, "../../dist/cli/weft.js");
 
 export const temporary = (): string => mkdtempSync(join(tmpdir(), "weft-system-"));
 
+/** Where it runs: what lies in the checkout, such as somebody's runs, is no part of a test. */
+const elsewhere = temporary();
+
 export interface LogLine {
   msg: string;
   step?: number;
@@ -36,7 +39,10 @@ export function killAll(): void {
 }
 
 export function weft(args: readonly string[], environment: Record<string, string> = {}): Running {
-  const child = spawn(process.execPath, [program, ...args], { env: { ...process.env, ...environment } });
+  const child = spawn(process.execPath, [program, ...args], {
+    cwd: elsewhere,
+    env: { ...process.env, ...environment },
+  });
   running.add(child);
   const log: LogLine[] = [];
   let [out, err] = ["", ""];
