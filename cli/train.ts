@@ -15,7 +15,7 @@ import { mergeOptions } from "../shared/resolve.ts";
 import { openEngine } from "../worker/engine/choose.ts";
 import { engineOptionsOf } from "../worker/engine/options.ts";
 import { drivesGpus } from "../worker/engine/xla/kind.ts";
-import { chooseGpus, findGpus } from "../worker/gpus.ts";
+import { chooseGpus, findGpus, visibleGpus } from "../worker/gpus.ts";
 import { launch, planSlots, type Slot } from "../worker/launcher.ts";
 import { thisMachine } from "../worker/machine.ts";
 import { addressOf, introduce, pageAddresses, workerLine } from "./coordinator.ts";
@@ -92,13 +92,17 @@ export function trainCommand(): Command {
 /** A worker that has not ended so long after it was asked to is ended. */
 const longestGoodbyeMs = 20_000;
 
-/** One process for each GPU where GPUs were asked for, else --workers of them, each with its share of the cores. */
-async function slotsOf(options: Options, environment: Record<string, string> = {}): Promise<Slot[]> {
-  const gpus = options.device === "gpu" ? chooseGpus("all", await findGpus(), process.env.CUDA_VISIBLE_DEVICES) : [];
-  const together = gpus.length > 1 && (await drivesGpus(options));
-  const slots = planSlots(gpus, options.workers, await thisMachine(), together);
-  // Where no device was asked for, an engine that finds a GPU may take it.
-  const own = (slot: Slot) => (options.device === "auto" ? {} : slot.environment);
+/** One process for all GPUs or for each where they compute, else --workers of them, each with its share of the cores. */
+export async function slotsOf(options: Options, environment: Record<string, string> = {}): Promise<Slot[]> {
+  const { device } = options;
+  const isTogether = device !== "cpu" && (await drivesGpus(options));
+  const found = device === "gpu" || isTogether ? await findGpus() : undefined;
+  const visible = process.env.CUDA_VISIBLE_DEVICES;
+  // `auto` takes GPUs where there are any; asked for, they must be there.
+  const gpus = !found ? [] : device === "gpu" ? chooseGpus("all", found, visible) : visibleGpus(found.gpus, visible);
+  const slots = planSlots(gpus, options.workers, await thisMachine(), isTogether);
+  // TensorFlow, where no device was asked for, may find a GPU by itself.
+  const own = (slot: Slot) => (device === "auto" && gpus.length === 0 ? {} : slot.environment);
   return slots.map((slot) => ({ ...slot, environment: { ...own(slot), ...environment } }));
 }
 

@@ -59,6 +59,7 @@ export const presets: Readonly<Record<string, { about: string; options: Partial<
         about: `GPT-2, ${nLayer} layers, ${nEmbd} wide`,
         options: {
           tokenizer: "gpt2",
+          precision: "bf16",
           blockSize: 1024,
           nLayer,
           nHead,

@@ -62,9 +62,15 @@ async function parseGpu(line: string, sysfs: string): Promise<Gpu> {
   };
 }
 
+/** Those that CUDA_VISIBLE_DEVICES, as this process found it, leaves: a scheduler's share of the machine. */
+export function visibleGpus(gpus: readonly Gpu[], visible: string | undefined): Gpu[] {
+  const share = visible?.split(",").map((entry) => entry.trim());
+  return gpus.filter(({ index, uuid }) => !share || share.some((s) => s === String(index) || isUuid(s, uuid)));
+}
+
 /**
  * The GPUs that `--gpus all|none|0,2` means.
- * @param visible CUDA_VISIBLE_DEVICES as this process found it: a scheduler's share of the machine is not left
+ * @param visible CUDA_VISIBLE_DEVICES: a scheduler's share of the machine is not left
  * @throws EngineError for one that is not there or not ours, and for `all` of none
  */
 export function chooseGpus(
@@ -73,8 +79,7 @@ export function chooseGpus(
   visible: string | undefined,
 ): Gpu[] {
   if (selection === "none") return [];
-  const share = visible === undefined ? undefined : visible.split(",").map((entry) => entry.trim());
-  const ours = gpus.filter(({ index, uuid }) => !share || share.some((s) => s === String(index) || isUuid(s, uuid)));
+  const ours = visibleGpus(gpus, visible);
   const reason = ours.length === gpus.length ? why : `${why}, CUDA_VISIBLE_DEVICES="${visible}" leaves ${ours.length}`;
   if (selection === "all") {
     if (ours.length === 0) throw new EngineError(`--gpus all: no GPU here: ${reason}; --gpus none computes on the CPU`);

@@ -25,20 +25,20 @@ function sources(): string {
 }
 
 /** Where the addon of these sources is, or will be. */
-function target(cache: string): string {
+export function addonPath(cache: string): string {
   digest ??= sources();
   return join(cache, `xla-addon-${digest}-${process.arch}.node`);
 }
 
 /** The addon, where it has been built. */
 export function addonFile(cache: string = cacheDir()): string | undefined {
-  const file = target(cache);
+  const file = addonPath(cache);
   return existsSync(file) ? file : undefined;
 }
 
 /** @throws ConfigError without a compiler, or with its words */
 export async function buildAddon(cache: string, note: (line: string) => void): Promise<string> {
-  const file = target(cache);
+  const file = addonPath(cache);
   if (existsSync(file)) return file;
   const compiler = await findCompiler("install xla");
   note(`compiling its addon with ${compiler.join(" ")}`);
