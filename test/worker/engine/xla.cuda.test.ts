@@ -90,6 +90,11 @@ describe.skipIf(!plugin)("compiled without a GPU (skipped without the plugin: we
     const products = instructions.filter(({ target }) => /^__cublas/.test(target));
     expect(products.length).toBeGreaterThanOrEqual(4 * 3 * 12);
     for (const { operands } of products) expect(operands.slice(0, 2).join()).toMatch(/^bf16\[[\d,]+\],bf16\[[\d,]+\]$/);
+    // GELU is part of the product before it, which keeps what it was of.
+    expect(products.filter(({ config }) => config.includes('"BIAS_GELU_AUX"'))).toHaveLength(12);
+    // So is the padding of the vocabulary in the head's, once a slice of 4,096 positions.
+    const logits = products.filter(({ shape }) => shape.includes("bf16[4096,50688]"));
+    expect(logits.map(({ config }) => config.includes('"epilogue":"BIAS"'))).toEqual([true, true]);
     // Logits never exist for a whole shard in float32.
     const largest = stored.flatMap(({ shape }) =>
       [...shape.matchAll(/f32\[([\d,]+)\]/g)].map(([, sizes]) =>

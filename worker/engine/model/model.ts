@@ -126,18 +126,20 @@ export function gradient(
 
   const kept = forward(net, pass, tokens, recompute);
   const head = headKey(net);
+  const headTable = ops.padVocabulary(weights[head]!);
   const hiddenParts: Tensor[] = [];
   let tableGradient: Tensor | undefined;
   slices(net, N, (from, rows) => {
     const part = ops.scope(() => {
-      const x = ops.rows(kept.hidden, from, rows);
+      const entering = ops.rows(kept.hidden, from, rows);
+      const x = tableGradient ? ops.after(entering, tableGradient) : entering;
       const { losses, dLogits } = ops.crossEntropy(
-        ops.matMul(x, weights[head]!, false, true),
+        ops.matMul(x, headTable, false, true),
         targets.subarray(from, from + rows),
         1 / N,
       );
       takeLosses(losses, from);
-      const dx = ops.matMul(dLogits, weights[head]!, false, false);
+      const dx = ops.matMul(dLogits, headTable, false, false);
       const dTable = ops.weightGradient(dLogits, x);
       return { dx, dTable: tableGradient ? ops.add(tableGradient, dTable) : dTable };
     });
@@ -146,6 +148,7 @@ export function gradient(
     hiddenParts.push(part.dx);
   });
   ops.free(kept.hidden);
+  if (headTable !== weights[head]) tableGradient = ops.rows(tableGradient!, 0, model.vocabSize);
   if (!model.tiedHead) {
     pass.emit(head, tableGradient!);
     tableGradient = undefined;
@@ -158,7 +161,7 @@ export function gradient(
   ops.free([kept.normed, hiddenParts.filter((part) => part !== d)]);
   for (let l = model.nLayer - 1; l >= 0; l--) {
     const { x, saved } = kept.blocks[l]!;
-    const dx = ops.scope(() => blockBackward(net, pass, l, saved ?? block(net, pass, l, ops.again(x, d)).saved, d));
+    const dx = ops.scope(() => blockBackward(net, pass, l, saved ?? block(net, pass, l, ops.after(x, d)).saved, d));
     ops.free([x, saved, d]);
     d = dx;
   }

@@ -43,10 +43,10 @@ export interface Ops<X extends Tensor = Tensor, I extends Ids = Ids> {
   /** x (N, C) with rows of zeros up to `count`. */
   padRows(x: X, count: number): X;
   /**
-   * x, for computing again what was computed from it before. A compiler must neither share the two nor begin before
-   * `ready` is there: to save memory is what it is for.
+   * x, of which a compiler must compute nothing before `ready` is there, nor share it with what was computed of x before:
+   * to save memory is what it is for.
    */
-  again(x: X, ready: X): X;
+  after(x: X, ready: X): X;
   /** Most rows of logits (., V) that shall exist at once. */
   headRows(V: number): number;
   /** (M, K) x (K, N), or n of them (n, M, K) x (n, K, N); the flags take an operand's last two axes swapped. */
@@ -59,6 +59,8 @@ export interface Ops<X extends Tensor = Tensor, I extends Ids = Ids> {
   forProducts(x: X): X;
   /** x^T dy (I, O) of x (N, I) and dy (N, O): the gradient of a linear layer's weight, never rounded. */
   weightGradient(x: X, dy: X): X;
+  /** The head's table (V, C), with rows behind it where products want more: crossEntropy passes their logits over. */
+  padVocabulary(table: X): X;
   /** x (N, C) * table^T (V, C): what is read as logits, never rounded. */
   logits(x: X, table: X): X;
   add(a: X, b: X): X;

@@ -45,7 +45,7 @@ export const portableOps: TfjsOps = {
       [0, count - x.shape[0]!],
       [0, 0],
     ]),
-  again: (x) => x,
+  after: (x) => x,
   headRows: (V) => Math.max(1, Math.floor(headSlice / V)),
 
   stored: (x) => x,
@@ -54,6 +54,8 @@ export const portableOps: TfjsOps = {
   weightGradient(x, dy) {
     return this.matMul(x, dy, true, false);
   },
+
+  padVocabulary: (table) => table,
 
   logits(x, table) {
     return this.matMul(x, table, false, true);

@@ -1,6 +1,6 @@
 // The models' operations (model/ops.ts) as values of a program: whoever calls the model with these writes it down in
 // StableHLO. Fusing, scheduling and memory are XLA's affair, so that everything here is said in the plainest way.
-import type { Precision } from "../../../shared/model.ts";
+import type { ModelConfig, Precision } from "../../../shared/model.ts";
 import type { Heads, Ops } from "../model/ops.ts";
 import { fusedAttention, fusedAttentionBackward, isFusable } from "./fused-attention.ts";
 import type { Program, Value } from "./program.ts";
@@ -8,10 +8,14 @@ import type { Program, Value } from "./program.ts";
 /** Most logits that exist at once: every further slice reads and writes the head's whole gradient. */
 const headSlice = { cpu: 2 ** 26, gpu: 2 ** 28 };
 
+/** On GPUs rows of logits over a large vocabulary fall into parts that kernels read in whole vectors. */
+const [large, alignment] = [2 ** 12, 512];
+
 export interface Lowering {
   readonly precision: Precision;
   /** For an NVIDIA GPU: attention by cuDNN where it can be. */
   readonly gpu: boolean;
+  readonly model: Pick<ModelConfig, "vocabSize">;
 }
 
 /** Products of these inputs, as float32. */
@@ -21,7 +25,7 @@ export function productsOf(p: Program, precision: Precision): Program["dot"] {
 }
 
 /** @param p the program that is being written */
-export function symbolicOps(p: Program, { precision, gpu }: Lowering): Ops<Value, Value> {
+export function symbolicOps(p: Program, { precision, gpu, model: { vocabSize } }: Lowering): Ops<Value, Value> {
   /** Activations may come in bf16; all but products and copies is float32. */
   const wide = <X extends Value | number>(x: X) =>
     (typeof x !== "number" && x.type === "bf16" ? p.convert(x, "f32") : x) as X;
@@ -111,15 +115,34 @@ export function symbolicOps(p: Program, { precision, gpu }: Lowering): Ops<Value
     return mul(sub(sub(dy, rowMean(dy)), along), rstd!);
   }
 
-  /** What is normalized is stored as the products take it, in half the bytes. */
+  /** For products what is normalized is stored in bf16; backward, x is there anyhow, and gives it and its deviation again. */
   const folding: Ops<Value, Value>["folding"] = {
     normalize(x, eps) {
-      const [normed, rstd] = normalize(x, eps);
-      return [p.convert(normed, "bf16"), rstd];
+      const saved = normalize(x, eps);
+      return [p.convert(saved[0], "bf16"), ...saved];
     },
-    normalizeBackward,
+    normalizeBackward: (dy, [, ...saved]) => normalizeBackward(dy, saved),
     rowSum: (x) => p.reduce("add", x, 1),
   };
+
+  /** Logits of which those of padding are far below all others: a bias, which the product before it takes in. */
+  function withoutPadding(logits: Value): Value {
+    const count = logits.shape[1]!;
+    if (count === vocabSize) return logits;
+    const isToken = p.compare("LT", p.iota([count], 0, "i32"), vocabSize);
+    return p.binary("add", logits, p.convert(p.select(isToken, 0, -1e30), logits.type));
+  }
+
+  /** Whether cuBLASLt goes on with x before it is rounded: a linear layer's bf16 on an NVIDIA GPU, and not of few rows. */
+  const isEpilogue = (x: Value): boolean => gpu && x.type === "bf16" && linears.has(x) && x.length >= 64;
+
+  /** GELU by tanh in the words in which XLA finds it behind a product: there it becomes part of it, in float32. */
+  function geluEpilogue(x: Value): Value {
+    const times = (left: Value | number, right: Value) => p.binary("multiply", left, right);
+    const cube = times(x, times(x, x));
+    const u = times(Math.sqrt(2 / Math.PI), p.binary("add", x, times(0.044715, cube)));
+    return times(x, times(0.5, p.binary("add", 1, p.unary("tanh", u))));
+  }
 
   return {
     ...(precision === "bf16" && { folding }),
@@ -129,7 +152,7 @@ export function symbolicOps(p: Program, { precision, gpu }: Lowering): Ops<Value
     rows: (x, from, count) => p.slice(x, [[from, from + count]]),
     stack: (parts) => p.concatenate(parts, 0),
     padRows: (x, count) => p.pad(x, count),
-    again: (x, ready) => p.barrier(x, ready)[0]!,
+    after: (x, ready) => p.barrier(x, ready)[0]!,
     headRows: (V) => 2 ** Math.max(0, Math.floor(Math.log2(headSlice[gpu ? "gpu" : "cpu"] / V))),
 
     matMul(a, b, transposeA, transposeB) {
@@ -141,6 +164,8 @@ export function symbolicOps(p: Program, { precision, gpu }: Lowering): Ops<Value
     stored: (x) => p.barrier(x)[0]!,
     forProducts: (x) => p.convert(x, precision === "bf16" ? "bf16" : "f32"),
     weightGradient: (x, dy) => product(x, dy, [0, 0]),
+    padVocabulary: (table) =>
+      gpu && vocabSize >= large ? p.pad(table, alignment * Math.ceil(vocabSize / alignment)) : table,
     logits: (x, table) => product(x, table, [1, 1]),
 
     linear,
@@ -173,7 +198,7 @@ export function symbolicOps(p: Program, { precision, gpu }: Lowering): Ops<Value
       const square = mul(x, x);
       const gate = p.unary("logistic", mul(x, add(mul(square, b), a)));
       const steepness = mul(mul(x, sub(1, gate)), add(mul(square, 3 * b), a));
-      return { y: mul(x, gate), slope: mul(gate, add(steepness, 1)) };
+      return { y: isEpilogue(x) ? geluEpilogue(x) : mul(x, gate), slope: mul(gate, add(steepness, 1)) };
     },
 
     attention(qkv, shape, mask) {
@@ -223,14 +248,13 @@ export function symbolicOps(p: Program, { precision, gpu }: Lowering): Ops<Value
     },
 
     crossEntropy(logits, targets, scale) {
-      const shifted = sub(logits, column(p.reduce("maximum", wide(logits), 1)));
-      const sums = p.reduce("add", p.unary("exponential", shifted), 1);
       const isTarget = p.compare("EQ", p.iota(logits.shape, 1, "i32"), column(targets));
-      const wanted = p.reduce("add", p.select(isTarget, shifted, 0), 1);
-      const logSums = p.unary("log", sums);
+      const x = wide(withoutPadding(logits));
+      const [largest, sums, wanted] = p.softmaxSums(x, p.select(isTarget, x, 0));
+      const logSums = add(largest, p.unary("log", sums));
       const losses = sub(logSums, wanted);
       // Probabilities as powers, not as quotients: V divisions a row cost more than all else here.
-      const probabilities = p.unary("exponential", sub(shifted, column(logSums)));
+      const probabilities = p.unary("exponential", sub(x, column(logSums)));
       const dLogits = sub(mul(probabilities, scale), p.select(isTarget, scale, 0));
       return { losses, dLogits };
     },

@@ -227,6 +227,35 @@ export class Program {
   }
 
   /**
+   * Of each row of x (N, V): its largest element m, the sum of exp(x - m), and the sum of `also` (N, V), in one reading.
+   * Milakov & Gimelshein 2018, arXiv:1805.02867.
+   */
+  softmaxSums(x: Value, also: Value): [m: Value, sum: Value, also: Value] {
+    const inputs = [x, this.constant(1, x.shape), also];
+    const starts = [this.constant(-1e30), this.constant(0), this.constant(0)];
+    const name = `%${this.#names++}`;
+    const scalar = tensor([], "f32");
+    const args = ["m1", "s1", "a1", "m2", "s2", "a2"].map((arg) => `%${arg}: ${scalar}`);
+    const rows = inputs.map(() => tensor([x.length], "f32"));
+    const choose = (a: string, b: string) => `stablehlo.select %first, ${a}, ${b} : tensor<i1>, ${scalar}`;
+    this.#lines.push(
+      `${name}:3 = "stablehlo.reduce"(${[...inputs, ...starts].join(", ")}) ({ ^bb0(${args.join(", ")}):`,
+      `%first = stablehlo.compare GE, %m1, %m2 : (${scalar}, ${scalar}) -> tensor<i1>`,
+      `%m = ${choose("%m1", "%m2")}`,
+      `%lower = ${choose("%m2", "%m1")}`,
+      `%s = ${choose("%s1", "%s2")}`,
+      `%lesser = ${choose("%s2", "%s1")}`,
+      `%distance = stablehlo.subtract %lower, %m : ${scalar}`,
+      `%factor = stablehlo.exponential %distance : ${scalar}`,
+      `%scaled = stablehlo.multiply %lesser, %factor : ${scalar}`,
+      `%sum = stablehlo.add %s, %scaled : ${scalar}`,
+      `%also = stablehlo.add %a1, %a2 : ${scalar}`,
+      `stablehlo.return %m, %sum, %also : ${scalar}, ${scalar}, ${scalar} }) {dimensions = array<i64: 1>} : (${[...inputs, ...starts].map(typeOf).join(", ")}) -> (${rows.join(", ")})`,
+    );
+    return [0, 1, 2].map((i) => new Value(this, `${name}#${i}`, [x.length], "f32")) as [Value, Value, Value];
+  }
+
+  /**
    * Products summed over one axis of each; batch axes are those of both that stand at the same place in `batch`.
    * The result has the batch axes, the rest of a, the rest of b.
    * @param precision of float32 values
