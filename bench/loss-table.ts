@@ -1,13 +1,21 @@
 // `node dist/bench/loss-table.js`: what local steps and small wires cost in loss at equal tokens, as a table in docs/. Results are
-// kept in a JSON file beside it, so that a long table can be made in several goes: only what is missing is trained.
+// kept beside it, a line of JSON each, so that a long table can be made in several goes: only what is missing is trained.
 //
 //   node dist/bench/loss-table.js [--preset shakespeare-cpu] [--data SOURCE] [--steps 2000] [--batch-size 48] [--seeds 1337,1,2]
-//                         [--local-steps 5,20,50,100] [--replicas 2,4,8] [--wires float32,bf16,int8,int4]
+//                         [--local-steps 1,5,20,50,100] [--replicas 2,4,8] [--wires float32,bf16,int8,int4]
 //                         [--inner averaged,fresh] [--outer-learning-rate 0.7] [--outer-momentum 0.8]
 //                         [--with nLayer=2,nEmbd=64] [--out docs/local-steps-loss]
 //
-// Equal tokens: a step is `--batch-size` windows whoever computes them, `batch-size / replicas` by each replica.
-import { existsSync, mkdirSync, readFileSync, writeFileSync } from "node:fs";
+// Equal tokens: a step is `--batch-size` windows whoever computes them, `batch-size / replicas` by each replica. One local
+// step is synchronous training, whatever else is asked.
+//
+// On many cores: a process for each part of the table, on a core of its own, all with the same --out; then the whole table
+// again, which trains nothing. Lines of other machines are joined with `cat`.
+//
+//   for h in 1 5 20 50 100; do for s in 1337 1 2; do
+//     taskset -c $((core++)) node dist/bench/loss-table.js --local-steps $h --seeds $s &
+//   done; done; wait; node dist/bench/loss-table.js
+import { appendFileSync, existsSync, mkdirSync, readFileSync, writeFileSync } from "node:fs";
 import { cpus } from "node:os";
 import { dirname } from "node:path";
 import { openDataset } from "../coordinator/data/dataset.ts";
@@ -24,7 +32,7 @@ const values = flagsOf("node dist/bench/loss-table.js", {
   steps: { type: "string", default: "2000" },
   "batch-size": { type: "string", default: "48" },
   seeds: { type: "string", default: "1337,1,2" },
-  "local-steps": { type: "string", default: "5,20,50,100" },
+  "local-steps": { type: "string", default: "1,5,20,50,100" },
   replicas: { type: "string", default: "2,4,8" },
   wires: { type: "string", default: wireFormats.join(",") },
   inner: { type: "string", default: "averaged" },
@@ -64,8 +72,14 @@ interface Row {
   train(engineRows: number, seed: number): Promise<{ valLossNats: number; arithmetic: string }>;
 }
 
-const jsonPath = `${values.out}.json`;
-const cells: Cell[] = existsSync(jsonPath) ? JSON.parse(readFileSync(jsonPath, "utf8")) : [];
+const cellsPath = `${values.out}.jsonl`;
+mkdirSync(dirname(values.out), { recursive: true });
+
+/** Those of other processes too. */
+function find(name: string, seed: number): Cell | undefined {
+  const lines = existsSync(cellsPath) ? readFileSync(cellsPath, "utf8").split("\n").filter(Boolean) : [];
+  return lines.map((line): Cell => JSON.parse(line)).find((cell) => cell.name === name && cell.seed === seed);
+}
 
 async function open(rows: number, seed: number) {
   const options = resolveOptions({
@@ -90,47 +104,46 @@ const tick = (what: string) => (step: number) => {
   if (step === steps || step % 100 === 0) process.stderr.write(`\r${what}: step ${step} of ${steps}   `);
 };
 
-const rows: Row[] = [
-  {
-    label: ["synchronous", "1", "", ""],
-    name: of("synchronous"),
-    async train(engineRows, seed) {
-      const { options, dataset, engine } = await open(engineRows, seed);
-      const valLossNats = await trainSynchronously(engine, dataset, options, 4, tick("synchronous"));
-      await engine.dispose();
-      return { valLossNats, arithmetic: engine.arithmetic };
-    },
+const synchronous: Row = {
+  label: ["1", "", "", ""],
+  name: of("synchronous"),
+  async train(engineRows, seed) {
+    const { options, dataset, engine } = await open(engineRows, seed);
+    const valLossNats = await trainSynchronously(engine, dataset, options, 4, tick("synchronous"));
+    await engine.dispose();
+    return { valLossNats, arithmetic: engine.arithmetic };
   },
-];
+};
+const rows: Row[] = [];
 for (const localSteps of numbers(values["local-steps"]))
-  for (const replicas of numbers(values.replicas))
-    for (const innerState of values.inner.split(",") as InnerState[])
-      for (const wire of values.wires.split(",") as WireFormat[]) {
-        const what = `H ${localSteps} R ${replicas} ${wire} ${innerState} outer ${outer.learningRate} ${outer.momentum}`;
-        rows.push({
-          label: [String(localSteps), String(replicas), wire, innerState],
-          name: of(what),
-          async train(_, seed) {
-            const { options, dataset, engine } = await open(batchSize / replicas, seed);
-            const plan = { localSteps, replicas, wire, innerState, outer };
-            const valLossNats = await trainLocally(engine, dataset, options, plan, tick(what));
-            await engine.dispose();
-            return { valLossNats, arithmetic: engine.arithmetic };
-          },
-        });
-      }
-
-const found = (name: string, seed: number) => cells.find((cell) => cell.name === name && cell.seed === seed);
+  if (localSteps === 1) rows.push(synchronous);
+  else
+    for (const replicas of numbers(values.replicas))
+      for (const innerState of values.inner.split(",") as InnerState[])
+        for (const wire of values.wires.split(",") as WireFormat[]) {
+          const what = `H ${localSteps} R ${replicas} ${wire} ${innerState} outer ${outer.learningRate} ${outer.momentum}`;
+          rows.push({
+            label: [String(localSteps), String(replicas), wire, innerState],
+            name: of(what),
+            async train(_, seed) {
+              const { options, dataset, engine } = await open(batchSize / replicas, seed);
+              const plan = { localSteps, replicas, wire, innerState, outer };
+              const valLossNats = await trainLocally(engine, dataset, options, plan, tick(what));
+              await engine.dispose();
+              return { valLossNats, arithmetic: engine.arithmetic };
+            },
+          });
+        }
 
 function write(): void {
   const mean = (name: string): number | undefined => {
-    const losses = seeds.map((seed) => found(name, seed)?.valLossNats);
+    const losses = seeds.map((seed) => find(name, seed)?.valLossNats);
     return losses.some((loss) => loss === undefined) ? undefined : losses.reduce((a, b) => a! + b!, 0)! / seeds.length;
   };
-  const reference = mean(rows[0]!.name);
+  const reference = mean(synchronous.name);
   const lines = rows.map(({ label, name }) => {
     const loss = mean(name);
-    const all = seeds.map((seed) => found(name, seed)?.valLossNats.toFixed(4) ?? "-").join(", ");
+    const all = seeds.map((seed) => find(name, seed)?.valLossNats.toFixed(4) ?? "-").join(", ");
     const change = loss === undefined || reference === undefined ? "" : `${(100 * (loss / reference - 1)).toFixed(2)}%`;
     return `| ${label.join(" | ")} | ${loss?.toFixed(4) ?? ""} | ${change} | ${all} |`;
   });
@@ -150,16 +163,15 @@ function write(): void {
     ...lines,
     "",
   ];
-  mkdirSync(dirname(values.out), { recursive: true });
   writeFileSync(`${values.out}.md`, text.join("\n"));
-  writeFileSync(jsonPath, `${JSON.stringify(cells, null, 1)}\n`);
 }
 
 for (const seed of seeds)
   for (const row of rows) {
-    if (found(row.name, seed)) continue;
+    if (find(row.name, seed)) continue;
     const result = await row.train(batchSize / 4, seed);
-    cells.push({ name: row.name, seed, ...result, date: new Date().toISOString() });
+    const cell: Cell = { name: row.name, seed, ...result, date: new Date().toISOString() };
+    appendFileSync(cellsPath, `${JSON.stringify(cell)}\n`);
     process.stderr.write("\n");
     console.log(`${row.name}, seed ${seed}: ${result.valLossNats.toFixed(4)}`);
     write();
