@@ -28,6 +28,8 @@ export interface LocalPlan {
   readonly wire: WireFormat;
   readonly innerState: InnerState;
   readonly outer: { readonly learningRate: number; readonly momentum: number };
+  /** A round begins from what was known a round earlier, so that one is exchanged while the next is computed. */
+  readonly late: boolean;
 }
 
 /** Window ids of `starts` as an engine takes them. */
@@ -63,7 +65,7 @@ export async function trainLocally(
   engine: Engine,
   dataset: Dataset,
   options: Options,
-  { localSteps: H, replicas: R, wire, innerState, outer }: LocalPlan,
+  { localSteps: H, replicas: R, wire, innerState, outer, late }: LocalPlan,
   progress: (step: number) => void,
 ): Promise<number> {
   const layout = layoutOf(engine.model);
@@ -83,18 +85,21 @@ export async function trainLocally(
   const vectors = optimizer.sent ? 3 : 1;
   const codec = codecOf(wire, vectors, P, bestCodec);
   const pool = new VectorPool(vectors * P);
+  /** What a round begins from, and how many updates its moments hold. */
+  const known = (updates: number) => ({ sent: (optimizer.sent?.(weights) ?? weights).slice(), updates });
+  let [before, now] = [known(0), known(0)];
 
   for (let step = 0; step < steps; step += H) {
     const count = Math.min(H, steps - step);
     const round = nodeRounding(codec, { seed, step, units: R });
     const sum = new TreeSum({ first: 0, count: R }, pool, ops, round);
+    const { sent, updates } = late ? before : now;
     const local = {
       shards: 1,
       learningRates: Array.from({ length: count }, (_, h) => learningRateAt(step + h, options)),
-      updates: innerState === "averaged" ? step : 0,
+      updates,
       optimizer: { beta1, beta2, eps, weightDecay, gradientClip },
     };
-    const sent = optimizer.sent?.(weights) ?? weights.slice();
     for (let r = 0; r < R; r++) {
       const starts = local.learningRates.flatMap((_, h) => sampler(step + h).slice(r * rows, (r + 1) * rows));
       const windows = new Uint32Array(starts.length * (T + 1));
@@ -115,6 +120,7 @@ export async function trainLocally(
     const whole = sum.take();
     optimizer.apply(weights, whole, { units: R, learningRate: outer.learningRate, count: step + count });
     pool.give(whole);
+    [before, now] = [now, known(innerState === "averaged" ? updates + count : 0)];
     progress(step + count);
   }
   await engine.setWeights(weights);

@@ -3,7 +3,7 @@
 //
 //   node dist/bench/loss-table.js [--preset shakespeare-cpu] [--data SOURCE] [--steps 2000] [--batch-size 48] [--seeds 1337,1,2]
 //                         [--local-steps 1,5,20,50,100] [--replicas 2,4,8] [--wires float32,bf16,int8,int4]
-//                         [--inner averaged,fresh] [--outer-learning-rate 0.7] [--outer-momentum 0.8]
+//                         [--inner averaged,fresh] [--outer-learning-rate 0.7] [--outer-momentum 0.8] [--late]
 //                         [--with nLayer=2,nEmbd=64] [--out docs/local-steps-loss]
 //
 // Equal tokens: a step is `--batch-size` windows whoever computes them, `batch-size / replicas` by each replica. One local
@@ -38,6 +38,7 @@ const values = flagsOf("node dist/bench/loss-table.js", {
   inner: { type: "string", default: "averaged" },
   "outer-learning-rate": { type: "string", default: String(optionTable.outerLearningRate.default) },
   "outer-momentum": { type: "string", default: String(optionTable.outerMomentum.default) },
+  late: { type: "boolean", default: false },
   with: { type: "string", default: "" },
   out: { type: "string", default: "docs/local-steps-loss" },
 });
@@ -121,13 +122,13 @@ for (const localSteps of numbers(values["local-steps"]))
     for (const replicas of numbers(values.replicas))
       for (const innerState of values.inner.split(",") as InnerState[])
         for (const wire of values.wires.split(",") as WireFormat[]) {
-          const what = `H ${localSteps} R ${replicas} ${wire} ${innerState} outer ${outer.learningRate} ${outer.momentum}`;
+          const what = `H ${localSteps} R ${replicas} ${wire} ${innerState} outer ${outer.learningRate} ${outer.momentum}${values.late ? " late" : ""}`;
           rows.push({
             label: [String(localSteps), String(replicas), wire, innerState],
             name: of(what),
             async train(_, seed) {
               const { options, dataset, engine } = await open(batchSize / replicas, seed);
-              const plan = { localSteps, replicas, wire, innerState, outer };
+              const plan = { localSteps, replicas, wire, innerState, outer, late: values.late };
               const valLossNats = await trainLocally(engine, dataset, options, plan, tick(what));
               await engine.dispose();
               return { valLossNats, arithmetic: engine.arithmetic };

@@ -54,6 +54,7 @@ const plan: LocalPlan = {
   wire: "float32",
   innerState: "averaged",
   outer: { learningRate: 0.7, momentum: 0.9 },
+  late: false,
 };
 const quiet = (): void => {};
 
@@ -74,4 +75,12 @@ test("every wire learns, and gives the same loss on one thread and on three", as
     expect(loss, wire).toBeLessThan(start - 0.2);
     expect(await trainLocally(three, dataset, options, { ...plan, wire }, quiet), wire).toBe(loss);
   }
+});
+
+test("a round late: the first round is the same, the second is not", async () => {
+  const e = await engine();
+  const after = (steps: number, late: boolean) =>
+    trainLocally(e, dataset, { ...options, steps }, { ...plan, outer: { learningRate: 1, momentum: 0 }, late }, quiet);
+  expect(await after(4, true)).toBe(await after(4, false));
+  expect(await after(8, true)).not.toBe(await after(8, false));
 });

@@ -39,7 +39,7 @@ async function expected(innerState: InnerState, wire: WireFormat, localSteps = 5
   const model = modelOf(options, dataset.tokenizer.vocabSize);
   const { engine } = await openEngine("auto", { model, maxRows: 4, precision: "float32", threads: 1, device: "auto" });
   const outer = { learningRate: options.outerLearningRate, momentum: options.outerMomentum };
-  const plan = { ...about, localSteps, wire, innerState, outer } as const;
+  const plan = { ...about, localSteps, wire, innerState, outer, late: false } as const;
   const loss = await trainLocally(engine, dataset, options, plan, () => {});
   await engine.dispose();
   return loss;
