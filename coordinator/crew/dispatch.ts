@@ -440,9 +440,7 @@ export class Dispatch {
       nextMs: Math.max(this.#times.progressEveryMs, (tookMs * each) / share),
     };
     this.progressAt = at;
-    const { done, leases, units } = this.#work!;
-    const going = leases.reduce((sum, { count, heard }) => sum + count * (heard?.share ?? 0), 0);
-    this.#round!.progress?.(Math.min(1, (done.filter(Boolean).length + going) / units));
+    this.#round!.progress?.(computedShare(this.#work!));
   }
 
   /** Is nobody there to be asked for a second opinion, nor has been for a while? */
@@ -643,6 +641,14 @@ export class Dispatch {
     if (worker.state !== "leaving" && this.crew.countHandback(worker) >= mostHandbacks)
       worker.refuse(`${worker.name} handed back ${mostHandbacks} leases in a row, the last because ${reason}`);
   }
+}
+
+/** How much of a round is computed: of each unit, what who is furthest has of it. */
+function computedShare({ done, leases, units }: Work): number {
+  const shares = done.map(Number);
+  for (const { first, count, heard } of leases)
+    for (let unit = first; unit < first + count; unit++) shares[unit] = Math.max(shares[unit]!, heard?.share ?? 0);
+  return shares.reduce((sum, share) => sum + share, 0) / units;
 }
 
 /** Do those who were asked say different things? */

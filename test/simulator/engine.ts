@@ -28,6 +28,8 @@ export interface Health {
   loss: number | undefined;
   /** Calls throw an EngineError. */
   broken: boolean;
+  /** Gradients of shards that it has computed. */
+  gradients: number;
 }
 
 export function toyGradient(
@@ -75,6 +77,7 @@ export function toyEngine(process: Process, health: Health, maxRows: number, ari
     gradient: shardByShard({ model: toyModel, maxRows, threads: 1 }, async (tokens, targets, _rows, { shard }, out) => {
       await takes(1);
       check();
+      health.gradients++;
       const loss = toyGradient(weights, tokens, targets, shard, out);
       if (health.value !== undefined) out.fill(health.value);
       return health.loss ?? loss;

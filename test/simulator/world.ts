@@ -333,7 +333,7 @@ class Member {
     this.#world = world;
     this.#link = link;
     this.#arithmetic = says;
-    this.health = { unitMs, mute: false, value: undefined, loss: undefined, broken: false };
+    this.health = { unitMs, mute: false, value: undefined, loss: undefined, broken: false, gradients: 0 };
     this.process = new Process(world.time);
     this.start();
   }
@@ -455,6 +455,8 @@ export interface Verdict {
   readonly last: ReadonlySet<string>;
   /** Parts of steps that were with more than one worker when they were answered. */
   readonly hedged: number;
+  /** Gradients of shards that the workers computed for all that. */
+  readonly gradients: number;
   /** Steps done when the first wrong answer was given, and when its giver was found out; none where none was given. */
   readonly lie?: { readonly began: number; readonly found: number | undefined } | undefined;
   /** Gradients that the last coordinator held at once, on their way in and in the sum. */
@@ -537,6 +539,7 @@ class World {
       workers: new Set(parts.map(({ worker }) => worker)),
       last: new Set(steps.at(-1)?.parts.map(({ worker }) => worker)),
       hedged: parts.filter(({ leases }) => leases > 1).length,
+      gradients: this.#members.reduce((sum, { health }) => sum + health.gradients, 0),
       lie: this.#lie && { ...this.#lie, found },
       isRight: this.#isRight,
       peak: this.#peak,
