@@ -473,12 +473,19 @@ class Session {
   #leave(): void {
     this.#leaving = true;
     this.#channel.say({ type: "leaving", reason: "asked to stop" });
+    // What has not come whole stays expected.
+    this.#giveBackQueue(this.#queue.findLastIndex(({ order, windows }) => windows || order.drawn) + 1);
     this.#work();
   }
 
-  async #goodbye(): Promise<void> {
-    for (const { order } of this.#queue.splice(0))
+  /** @param count leases from the front of the queue */
+  #giveBackQueue(count: number): void {
+    for (const { order } of this.#queue.splice(0, count))
       this.#channel.say({ type: "handback", lease: order.lease, reason: "the worker leaves", units: 0 });
+  }
+
+  async #goodbye(): Promise<void> {
+    this.#giveBackQueue(this.#queue.length);
     await this.#channel.drained();
     this.#channel.close(1000, "asked to stop");
     this.#end({ how: "left", reason: "asked to stop", wasWelcome: this.#welcome !== undefined });

@@ -99,7 +99,7 @@ export class Connection {
   host = "";
   device = "";
   arithmetic = "";
-  state: "greeting" | "opening" | "ready" | "leaving" | "gone" = "greeting";
+  state: "greeting" | "opening" | "ready" | "leaving" | "refused" | "gone" = "greeting";
   /** Step of the newest weights that were sent whole; -1 before. */
   step = -1;
   /** Weights and gradients go through shared memory. */
@@ -280,7 +280,7 @@ export class Connection {
   /** It cannot take part, and coming back will not help. */
   refuse(reason: string): void {
     if (this.state === "gone") return;
-    this.state = "leaving";
+    this.state = "refused";
     this.#channel.say({ type: "refuse", reason: reason.slice(0, 2000) });
     this.#channel.add(async () => this.close(reason));
   }
@@ -366,7 +366,7 @@ export class Connection {
         return;
       }
       case "leaving":
-        this.state = "leaving";
+        if (this.state !== "refused") this.state = "leaving";
         events.changed(this);
         return;
     }

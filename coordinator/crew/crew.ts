@@ -54,6 +54,8 @@ const mostNames = 4096;
 /** How long a goodbye may take. */
 const goodbyeMs = 2000;
 
+const isGoing = ({ state }: Connection): boolean => state === "leaving" || state === "refused";
+
 export class Crew {
   readonly standing = new Standing();
   readonly quarantine: Quarantine;
@@ -187,6 +189,11 @@ export class Crew {
   /** The newest weights for one who has just come. */
   supply(worker: Connection): void {
     if (this.#weights.newest) worker.offer(this.#weights.newest);
+  }
+
+  /** Those who take no more leases, and still say what becomes of theirs. */
+  get leaving(): Set<string> {
+    return new Set([...this.#members.keys()].filter(({ state }) => state === "leaving").map(({ name }) => name));
   }
 
   /** Those who take part in a round on the weights of this step, those whose weights are still on the way among them. */
@@ -340,7 +347,7 @@ export class Crew {
         host: worker.host,
         device: worker.device,
         arithmetic: worker.arithmetic,
-        state: worker.state === "leaving" ? "leaving" : worker.hasWeightsOf(step) ? "contributing" : "connected",
+        state: isGoing(worker) ? "leaving" : worker.hasWeightsOf(step) ? "contributing" : "connected",
         probation: this.standing.probation(worker.name) ?? null,
         step: Math.max(0, worker.step),
         leasesHeld: held(worker.name).length,

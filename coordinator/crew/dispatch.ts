@@ -230,7 +230,8 @@ export class Dispatch {
     const workers = this.crew.views(step, kind);
     const now = this.#clock.now();
     const draws = this.#drawn(kind);
-    const view = { units, largest, done, awaited, leases, refusals, graceMs, unmeasuredMs, draws };
+    const { leaving } = this.crew;
+    const view = { units, largest, done, awaited, leases, refusals, leaving, graceMs, unmeasuredMs, draws };
     let plan = planRound(view, workers, now);
     if (
       plan.waitingFor !== null &&
@@ -638,7 +639,7 @@ export class Dispatch {
       worker: worker.name,
       lease: nodeName(lease),
     });
-    if (worker.state !== "leaving" && this.crew.countHandback(worker) >= mostHandbacks)
+    if (worker.state === "ready" && this.crew.countHandback(worker) >= mostHandbacks)
       worker.refuse(`${worker.name} handed back ${mostHandbacks} leases in a row, the last because ${reason}`);
   }
 }

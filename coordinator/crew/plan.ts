@@ -79,6 +79,8 @@ export interface RoundView {
   readonly leases: readonly Lease[];
   /** Units whose answer could not count, and who gave it: others are asked before them. */
   readonly refusals: ReadonlyMap<number, ReadonlySet<string>>;
+  /** Who takes no more leases, and still finishes those that it has, or gives them back. */
+  readonly leaving: ReadonlySet<string>;
   /** Lateness that does not count, in milliseconds: the noise of a busy machine. */
   readonly graceMs: number;
   /** A lease is late after so long when no speed is known. */
@@ -200,7 +202,7 @@ function sharesOf(workers: readonly WorkerView[]): Shares {
 /** From its granting to its answer, with what its worker held before it. */
 function outlooksOf(round: RoundView, workers: readonly WorkerView[], speeds: Speeds, now: number): Outlook[] {
   const held = new Map<string, { units: number; before?: Outlook }>();
-  const here = new Set(workers.map(({ name }) => name));
+  const here = new Set([...workers.map(({ name }) => name), ...round.leaving]);
   return round.leases.map((lease) => {
     const holder = held.get(lease.worker) ?? { units: 0 };
     const units = holder.units + lease.count;

@@ -9,6 +9,7 @@ const round = (units: number, leases: Lease[] = [], done: number[] = [], more: P
   awaited: [],
   leases,
   refusals: new Map(),
+  leaving: new Set(),
   graceMs: 100,
   unmeasuredMs: 3000,
   ...more,
@@ -291,4 +292,15 @@ test("two opinions are wanted of what nobody has answered; a late one is no opin
       2000,
     ),
   ).toBe("c 0-3");
+});
+
+test("what a worker holds that leaves is given to others once it is late, not at once", () => {
+  const leases = [lease(1, 0, 1, "goes")];
+  const left = round(1, leases, [], { leaving: new Set(["goes"]) });
+  const stays = worker("stays", 0.1);
+  // At the slowest speed that is known it takes 10 s: late after 20, at which the other is done long before.
+  expect(granted(left, [stays], 1000)).toBe("");
+  expect(planRound(left, [stays], 1000).overdue).toEqual([]);
+  expect(granted(left, [stays], 20_100)).toBe("stays 0");
+  expect(granted(round(1, leases), [stays], 1000)).toBe("stays 0");
 });
