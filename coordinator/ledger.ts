@@ -6,6 +6,7 @@ import { join } from "node:path";
 import { diskError } from "../shared/disk.ts";
 import { ConfigError } from "../shared/errors.ts";
 import { isAbsent } from "../shared/json.ts";
+import type { PartRecord } from "./crew/work.ts";
 import type { RunLock } from "./lock.ts";
 import { type ChainLine, chainStart, hashOf, ledgerName, linesOf, type Undone } from "./proof/chain.ts";
 
@@ -15,7 +16,7 @@ export interface LedgerEntry {
   /** How many steps up to it were done together, where it is more than one. */
   readonly steps?: number;
   /** Every part of the batch, or batches, once: its shards, who gave the answer that counted, and how many leases of it there were. */
-  readonly parts: readonly { shards: string; worker: string; leases: number; second?: string | undefined }[];
+  readonly parts: readonly PartRecord[];
   readonly lossNats: number;
   readonly gradientNorm: number;
   readonly learningRate: number;

@@ -387,6 +387,8 @@ export class TrainingRun {
       precision: options.precision,
       wire: options.wire,
       timeoutMs: options.timeout * 1000,
+      // A second opinion is of all steps of a replica; what was handed over is two workers'.
+      ...(this.#isLocal && options.verify === 0 && { handsOver: true as const }),
     };
     this.dispatch.admit(pipe, welcome, { mayShareMemory: isLocal && options.sharedMemory, address });
   }

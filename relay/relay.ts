@@ -103,6 +103,8 @@ export class Relay implements Computers, RelayView {
       plannedBytes: 0,
       // The coordinator writes over it while a worker that comes late would still be sent from it.
       sharesMemory: false,
+      // What its workers leave it gives to others of them; its own lease it finishes.
+      takesOver: false,
       pool: run.pool,
       setWeights: async (step, sent, update) => crew.broadcast(step, sent, update, this.#passage),
       passOn: (frame, from) => this.#passOn(crew, frame, from),

@@ -134,10 +134,11 @@ export class LeasedRound implements Round {
     return this.#sum.nodes.map(({ first, count }) => ({ first: first + this.part.first, count }));
   }
 
-  windows(node: TreeNode) {
-    const [from, end] = this.#span(node);
+  windows(node: TreeNode, done: number) {
+    const [first, end] = this.#span(node);
     const { order, windows } = this.#assignment;
     const each = windows.length / order.windows;
+    const from = first + done * this.shards * this.rows;
     return { count: end - from, read: () => windows.subarray(from * each, end * each) };
   }
 

@@ -13,6 +13,8 @@ export interface Computer {
   readonly plannedBytes: number;
   /** Weights and gradients may go through memory that the coordinator shares, where it does. */
   readonly sharesMemory: boolean;
+  /** It goes on with what others have begun, and leaves what it has begun to others. */
+  readonly takesOver: boolean;
   /** Of vectors like those that travel, where it has one: what it answers with goes back there. */
   readonly pool?: VectorPool;
   /**
@@ -45,6 +47,7 @@ export function computerOf(engine: Engine): Computer {
     device: engine.device,
     plannedBytes: engine.plannedBytes,
     sharesMemory: true,
+    takesOver: true,
     async setWeights(_step, sent, update) {
       const weights = sent.subarray(0, size);
       // They were made here, in an array that others may have begun to arrive in.

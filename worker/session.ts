@@ -27,6 +27,7 @@ import {
 } from "../shared/wire/protocol.ts";
 import { openSharedVector } from "../shared/wire/shared-memory.ts";
 import { type Computer, type Computers, Deserted } from "./computer.ts";
+import { Link, type WayOut, wayOut } from "./leaving.ts";
 import type { GrowingVector, Outcome } from "./task/task.ts";
 
 /** How a session ended. `lost`: come back later. */
@@ -66,11 +67,14 @@ interface HeldLease {
   readonly order: LeaseMessage;
   readonly cancel: AbortController;
   windows?: Uint16Array | Uint32Array;
+  /** Of the pool: what others have begun of it, as far as it is here. */
+  readonly state: Float32Array[];
 }
 
-/** Weights, or a lease's windows, on their way in. */
+/** Weights, or a lease's windows or state, on their way in. */
 interface Incoming {
   readonly arrival: Arrival;
+  readonly since: number;
   readonly vector?: Float32Array;
   readonly lease?: HeldLease;
   readonly windows?: Uint16Array | Uint32Array;
@@ -110,6 +114,7 @@ class Session {
   #taken: Promise<void> = Promise.resolve();
   #onTaken: () => void = () => {};
   #arrival: Incoming | undefined;
+  readonly #link = new Link();
   /** The newest whole weights, with the update that made them where one did, and whether the computer has not got them yet. */
   #newest: { readonly step: number; readonly vector: Float32Array; readonly update?: WeightsUpdate } | undefined;
   #isFresh = false;
@@ -234,8 +239,9 @@ class Session {
     this.#shared = computer.sharesMemory ? shared(welcome) : undefined;
     const { arithmetic, device, plannedBytes } = computer;
     const sharesMemory = this.#shared && { sharesMemory: true as const };
+    const takesOver = computer.takesOver && { takesOver: true as const };
     const drawsFrom = data && { data: data.fingerprint };
-    this.#channel.say({ type: "ready", arithmetic, device, plannedBytes, ...drawsFrom, ...sharesMemory });
+    this.#channel.say({ type: "ready", arithmetic, device, plannedBytes, ...drawsFrom, ...sharesMemory, ...takesOver });
   }
 
   #onLease(order: LeaseMessage): void {
@@ -244,12 +250,20 @@ class Session {
     if (order.rows > this.#welcome!.rowsPerShard)
       throw new ProtocolError(`${order.rows} windows a unit, the welcome said ${this.#welcome!.rowsPerShard}`);
     const last = this.#queue.at(-1);
-    if (last && !last.windows && !last.order.drawn)
-      throw new ProtocolError(`lease ${order.lease} before the windows of lease ${last.order.lease}`);
-    const lease = { order, cancel: new AbortController() };
+    if (last && !this.#isSent(last))
+      throw new ProtocolError(`lease ${order.lease} before all of lease ${last.order.lease}`);
+    if (order.local?.begun && !this.#computer.takesOver)
+      throw new ProtocolError(`lease ${order.lease} was begun by others, which is not gone on with here`);
+    const lease = { order, cancel: new AbortController(), state: [] };
     this.#queue.push(lease);
     if (order.drawn) this.#draw(lease).catch((error) => this.#fail(error));
-    else this.#channel.expect(true);
+    if (!this.#isSent(lease)) this.#channel.expect(true);
+  }
+
+  /** Has all come that follows a lease? */
+  #isSent({ order, windows, state }: HeldLease): boolean {
+    const parts = order.local?.begun ? 3 / this.#welcome!.vectors : 0;
+    return (order.drawn || windows !== undefined) && state.length === parts;
   }
 
   /** The same windows as the coordinator would send. */
@@ -258,9 +272,9 @@ class Session {
     const { seed, model, data: run } = this.#welcome!;
     if (!data || !run) throw new ProtocolError("a lease without windows for a worker without data");
     const { step, rows, local } = lease.order;
-    const { shards, learningRates } = local ?? { shards: 1, learningRates: [0] };
+    const { shards, learningRates, begun = 0 } = local ?? { shards: 1, learningRates: [0] };
     const shape = { rows, shards, steps: learningRates.length };
-    const batches = batchesOf(randomSampler(seed, run.batchSize, run.positions), step, shape.steps);
+    const batches = batchesOf(randomSampler(seed, run.batchSize, run.positions), step + begun, shape.steps);
     const windows = await readWindows(model, startsOf(lease.order, shape, batches), data.read);
     if (windows.length !== lease.order.windows * (model.blockSize + 1))
       throw new ProtocolError(`lease ${lease.order.lease} is of ${lease.order.windows} windows, drawn are others`);
@@ -273,14 +287,15 @@ class Session {
     const current = this.#arrival;
     // Weights that were overtaken by others stop in the middle: by newer ones, older ones of a run that went back, or the same
     // from a relay that lost its own coordinator.
-    if (current?.vector && frame.kind !== "windows" && frame.offset === 0) {
+    if (current?.vector && (frame.kind === "weights" || frame.kind === "update") && frame.offset === 0) {
       this.#computer!.foresee?.(current.vector, 0);
       this.#pool.give(current.vector);
       this.#arrival = undefined;
     }
     this.#arrival ??= this.#expect(frame);
-    const { arrival, vector, lease, windows } = this.#arrival;
+    const { arrival, vector, lease, windows, since } = this.#arrival;
     arrival.take(frame);
+    if (lease) return this.#onLeaseFrame(lease, arrival, windows ?? vector!);
     if (vector && frame.kind === "weights") this.#computer!.foresee?.(vector, arrival.known);
     if (vector)
       this.#computer!.passOn?.(
@@ -290,9 +305,20 @@ class Session {
     this.#channel.expect(!arrival.complete);
     if (!arrival.complete) return;
     this.#arrival = undefined;
+    this.#link.down(frame.total, this.#options.clock.now() - since);
     if (vector && frame.kind === "update") this.#update(frame.id, vector);
     else if (vector) this.#refresh(frame.id, vector);
-    if (lease) lease.windows = windows!;
+    this.#work();
+  }
+
+  /** A part of what follows a lease. */
+  #onLeaseFrame(lease: HeldLease, { complete }: Arrival, part: Uint16Array | Uint32Array | Float32Array): undefined {
+    this.#channel.expect(true);
+    if (!complete) return;
+    this.#arrival = undefined;
+    if (part instanceof Float32Array) lease.state.push(part);
+    else lease.windows = part;
+    this.#channel.expect(!this.#isSent(lease));
     this.#work();
   }
 
@@ -328,13 +354,20 @@ class Session {
   /** The first chunk of a tensor: what is it, and where does it go? */
   #expect(frame: Frame): Incoming {
     if (!this.#computer) throw new ProtocolError(`${frame.kind} before this worker was ready`);
+    const since = this.#options.clock.now();
     if (frame.kind === "weights" || frame.kind === "update") {
       const vector = this.#pool.take();
       const codec = frame.kind === "update" ? this.#codec : bestCodec("float32");
-      return { arrival: Arrival.ofVector(frame.kind, frame.id, vector, codec), vector };
+      return { arrival: Arrival.ofVector(frame.kind, frame.id, vector, codec), since, vector };
     }
-    const lease = this.#queue.find(({ order, windows }) => order.lease === frame.id && !windows);
-    if (!lease || frame.kind !== "windows") throw new ProtocolError(`${frame.kind} ${frame.id} that was not announced`);
+    const lease = this.#queue.find((lease) => lease.order.lease === frame.id && !this.#isSent(lease));
+    const isNext = lease && (frame.kind === "windows" ? !lease.windows : lease.windows || lease.order.drawn);
+    if (isNext && frame.kind === "state") {
+      const vector = this.#pool.take();
+      return { arrival: Arrival.ofVector("state", frame.id, vector, bestCodec("float32")), since, vector, lease };
+    }
+    if (!isNext || frame.kind !== "windows")
+      throw new ProtocolError(`${frame.kind} ${frame.id} that was not announced`);
     const { vocabSize, blockSize } = this.#welcome!.model;
     const size = lease.order.windows * (blockSize + 1);
     const bytes = size * widthOf(vocabSize);
@@ -342,7 +375,7 @@ class Session {
     if (frame.total !== bytes)
       throw new ProtocolError(`windows of lease ${frame.id}: ${frame.total} bytes, expected ${bytes}`);
     const windows = tokenArray(vocabSize, size);
-    return { arrival: Arrival.ofBytes("windows", frame.id, bytesOf(windows)), lease, windows };
+    return { arrival: Arrival.ofBytes("windows", frame.id, bytesOf(windows)), since, lease, windows };
   }
 
   /** Resolves when nothing of this session uses the engine any more. */
@@ -370,7 +403,7 @@ class Session {
         if (this.#lent) this.#giveBack(this.#lent);
         this.#lent = vector;
         this.#step = step;
-      } else if (this.#queue[0]?.windows) {
+      } else if (this.#queue[0]?.windows && this.#isSent(this.#queue[0])) {
         this.#computing = this.#queue.shift();
         await this.#compute(this.#computing!);
         this.#computing = undefined;
@@ -389,7 +422,7 @@ class Session {
     if (order.step !== this.#step)
       return handBack(`it is of step ${order.step + 1}, the weights here are of step ${this.#step + 1}`);
     const { clock } = this.#options;
-    const { seed, timeoutMs } = this.#welcome!;
+    const { seed, timeoutMs, parameters, handsOver } = this.#welcome!;
     const { progressEveryMs } = timesOf(timeoutMs);
     const startedAt = clock.now();
     let [known, saidAt] = [0, startedAt];
@@ -402,6 +435,14 @@ class Session {
       saidAt = clock.now();
       this.#channel.say({ type: "progress", lease: order.lease, losses });
     };
+    const steps = order.local?.learningRates.length ?? 1;
+    let way = "finish" as WayOut;
+    const leaves = (done: number) => {
+      if (!this.#leaving || !handsOver) return false;
+      const stepMs = (clock.now() - startedAt) / done;
+      way = wayOut({ done, steps: order.count * steps, stepMs, ...this.#link.takes(3 * 4 * parameters) });
+      return way !== "finish";
+    };
     try {
       const outcome = await this.#computer!.compute({
         order,
@@ -412,13 +453,17 @@ class Session {
         round: nodeRounding(this.#codec, { seed, ...order }),
         signal,
         progress,
+        leaves,
+        ...(lease.state.length > 0 && { state: lease.state }),
         send: (vector) => this.#channel.add(() => this.#sendGrowing(order.lease, vector)),
       });
       // Its losses are those of each step of a unit, one after another; other rounds say nothing before their answer.
-      if (!outcome) return handBack("it was cancelled", known / (order.local?.learningRates.length ?? 1));
-      if (signal.aborted) {
-        if (outcome.vector) this.#pool.give(outcome.vector);
-        return handBack("it was cancelled", order.count);
+      if (!outcome) return handBack("it was cancelled", known / steps);
+      const { vector, state } = outcome;
+      if (state && way === "hand over") return await this.#handOver(lease, { losses: outcome.losses, state });
+      if (state || signal.aborted) {
+        for (const each of state ?? (vector ? [vector] : [])) this.#pool.give(each);
+        return handBack(state ? "the worker leaves" : "it was cancelled", state ? known / steps : order.count);
       }
       this.#answer(lease, outcome, clock.now() - startedAt);
     } catch (error) {
@@ -444,11 +489,31 @@ class Session {
         this.#taken = new Promise((resolve) => {
           this.#onTaken = resolve;
         });
-      } else if (!isSent)
+      } else if (!isSent) {
+        const startedAt = this.#options.clock.now();
         for (const frame of encodedFrames("gradient", lease, vector, this.#codec)) await this.#channel.send(frame);
+        this.#link.up(this.#codec.bytes(vector.length), this.#options.clock.now() - startedAt);
+      }
       this.#pool.give(vector);
       await this.#channel.tell(answer);
     });
+  }
+
+  /** What we have begun goes back with its state, unless that is not wanted. */
+  async #handOver({ order, cancel }: HeldLease, { losses, state }: Required<Pick<Outcome, "losses" | "state">>) {
+    const { signal } = cancel;
+    this.#channel.add(async () => {
+      for (const vector of state)
+        for (const frame of encodedFrames("state", order.lease, vector, bestCodec("float32"))) {
+          if (signal.aborted) break;
+          await this.#channel.send(frame);
+        }
+      const units = losses.length / order.local!.learningRates.length;
+      const whole = !signal.aborted && { state: packLosses(losses) };
+      await this.#channel.tell({ type: "handback", lease: order.lease, reason: "the worker leaves", units, ...whole });
+      for (const vector of state) this.#pool.give(vector);
+    });
+    await this.#channel.drained();
   }
 
   /** A vector as it becomes known; while that takes long it says so, lest it is taken for stuck. */
@@ -469,12 +534,12 @@ class Session {
     }
   }
 
-  /** We were asked to go: no new leases, what is queued goes back, what is being computed is finished. */
+  /** We were asked to go: no new leases, what is queued goes back, what is being computed is finished or handed over. */
   #leave(): void {
     this.#leaving = true;
     this.#channel.say({ type: "leaving", reason: "asked to stop" });
     // What has not come whole stays expected.
-    this.#giveBackQueue(this.#queue.findLastIndex(({ order, windows }) => windows || order.drawn) + 1);
+    this.#giveBackQueue(this.#queue.findLastIndex((lease) => this.#isSent(lease)) + 1);
     this.#work();
   }
 

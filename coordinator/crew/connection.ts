@@ -1,10 +1,11 @@
 // One worker at the other end of a pipe: what it may say when, and what is sent to it. Decisions are the dispatcher's;
 // this file only speaks.
 import type { Codec } from "../../shared/arithmetic/codec.ts";
+import { bestCodec } from "../../shared/arithmetic/native.ts";
 import type { Clock } from "../../shared/clock.ts";
 import { ProtocolError } from "../../shared/errors.ts";
 import { Channel } from "../../shared/wire/channel.ts";
-import { Arrival, bytesOf, type Frame, framesOf } from "../../shared/wire/frame.ts";
+import { Arrival, bytesOf, encodedFrames, type Frame, framesOf } from "../../shared/wire/frame.ts";
 import type { Pipe } from "../../shared/wire/pipe.ts";
 import {
   canBeDrawn,
@@ -20,6 +21,7 @@ import {
   type Welcome,
 } from "../../shared/wire/protocol.ts";
 import type { Passage, WeightsSnapshot, WorkerMemory } from "../weights.ts";
+import type { HandedOver } from "./begun.ts";
 import { holds, type Sender, type Upload, type Uploads } from "./uploads.ts";
 
 /** What a worker made of a lease. */
@@ -53,8 +55,11 @@ export interface ConnectionEvents {
   giveWay(lease: number): void;
   /** It goes on with a lease. */
   progressed(worker: Connection, lease: number, progress: Progress): void;
-  /** @param units computed before it was given back, or parts of one */
-  handedBack(worker: Connection, lease: number, reason: string, units: number): void;
+  /**
+   * @param units computed before it was given back, or parts of one
+   * @param handed the listener's: what others go on from
+   */
+  handedBack(worker: Connection, lease: number, reason: string, units: number, handed: HandedOver | undefined): void;
   gone(worker: Connection, reason: string): void;
   /** Our own fault. */
   broken(error: unknown): void;
@@ -91,6 +96,10 @@ interface HeldLease extends Expected, Sender {
   known: number;
   /** Nobody needs its answer, which is on its way. */
   isUnwanted: boolean;
+  /** Of each of its units, where one may be handed over; else none. */
+  readonly steps: number;
+  /** What its holder hands over: vectors of the room, of which so many are there. */
+  state?: { readonly vectors: Float32Array[]; whole: number } | undefined;
 }
 
 export class Connection {
@@ -104,6 +113,8 @@ export class Connection {
   step = -1;
   /** Weights and gradients go through shared memory. */
   sharesMemory = false;
+  /** It goes on with what others have begun. */
+  takesOver = false;
   readonly connectedAt: number;
   readonly address: string | undefined;
 
@@ -221,16 +232,21 @@ export class Connection {
     return this.#hasData && canBeDrawn(kind);
   }
 
-  /** @param windows (message.windows, T + 1) token ids, perhaps still to be read; none where the worker draws them */
+  /**
+   * @param windows (message.windows, T + 1) token ids, perhaps still to be read; none where the worker draws them
+   * @param state of what others have begun of it, lent while it is needed
+   */
   lease(
     message: LeaseMessage,
     expected: Expected,
     windows: Promise<Uint16Array | Uint32Array> | Uint16Array | Uint32Array | undefined,
+    state: readonly Float32Array[] = [],
   ): void {
-    const { lease: id, first, count } = message;
-    const { events } = this.#options;
+    const { lease: id, first, count, local } = message;
+    const { events, welcome } = this.#options;
     this.#leases.set(id, {
       ...{ ...expected, first, count, known: 0, isUnwanted: false },
+      steps: (welcome.handsOver && local?.learningRates.length) || 0,
       holdsUp: (unit) =>
         [...this.#leases.values()].some((other) => other.first !== first && !other.isUnwanted && holds(other, unit)),
       again: () => this.#onRoom(),
@@ -240,10 +256,11 @@ export class Connection {
       }),
     });
     this.#channel.add(async () => {
-      if (!windows) return this.#channel.tell({ ...message, drawn: true });
       const ids = windows instanceof Promise ? await windows : windows;
-      await this.#channel.tell(message);
-      for (const frame of framesOf("windows", message.lease, bytesOf(ids))) await this.#channel.send(frame);
+      await this.#channel.tell(ids ? message : { ...message, drawn: true });
+      for (const frame of ids ? framesOf("windows", id, bytesOf(ids)) : []) await this.#channel.send(frame);
+      for (const vector of state)
+        for (const frame of encodedFrames("state", id, vector, bestCodec("float32"))) await this.#channel.send(frame);
     });
   }
 
@@ -253,12 +270,8 @@ export class Connection {
     const held = this.#leases.get(lease);
     if (!held) return;
     held.isUnwanted = true;
-    if (held.upload) {
-      this.#options.uploads.drop(held.upload);
-      held.upload = undefined;
-      if (this.#arrival?.id === lease) this.#arrival.discard();
-    }
-    this.#options.uploads.forget(held);
+    if (this.#arrival?.id === lease) this.#arrival.discard();
+    this.#forget(held);
     this.#onRoom();
   }
 
@@ -320,6 +333,7 @@ export class Connection {
         this.arithmetic = message.arithmetic;
         this.device = message.device;
         this.sharesMemory = message.sharesMemory ?? false;
+        this.takesOver = message.takesOver ?? false;
         if (message.data !== undefined && message.data !== welcome.data?.fingerprint) {
           this.refuse(`worker ${this.name} would draw windows of other data than the run's`);
           return;
@@ -355,14 +369,14 @@ export class Connection {
         this.#channel.expect(false);
         return;
       case "handback": {
-        this.#forget(this.#heldLease(message.lease));
+        const lease = this.#heldLease(message.lease);
+        const handed = message.state && this.#handedOver(message.lease, lease, unpackLosses(message.state));
+        this.#forget(lease);
         this.#leases.delete(message.lease);
         if (this.#unheard?.lease === message.lease) this.#unheard = undefined;
-        if (this.#arrival?.id === message.lease) {
-          this.#arrival = undefined;
-          this.#channel.expect(false);
-        }
-        events.handedBack(this, message.lease, message.reason, message.units);
+        if (this.#arrival?.id === message.lease) this.#arrival = undefined;
+        if (!this.#arrival) this.#channel.expect(false);
+        events.handedBack(this, message.lease, message.reason, message.units, handed);
         return;
       }
       case "leaving":
@@ -373,6 +387,7 @@ export class Connection {
   }
 
   #onFrame(frame: Frame): "hold" | undefined {
+    if (frame.kind === "state") return this.#onState(frame);
     if (frame.kind !== "gradient") throw new ProtocolError(`a worker sends no ${frame.kind}`);
     const lease = this.#heldLease(frame.id);
     if (this.sharesMemory) throw new ProtocolError(`${this.name} sends a gradient that it said it would share`);
@@ -393,6 +408,44 @@ export class Connection {
       this.#options.events.progressed(this, frame.id, { share, each, upload: lease.upload });
     }
     return undefined;
+  }
+
+  /** A part of what is handed over: taken where there is room, else the lease is not wanted any more. */
+  #onState(frame: Frame): undefined {
+    const { id } = frame;
+    const { uploads, welcome } = this.#options;
+    const lease = this.#heldLease(id);
+    if (lease.steps === 0) throw new ProtocolError(`a state of lease ${id}, which cannot be handed over`);
+    if (this.state !== "leaving") throw new ProtocolError(`${this.name} hands over lease ${id} and does not leave`);
+    if (!this.#arrival) {
+      if (!lease.state && !lease.isUnwanted) {
+        const vectors = uploads.setAside(3 / welcome.vectors);
+        if (vectors) lease.state = { vectors, whole: 0 };
+        else this.cancel(id);
+      }
+      const vector = lease.state?.vectors[lease.state.whole];
+      if (lease.state && !vector) throw new ProtocolError(`more than the state of lease ${id}`);
+      this.#arrival = vector
+        ? Arrival.ofVector("state", id, vector, bestCodec("float32"))
+        : Arrival.ofNothing("state", id, 4 * welcome.vectors * welcome.parameters);
+    }
+    this.#arrival.take(frame);
+    this.#channel.expect(true);
+    if (!this.#arrival.complete) return;
+    this.#arrival = undefined;
+    if (lease.state) lease.state.whole++;
+  }
+
+  /** @param losses of the steps that its holder says it hands over */
+  #handedOver(id: number, lease: HeldLease, losses: number[]): HandedOver | undefined {
+    if (losses.length < 1 || losses.length >= lease.steps)
+      throw new ProtocolError(`a state after ${losses.length} of the ${lease.steps} steps of lease ${id}`);
+    if (lease.isUnwanted) return undefined;
+    const { vectors: state, whole } = lease.state ?? { vectors: [], whole: 0 };
+    if (whole === 0 || whole < state.length)
+      throw new ProtocolError(`lease ${id} was handed over before its whole state`);
+    lease.state = undefined;
+    return { losses, state };
   }
 
   #beginUpload(id: number, lease: HeldLease): Upload | undefined {
@@ -437,8 +490,11 @@ export class Connection {
 
   /** It will not be answered. */
   #forget(lease: HeldLease): void {
-    this.#options.uploads.forget(lease);
-    if (lease.upload) this.#options.uploads.drop(lease.upload);
+    const { uploads } = this.#options;
+    uploads.forget(lease);
+    if (lease.upload) uploads.drop(lease.upload);
+    if (lease.state) uploads.giveBack(lease.state.vectors);
+    lease.upload = lease.state = undefined;
   }
 
   #heldLease(id: number): HeldLease {

@@ -206,6 +206,7 @@ export class Crew {
         name: worker.name,
         arithmetic: worker.arithmetic,
         able: worker.hasWeightsOf(step),
+        takesOver: worker.takesOver,
         unitsPerSecond: speed.get(kind),
         onProbation: this.standing.probation(worker.name) !== undefined,
         owesSince: debt?.heardAt,

@@ -11,10 +11,11 @@ import type { VectorOps } from "../../shared/arithmetic/vector.ts";
 import { type Clock, sleep } from "../../shared/clock.ts";
 import type { Options } from "../../shared/config.ts";
 import type { Pipe } from "../../shared/wire/pipe.ts";
-import { timesOf, type Welcome } from "../../shared/wire/protocol.ts";
+import { type LocalTerms, timesOf, type Welcome } from "../../shared/wire/protocol.ts";
 import type { Journal } from "../journal.ts";
 import type { Round } from "../round/round.ts";
 import { whyForeign } from "./arithmetic.ts";
+import { BegunUnits, type HandedOver, stepsOf } from "./begun.ts";
 import type { Answer, Connection, ConnectionEvents, Progress } from "./connection.ts";
 import { Crew, type Origin } from "./crew.ts";
 import { digestOf, Lots } from "./opinion.ts";
@@ -30,7 +31,7 @@ export interface DispatchOptions {
   readonly pool: VectorPool;
   /** Of the run's wire. */
   readonly codec: Codec;
-  readonly ops: Pick<VectorOps, "digest">;
+  readonly ops: Pick<VectorOps, "digest" | "sumOfSquares">;
   /** What no worker can know: it decides whose answers are held against another's. A safe integer. */
   readonly secret: number;
   /** Who is not let in. */
@@ -107,6 +108,7 @@ export class Dispatch {
   /** What can only be wrong, as far as those say who are here. */
   #doubt: { readonly who: ReadonlySet<string>; readonly since: number; readonly error: Diverged } | undefined;
   readonly #lots: Lots;
+  readonly #begun: BegunUnits;
   /** Found out since the last takeLiars(). */
   #liars: Quarantined[] = [];
   #spoiled: Spoiled | undefined;
@@ -124,6 +126,7 @@ export class Dispatch {
     this.arithmetic = options.anyArithmetic ? "any" : settings.arithmetic;
     this.progressAt = clock.now();
     this.crew = new Crew(pool, codec, clock, settings.quarantine, settings.roomBytes);
+    this.#begun = new BegunUnits(this.crew.uploads, settings.ops);
     this.#lots = new Lots(settings.secret, options.seed);
   }
 
@@ -194,11 +197,12 @@ export class Dispatch {
     } finally {
       signal?.removeEventListener("abort", wake);
       for (const lease of [...work.leases]) this.#release(work, lease);
+      this.#begun.clear();
       this.waitingFor = null;
     }
     return {
       parts: work.records(round.shards),
-      unitsByWorker: work.unitsByWorker(),
+      unitsByWorker: work.unitsByWorker(round.steps),
       secondsByWorker: this.#secondsByWorker,
       computeSeconds: this.#computeSeconds,
       sumSeconds: this.#sumSeconds,
@@ -230,8 +234,9 @@ export class Dispatch {
     const workers = this.crew.views(step, kind);
     const now = this.#clock.now();
     const draws = this.#drawn(kind);
+    const begun = this.#begun.all;
     const { leaving } = this.crew;
-    const view = { units, largest, done, awaited, leases, refusals, leaving, graceMs, unmeasuredMs, draws };
+    const view = { units, largest, done, awaited, leases, refusals, begun, leaving, graceMs, unmeasuredMs, draws };
     let plan = planRound(view, workers, now);
     if (
       plan.waitingFor !== null &&
@@ -256,18 +261,29 @@ export class Dispatch {
           step: step + 1,
         });
       }
-      const { id, first, count } = work.grant(grant, leaseId, now);
-      const { count: windows, read } = round.windows(grant);
+      const begun = this.#begun.at(grant, worker);
+      const done = stepsOf(begun);
+      const { id, first, count } = work.grant(grant, leaseId, now, begun);
+      const { count: windows, read } = round.windows(grant, done);
       const ids = worker.draws(kind) ? undefined : read();
       // A disk that cannot be read ends the run, not one worker.
       if (ids instanceof Promise) ids.catch((error) => this.fail(error));
       const { rows, local, sample, part = { first: 0, units } } = round;
       const node = { units: part.units, first: part.first + first, count };
-      const own = { ...(local && { local }), ...(sample && { sample }) };
+      const own = { ...(local && { local: begun ? after(local, done) : local }), ...(sample && { sample }) };
+      const { losses, vector } = round.expects(grant);
       worker.lease(
         { type: "lease", lease: id, round: kind, step, ...node, rows, windows, ...own },
-        round.expects(grant),
+        { losses: losses - done, vector },
         ids,
+        begun?.state,
+      );
+      if (!begun) continue;
+      const from = begun.by.map((share) => share.worker).join(", ");
+      journal.tell(
+        "left",
+        `${worker.name} took over replica ${node.first} at step ${done} of ${round.steps} from ${from}`,
+        { worker: worker.name, step: step + 1 },
       );
     }
   }
@@ -347,8 +363,8 @@ export class Dispatch {
       this.#wake();
     },
     progressed: (worker, id, progress) => this.#onProgress(worker, id, progress),
-    handedBack: (worker, id, reason, units) => {
-      this.#onHandback(worker, id, reason, units);
+    handedBack: (worker, id, reason, units, handed) => {
+      this.#onHandback(worker, id, reason, units, handed);
       this.#wake();
     },
     gone: (worker, reason) => {
@@ -396,7 +412,7 @@ export class Dispatch {
 
   #onAnswer(worker: Connection, id: number, answer: Answer): void {
     const { pool } = this.#settings;
-    const { losses, vector } = answer;
+    const { vector } = answer;
     const computed = this.#secondsByWorker.get(worker.name) ?? 0;
     this.#secondsByWorker.set(worker.name, computed + answer.computeMs / 1000);
     const [work, round] = [this.#work, this.#round];
@@ -409,18 +425,20 @@ export class Dispatch {
     }
     work.end(lease);
     const startedAt = this.#clock.now();
+    const losses = [...(lease.begun?.losses ?? []), ...answer.losses];
     const refusal = round.refusal(lease, losses, vector);
     this.#sumSeconds += (this.#clock.now() - startedAt) / 1000;
     const isConfirmed = this.crew.isConfirmed(worker, round.kind);
     const isAsked = work.isAsked(lease) || (lease.isDrawn && !this.#mustCount(worker, work, lease));
     // Being fast earns nothing before somebody has said the same.
-    if (refusal || !isAsked || isConfirmed) this.crew.learn(worker, round.kind, lease);
+    const count = unitsOf(lease, round);
+    if (refusal || !isAsked || isConfirmed) this.crew.learn(worker, round.kind, { ...lease, count });
     if (refusal || (isAsked && !this.#compare(worker, work, round, lease, answer))) {
       if (vector) pool.give(vector);
       if (refusal) this.#refuse(worker, work, round, lease, refusal);
       return;
     }
-    if (!isAsked) this.#count(worker, work, round, lease, answer);
+    if (!isAsked) this.#count(worker, work, round, lease, { ...answer, losses });
   }
 
   #onProgress(worker: Connection, id: number, { share, each, upload }: Progress): void {
@@ -441,7 +459,7 @@ export class Dispatch {
       nextMs: Math.max(this.#times.progressEveryMs, (tookMs * each) / share),
     };
     this.progressAt = at;
-    this.#round!.progress?.(computedShare(this.#work!));
+    this.#round!.progress?.(computedShare(this.#work!, this.#round!));
   }
 
   /** Is nobody there to be asked for a second opinion, nor has been for a while? */
@@ -510,10 +528,13 @@ export class Dispatch {
       if (this.crew.standing.countWrong(name) >= mostWrong) this.#keepOut(name, why, work, round);
     }
     for (const other of others) this.#release(work, other);
+    for (let unit = lease.first; unit < lease.first + lease.count; unit++) this.#begun.drop(unit);
     if (!this.#charged.has(lease.id)) this.crew.standing.credit(worker.name);
     if (round.shards > 0) {
       this.counts.counted++;
-      this.crew.count(agreed ?? worker.name, lease.count * round.shards * round.steps);
+      const { begun, count } = lease;
+      this.crew.count(agreed ?? worker.name, round.shards * (count * round.steps - stepsOf(begun)));
+      for (const { worker: giver, steps } of begun?.by ?? []) this.crew.count(giver, round.shards * steps);
     }
     for (const name of differing) {
       this.counts.refused++;
@@ -534,6 +555,8 @@ export class Dispatch {
       `worker ${name} is in quarantine${also && `, and ${also}`}: it ${why}; --allow ${name} lets it in again`,
       { worker: name, step: round.step + 1, why },
     );
+    for (const { unit, by } of [...this.#begun.all.values()])
+      if (by.some((share) => names.includes(share.worker))) this.#beginAnew(work, unit);
     for (const each of names) {
       work.forget(each);
       if (work.countsUnconfirmed(each))
@@ -580,13 +603,30 @@ export class Dispatch {
     work.end(lease);
     const holder = this.crew.find(lease.worker);
     if (!holder) return;
-    this.crew.owe(holder, this.#round!.kind, lease);
+    this.crew.owe(holder, this.#round!.kind, { ...lease, count: unitsOf(lease, this.#round!) });
     holder.cancel(lease.id);
+  }
+
+  /** A state is not gone on from any more. */
+  #beginAnew(work: Work, unit: number): void {
+    const begun = this.#begun.all.get(unit);
+    for (const lease of work.leases.filter((lease) => lease.begun && lease.begun === begun)) this.#release(work, lease);
+    this.#begun.drop(unit);
   }
 
   /** An answer cannot count. Another worker is asked; only where there is no other, the same one again. */
   #refuse(worker: Connection, work: Work, round: Round, lease: Lease, refusal: string): void {
     this.counts.refused++;
+    if (lease.begun) {
+      // Nobody can tell whose fault it is: who computes all of it will be held to that.
+      const what = `${round.name}: ${refusal} for ${nodeName(lease)} from ${worker.name} refused`;
+      this.#settings.journal.warn("refused", `${what}; it went on from a state, and the unit is begun anew`, {
+        worker: worker.name,
+        step: round.step + 1,
+      });
+      this.#beginAnew(work, lease.first);
+      return;
+    }
     const isSecond = work.opinions(lease).has(worker.name);
     work.refuse(lease);
     const who = work.opinions(lease);
@@ -627,13 +667,15 @@ export class Dispatch {
       );
   }
 
-  #onHandback(worker: Connection, id: number, reason: string, units: number): void {
+  #onHandback(worker: Connection, id: number, reason: string, units: number, handed: HandedOver | undefined): void {
     const lease = this.#work?.find(id);
     if (!lease || lease.worker !== worker.name) {
+      if (handed) this.crew.uploads.giveBack(handed.state);
       this.crew.settle(worker, id, units);
       return;
     }
     this.#work!.end(lease);
+    if (handed && this.#keep(worker, lease, handed)) return;
     this.counts.lost++;
     this.#settings.journal.warn("late", `${worker.name} handed back lease ${nodeName(lease)}: ${reason}`, {
       worker: worker.name,
@@ -642,13 +684,54 @@ export class Dispatch {
     if (worker.state === "ready" && this.crew.countHandback(worker) >= mostHandbacks)
       worker.refuse(`${worker.name} handed back ${mostHandbacks} leases in a row, the last because ${reason}`);
   }
+
+  /** @returns whether others can go on with what this worker hands over */
+  #keep(worker: Connection, lease: Lease, { losses, state }: HandedOver): boolean {
+    const { journal } = this.#settings;
+    const { first: unit, begun } = lease;
+    const before = this.#begun.all.get(unit);
+    if (before && this.#work!.leases.some((other) => other.begun === before)) {
+      // Its memory is on its way to somebody who goes on from there.
+      this.crew.uploads.giveBack(state);
+      return false;
+    }
+    const why = this.#begun.keep({
+      ...{ unit, state, arithmetic: worker.arithmetic },
+      losses: [...(begun?.losses ?? []), ...losses],
+      by: [...(begun?.by ?? []), { worker: worker.name, steps: losses.length }],
+    });
+    const { name, steps, part } = this.#round!;
+    const replica = `replica ${(part?.first ?? 0) + unit} of ${name}`;
+    const who = { worker: worker.name };
+    if (why !== undefined) {
+      journal.warn("refused", `the state of ${replica} from ${worker.name} refused: ${why}`, who);
+      return false;
+    }
+    const done = stepsOf(begun) + losses.length;
+    journal.tell("left", `${worker.name} handed over ${replica} at step ${done} of ${steps}`, who);
+    return true;
+  }
 }
 
+/** What is left of local steps when so many of them are done. */
+const after = (local: LocalTerms, done: number): LocalTerms => ({
+  ...local,
+  learningRates: local.learningRates.slice(done),
+  updates: local.updates + done,
+  begun: done,
+});
+
+/** Units that its holder computes of a lease: a part of one where others have begun it. */
+const unitsOf = ({ count, begun }: Lease, { steps }: Round): number => (begun ? 1 - stepsOf(begun) / steps : count);
+
 /** How much of a round is computed: of each unit, what who is furthest has of it. */
-function computedShare({ done, leases, units }: Work): number {
+function computedShare({ done, leases, units }: Work, round: Round): number {
   const shares = done.map(Number);
-  for (const { first, count, heard } of leases)
-    for (let unit = first; unit < first + count; unit++) shares[unit] = Math.max(shares[unit]!, heard?.share ?? 0);
+  for (const lease of leases) {
+    const { first, count, heard } = lease;
+    const share = 1 - (unitsOf(lease, round) / count) * (1 - (heard?.share ?? 0));
+    for (let unit = first; unit < first + count; unit++) shares[unit] = Math.max(shares[unit]!, share);
+  }
   return shares.reduce((sum, share) => sum + share, 0) / units;
 }
 

@@ -16,6 +16,7 @@
 // Where answers wait for room (uploads.ts), the first unit that is not in makes it. Whoever waits may take it beyond its turn:
 // its answer passes those that wait before it.
 import { nodeName, type TreeNode } from "../../shared/arithmetic/tree.ts";
+import type { Begun } from "./begun.ts";
 import { Openings } from "./openings.ts";
 
 /** A part of a round that a worker holds. */
@@ -27,6 +28,8 @@ export interface Lease extends TreeNode {
   readonly arithmetic: string;
   /** Its answer counts when another has said the same. */
   readonly isDrawn: boolean;
+  /** What others did of its one unit. */
+  readonly begun?: Begun | undefined;
   /** Its answer is there and waits for room: no fault of its holder's. */
   waits?: boolean;
   /** What its holder last said of it; nothing where a lease is too short for that. */
@@ -59,6 +62,8 @@ export interface WorkerView {
   readonly arithmetic: string;
   /** It has the weights and takes leases. */
   readonly able: boolean;
+  /** It goes on with what others have begun. */
+  readonly takesOver?: boolean;
   /** Units it computes in a second, measured; none before its first answer. */
   readonly unitsPerSecond?: number | undefined;
   /** It gets only copies of what others hold, as long as there are others. */
@@ -79,6 +84,8 @@ export interface RoundView {
   readonly leases: readonly Lease[];
   /** Units whose answer could not count, and who gave it: others are asked before them. */
   readonly refusals: ReadonlyMap<number, ReadonlySet<string>>;
+  /** Units that somebody left in the middle, with their state. */
+  readonly begun: ReadonlyMap<number, Begun>;
   /** Who takes no more leases, and still finishes those that it has, or gives them back. */
   readonly leaving: ReadonlySet<string>;
   /** Lateness that does not count, in milliseconds: the noise of a busy machine. */
@@ -308,6 +315,8 @@ class PlanState {
     // Opinions go to who is free: kept for one who is not, they would come one after another.
     const opinion = isNew || held > 0 ? undefined : this.#opinionBy(worker);
     if (opinion) return opinion;
+    const begun = this.#begunFor(worker);
+    if (begun) return begun;
     const size = isNew ? 1 : fairShare(this.#round, unitsPerSecond, shares);
     const open = this.#find(this.#open, worker, this.#portion(size, held, shares));
     if (open) {
@@ -352,6 +361,17 @@ class PlanState {
     if (!(isLate || this.#open.isOpen(first)) || this.#hasRefused(worker, node)) return undefined;
     if (!isLate) this.#left--;
     return this.#grant(worker, node, isLate, `${first} is needed first: answers wait for room`);
+  }
+
+  /** What is left of a unit that nobody holds: by itself, since a state is of one. */
+  #begunFor(worker: WorkerView): Grant | undefined {
+    for (const [first, { arithmetic, by }] of worker.takesOver ? this.#round.begun : []) {
+      const node = { first, count: 1 };
+      if (arithmetic !== worker.arithmetic || !this.#open.isOpen(first) || this.#hasRefused(worker, node)) continue;
+      this.#left--;
+      return this.#grant(worker, node, false, `${first} was begun by ${by.map(({ worker }) => worker).join(", ")}`);
+    }
+    return undefined;
   }
 
   /** A second opinion of what nobody else is about to give one of, or not before this worker could. */

@@ -61,6 +61,8 @@ export class Uploads {
   readonly #now: () => number;
   readonly #open = new Map<Upload, Sender>();
   readonly #waiting = new Set<Sender>();
+  /** Vectors that hold something else than gradients. */
+  #aside = 0;
   /** Milliseconds that one takes, smoothed. */
   #usualMs: number | undefined;
 
@@ -78,7 +80,31 @@ export class Uploads {
 
   /** Most vectors at once, those of the round's sum among them. */
   get most(): number {
-    return roomFor(this.gathering.units, this.#pool.length, this.#bytes);
+    return roomFor(this.gathering.units, this.#pool.length, this.#bytes) - this.#aside;
+  }
+
+  /** Vectors for something else than gradients; undefined where the sum could not do without their room. */
+  setAside(count: number): Float32Array[] | undefined {
+    const most = this.most - count;
+    if (most < roomFor(this.gathering.units, this.#pool.length, 0) || !this.#fit(this.#nodes, most)) return undefined;
+    this.#aside += count;
+    this.#notePeak();
+    return Array.from({ length: count }, () => this.#pool.take());
+  }
+
+  /** Vectors that were set aside are not needed any more. */
+  giveBack(vectors: readonly Float32Array[]): void {
+    this.#aside -= vectors.length;
+    for (const vector of vectors) this.#pool.give(vector);
+  }
+
+  /** Whose vectors are there. */
+  get #nodes(): TreeNode[] {
+    return [...this.gathering.kept(), ...this.#open.values()];
+  }
+
+  #notePeak(): void {
+    this.peak = Math.max(this.peak, this.#nodes.length + this.#aside);
   }
 
   /** Room for one vector, or undefined: then its sender is called when it is worth asking again. */
@@ -89,20 +115,23 @@ export class Uploads {
     }
     const upload = { vector: this.#pool.take(), since: this.#now(), known: 0, isOver: false };
     this.#open.set(upload, sender);
-    this.peak = Math.max(this.peak, this.#open.size + this.gathering.kept().length);
+    this.#notePeak();
     return upload;
   }
 
   #hasRoom(sender: Sender): boolean {
-    const { first, kept, missing } = this.gathering;
-    const nodes = [...kept(), ...this.#open.values()];
+    const nodes = [...this.#nodes, sender];
+    return holds(sender, this.gathering.missing()) ? nodes.length <= this.most : this.#fit(nodes, this.most);
+  }
+
+  /** Can the sum become whole in so much room while these are there? */
+  #fit(nodes: readonly TreeNode[], most: number): boolean {
+    const { first, missing } = this.gathering;
     const next = missing();
-    if (holds(sender, next)) return nodes.length < this.most;
-    const behind = [...nodes, sender].filter((node) => node.first > next).sort((a, b) => a.first - b.first);
+    const behind = nodes.filter((node) => node.first > next).sort((a, b) => a.first - b.first);
     // When the sum has come up to one of them, it and those behind it are still there.
     return (
-      nodes.length < this.most &&
-      behind.every((node, i) => neededBefore(node.first - first) + behind.length - i <= this.most)
+      nodes.length <= most && behind.every((node, i) => neededBefore(node.first - first) + behind.length - i <= most)
     );
   }
 

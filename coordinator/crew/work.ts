@@ -2,6 +2,7 @@
 // once; one that is to be confirmed counts when two workers have said the same. Until then only digests are kept of what
 // was said: the vector that counts is the one that comes with the second of them.
 import { nodeName, type TreeNode } from "../../shared/arithmetic/tree.ts";
+import type { Begun, Share } from "./begun.ts";
 import { type Awaited, type Grant, type Lease, overlap } from "./plan.ts";
 
 export interface PartRecord {
@@ -11,6 +12,8 @@ export interface PartRecord {
   readonly leases: number;
   /** Who has said the same before it counted; absent where nobody was asked. */
   readonly second?: string;
+  /** Who took its first steps, where somebody handed it over. */
+  readonly begun?: readonly Share[];
 }
 
 export interface Opinion {
@@ -39,6 +42,7 @@ interface Part extends TreeNode {
   readonly worker: string;
   readonly leases: number;
   readonly second: string | undefined;
+  readonly begun: readonly Share[];
 }
 
 export class Work {
@@ -88,8 +92,8 @@ export class Work {
     return [...all.values()];
   }
 
-  grant({ first, count, worker, arithmetic, isDrawn }: Grant, id: number, now: number): Lease {
-    const lease = { id, first, count, worker, arithmetic, isDrawn, grantedAt: now };
+  grant({ first, count, worker, arithmetic, isDrawn }: Grant, id: number, now: number, begun?: Begun): Lease {
+    const lease = { id, first, count, worker, arithmetic, isDrawn, begun, grantedAt: now };
     this.leases.push(lease);
     return lease;
   }
@@ -155,7 +159,10 @@ export class Work {
 
   /** Did an answer of its count that nobody else has confirmed? */
   countsUnconfirmed(name: string): boolean {
-    return this.#parts.some(({ worker, second }) => worker === name && second === undefined);
+    return this.#parts.some(
+      ({ worker, second, begun }) =>
+        second === undefined && (worker === name || begun.some((share) => share.worker === name)),
+    );
   }
 
   #drop(node: TreeNode): void {
@@ -182,7 +189,7 @@ export class Work {
     const others = this.overlapping(lease);
     const leases = Math.max(1, opinions.length) + others.length;
     const by = agreed === undefined ? { worker, second: undefined } : { worker: agreed, second: worker };
-    this.#parts.push({ first, count, ...by, leases });
+    this.#parts.push({ first, count, ...by, leases, begun: lease.begun?.by ?? [] });
     return { others, differing: [...new Set(differing)] };
   }
 
@@ -217,10 +224,17 @@ export class Work {
     return new Set([...this.#refused].filter((answer) => overlap(answer, node)).map(({ worker }) => worker));
   }
 
-  /** How many units each worker's counted answers were. */
-  unitsByWorker(): Map<string, number> {
+  /** How many units each worker has done of those that counted. @param steps of a unit */
+  unitsByWorker(steps: number): Map<string, number> {
     const units = new Map<string, number>();
-    for (const { worker, count } of this.#parts) units.set(worker, (units.get(worker) ?? 0) + count);
+    const add = (worker: string, count: number) => units.set(worker, (units.get(worker) ?? 0) + count);
+    for (const { worker, count, begun } of this.#parts) {
+      add(worker, count);
+      for (const share of begun) {
+        add(share.worker, share.steps / steps);
+        add(worker, -share.steps / steps);
+      }
+    }
     return units;
   }
 
@@ -228,9 +242,10 @@ export class Work {
   records(each: number): PartRecord[] {
     return [...this.#parts]
       .sort((a, b) => a.first - b.first)
-      .map(({ first, count, worker, leases, second }) => ({
+      .map(({ first, count, worker, leases, second, begun }) => ({
         ...{ shards: nodeName({ first: first * each, count: count * each }), worker, leases },
         ...(second !== undefined && { second }),
+        ...(begun.length > 0 && { begun }),
       }));
   }
 }

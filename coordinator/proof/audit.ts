@@ -288,12 +288,19 @@ function countedIn(chain: readonly ChainLine[]) {
   let [shards, confirmed] = [0, 0];
   const entries = standingSteps(chain);
   // Whose every answer was taken back has given none that counts.
-  for (const line of chain) if (line.kind === "step") for (const { worker } of line.entry.parts) workers[worker] = 0;
+  for (const line of chain)
+    if (line.kind === "step")
+      for (const { worker, begun } of line.entry.parts)
+        for (const { worker: name } of [{ worker }, ...(begun ?? [])]) workers[name] = 0;
   for (const { parts, steps } of entries)
-    for (const { shards: text, worker, second } of parts) {
+    for (const { shards: text, worker, second, begun } of parts) {
       const [first, last] = spanOf(text) ?? [0, -1];
       const count = (last - first + 1) * steps;
       workers[worker]! += count;
+      for (const share of begun ?? []) {
+        workers[share.worker]! += (last - first + 1) * share.steps;
+        workers[worker]! -= (last - first + 1) * share.steps;
+      }
       shards += count;
       if (second !== undefined) confirmed += count;
     }
@@ -317,7 +324,9 @@ export function contributionsOf(chain: readonly ChainLine[], worker: string) {
   return chain.flatMap((line) => {
     if (line.kind !== "step") return [];
     const { step, steps, parts } = line.entry;
-    const shards = parts.filter((part) => part.worker === worker).map((part) => part.shards);
+    const isOf = (part: (typeof parts)[number]) =>
+      [part, ...(part.begun ?? [])].some((share) => share.worker === worker);
+    const shards = parts.filter(isOf).map((part) => part.shards);
     return shards.length > 0 ? [{ step, steps, shards, undone: !standing.has(line.entry) }] : [];
   });
 }

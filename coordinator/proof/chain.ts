@@ -21,6 +21,8 @@ export const stepLine = z.object({
         leases: z.int().min(1),
         /** Who has said the same before it counted. */
         second: z.string().optional(),
+        /** Who took how many of the first steps of its replica, and handed it over. */
+        begun: z.array(z.object({ worker: z.string(), steps: z.int().min(1) })).optional(),
       }),
     )
     .min(1),

@@ -14,7 +14,9 @@ export async function firstTainted(
     if (line.kind === "undone" && tainted !== undefined && tainted > stepAfter(line)!) tainted = undefined;
     if (line.kind !== "step" || tainted !== undefined) continue;
     const { step, parts } = line.entry;
-    if (parts.some(({ worker, second }) => second === undefined && isLiar(worker))) tainted = step;
+    const isOf = ({ worker, begun }: (typeof parts)[number]) =>
+      isLiar(worker) || begun?.some((share) => isLiar(share.worker));
+    if (parts.some((part) => part.second === undefined && isOf(part))) tainted = step;
   }
   return tainted === undefined ? undefined : { step: tainted, changedAfter };
 }

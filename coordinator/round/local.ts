@@ -48,8 +48,8 @@ export class LocalRound extends SummedRound implements Round {
     this.#batches = batchesOf(work.starts, step, this.steps);
   }
 
-  windows(node: TreeNode) {
-    const starts = startsOf(node, this, this.#batches);
+  windows(node: TreeNode, done: number) {
+    const starts = startsOf(node, this, this.#batches.slice(done));
     return { count: starts.length, read: () => this.#work.read(starts) };
   }
 }

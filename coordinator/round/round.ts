@@ -40,8 +40,8 @@ export interface Round {
   /** Nodes whose sums it holds, by their place in that other round. */
   readonly kept?: readonly TreeNode[];
 
-  /** How many windows a lease of this node is of, and they themselves: (windows, T + 1) ids. */
-  windows(node: TreeNode): { count: number; read: () => Promise<Windows> | Windows };
+  /** How many windows a lease of this node is of, and they themselves: (windows, T + 1) ids. @param done steps that are not of it */
+  windows(node: TreeNode, done: number): { count: number; read: () => Promise<Windows> | Windows };
   /** What the answer to a lease of this node must have. */
   expects(node: TreeNode): { losses: number; vector: boolean };
   /** Why an answer cannot count, whoever gave it; undefined where it can. */

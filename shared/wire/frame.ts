@@ -15,8 +15,11 @@ export const chunkBytes = 2 ** 20;
 const magic = 0x33544657;
 const crc32: (bytes: Uint8Array) => number = nativeAddon()?.crc32 ?? zlib.crc32;
 
-/** What a tensor is: weights of a step, gradient of a lease, token windows of a lease, what changes the weights into a step's. */
-const kinds = ["weights", "gradient", "windows", "update"] as const;
+/**
+ * What a tensor is: weights of a step, gradient of a lease, token windows of a lease, what changes the weights into a step's,
+ * a part of the state after some steps of a lease's replica.
+ */
+const kinds = ["weights", "gradient", "windows", "update", "state"] as const;
 export type TensorKind = (typeof kinds)[number];
 
 export interface Frame {

@@ -14,7 +14,7 @@ import { ProtocolError } from "../errors.ts";
 import { modelSchema, precisions } from "../model.ts";
 import { titleSchema } from "./names.ts";
 
-export const protocolVersion = 6;
+export const protocolVersion = 7;
 export const subprotocol = "weft.v1";
 
 /** Largest control message in bytes: the losses of a lease are the longest. */
@@ -33,6 +33,9 @@ const sentence = z.string().max(2000);
 const id = z.int().min(0);
 /** Of data: sha256 of all ids in order. */
 const fingerprint = z.string().max(128);
+const packedLosses = z
+  .instanceof(Uint8Array)
+  .refine((bytes) => bytes.length % 8 === 0 && bytes.length <= 8 * largestLease);
 const sharedVector = z.strictObject({ path: z.string().max(64), key: z.string().max(256) });
 
 const fromWorker = z.discriminatedUnion("type", [
@@ -48,6 +51,8 @@ const fromWorker = z.discriminatedUnion("type", [
     data: fingerprint.optional(),
     /** It has opened the welcome's shared memory: weights and gradients go through that, not as frames. */
     sharesMemory: z.literal(true).optional(),
+    /** It goes on with a replica that another has begun. */
+    takesOver: z.literal(true).optional(),
   }),
   /**
    * After the frames of a vector (or with it in shared memory), or alone: float64 losses, little-endian, one for each
@@ -56,7 +61,7 @@ const fromWorker = z.discriminatedUnion("type", [
   z.strictObject({
     type: z.literal("answer"),
     lease: id,
-    losses: z.instanceof(Uint8Array).refine((bytes) => bytes.length % 8 === 0 && bytes.length <= 8 * largestLease),
+    losses: packedLosses,
     /** Milliseconds that the computation took. */
     computeMs: z.number().min(0),
   }),
@@ -66,8 +71,17 @@ const fromWorker = z.discriminatedUnion("type", [
   z.strictObject({ type: z.literal("progress"), lease: id, losses: z.number().positive() }),
   /** The rest of this lease's vector comes later: what it is the sum of is not there yet. */
   z.strictObject({ type: z.literal("paused"), lease: id }),
-  /** The lease goes back unanswered, with the reason, after so many of its units had been computed, or parts of one. */
-  z.strictObject({ type: z.literal("handback"), lease: id, reason: sentence, units: z.number().min(0) }),
+  /**
+   * The lease goes back unanswered, with the reason, after so many of its units had been computed, or parts of one. After the
+   * frames of a state: the loss of each step of the lease's first replica that it is the state after, for who goes on from it.
+   */
+  z.strictObject({
+    type: z.literal("handback"),
+    lease: id,
+    reason: sentence,
+    units: z.number().min(0),
+    state: packedLosses.optional(),
+  }),
   /** No more leases, please: the worker finishes what it holds and goes. */
   z.strictObject({ type: z.literal("leaving"), reason: sentence }),
 ]);
@@ -76,10 +90,12 @@ const fromWorker = z.discriminatedUnion("type", [
 const localTerms = z.strictObject({
   /** Of every step, that a replica computes: replica r has those from r * shards on. */
   shards: z.int().min(1),
-  /** One of each step. */
+  /** One of each step that is to be taken. */
   learningRates: z.array(z.number().min(0)).min(1).max(largestLease),
   /** Updates that the moments have seen before. */
   updates: id,
+  /** Steps that others have taken from the lease's weights before these; the state after them follows the windows. */
+  begun: z.int().min(1).optional(),
   optimizer: z.strictObject({
     beta1: z.number(),
     beta2: z.number(),
@@ -120,6 +136,8 @@ const fromCoordinator = z.discriminatedUnion("type", [
     /** What every node's sum is rounded to, and how gradients and updates of the weights travel. */
     wire: z.enum(wireFormats),
     timeoutMs: z.number().min(1),
+    /** Who leaves in the middle of a replica may hand over its state. */
+    handsOver: z.literal(true).optional(),
     /** To a worker that may be on the coordinator's machine: (vectors * P) of its weights and of this worker's gradient. */
     sharedMemory: z.strictObject({ weights: sharedVector, gradient: sharedVector }).optional(),
   }),
@@ -133,6 +151,7 @@ const fromCoordinator = z.discriminatedUnion("type", [
    * draws them and none follow. `gradient`: units are shards of `rows`
    * windows, the answer is the tree sum of their gradients. `local`: units are replicas, each with its windows of one step
    * after another, the answer is the tree sum of their outer gradients (and moments) and the loss of each replica's steps.
+   * Where some of the steps are `begun`, the lease is of those that are left, and so are its windows and losses.
    * `evaluation`: units are groups of `rows` windows, the last one perhaps of fewer, the answer is the loss of each window.
    * `sample`: one window, whose first ids are gone on with; the answer is ids in place of losses, -1 where there are no more.
    */
@@ -155,6 +174,7 @@ const fromCoordinator = z.discriminatedUnion("type", [
     .refine(({ round, sample }) => (round === "sample") === (sample !== undefined), "not a sample")
     .refine(({ first, count }) => Number.isInteger(Math.log2(count)) && first % count === 0, "not a node of the tree")
     .refine(({ round, local }) => (round === "local") === (local !== undefined), "local steps without their terms")
+    .refine(({ count, local }) => !local?.begun || count === 1, "a state for more than one replica")
     .refine(({ count, rows, windows, local }) => {
       const each = local ? rows * local.shards * local.learningRates.length : rows;
       return windows <= count * each && windows > (count - 1) * each;

@@ -240,3 +240,32 @@ test("the reference depends on every step and shard", () => {
   const other = { ...plan, options: { ...plan.options, seed: 4 } };
   expect(new Set([digest, referenceDigest(fewer), referenceDigest(other)]).size).toBe(3);
 });
+
+test("who is asked to leave in the middle of a replica and killed soon after loses none of its steps", async () => {
+  const { options, ...plan } = inRounds(planOf(3));
+  const link = { latencyMs: 1, bytesPerMs: 1000 };
+  const local = { localSteps: 20, replicas: 4, shards: 4, batchSize: 4, steps: 60, timeout: 1, evalInterval: 0 };
+  const workers = Array.from({ length: 3 }, () => ({ unitMs: 2000, link }));
+  // In the middle of a replica of each round; each is killed five seconds later.
+  const faults = [25_000, 95_000, 175_000].flatMap((at, i) => [
+    { kind: "leave", at, forMs: 1e9, worker: 1 + (i % 2) } as const,
+    { kind: "crash", at: at + 5000, forMs: 1000, worker: 1 + (i % 2) } as const,
+  ]);
+  for (const innerState of ["averaged", "fresh"] as const)
+    for (const wire of ["float32", "int8"] as const) {
+      const long = { ...plan, options: { ...options, ...local, decaySteps: 60, innerState, wire }, workers, faults };
+      expect(await live(long)).toMatchObject({ failures: [], takenOver: 3, gradients: 60 * 4 });
+      // A relay's workers hand over to each other. The first unit is computed three times there, whoever leaves.
+      const below = withRelays(long, 1, true);
+      const relays = below.relays!.map((relay) => ({ ...relay, killedAt: Number.POSITIVE_INFINITY }));
+      const later = faults.slice(2, 4).map((fault) => ({ ...fault, at: fault.at + 130_000 }));
+      expect(await live({ ...below, relays, faults: later })).toMatchObject({
+        failures: [],
+        gradients: 60 * 4 + 2 * 20,
+      });
+      // Without room for a state its unit is begun anew.
+      const cramped = await live({ ...long, roomBytes: 0 });
+      expect(cramped).toMatchObject({ failures: [], takenOver: 0 });
+      expect(cramped.gradients).toBeGreaterThan(60 * 4 + 10);
+    }
+});

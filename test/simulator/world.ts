@@ -457,6 +457,8 @@ export interface Verdict {
   readonly hedged: number;
   /** Gradients of shards that the workers computed for all that. */
   readonly gradients: number;
+  /** Parts that a worker went on with from another's state. */
+  readonly takenOver: number;
   /** Steps done when the first wrong answer was given, and when its giver was found out; none where none was given. */
   readonly lie?: { readonly began: number; readonly found: number | undefined } | undefined;
   /** Gradients that the last coordinator held at once, on their way in and in the sum. */
@@ -540,6 +542,7 @@ class World {
       last: new Set(steps.at(-1)?.parts.map(({ worker }) => worker)),
       hedged: parts.filter(({ leases }) => leases > 1).length,
       gradients: this.#members.reduce((sum, { health }) => sum + health.gradients, 0),
+      takenOver: parts.filter(({ begun }) => begun).length,
       lie: this.#lie && { ...this.#lie, found },
       isRight: this.#isRight,
       peak: this.#peak,
@@ -808,6 +811,8 @@ class World {
     const { uploads } = this.#run.dispatch.crew;
     this.#peak = uploads.peak;
     if (uploads.size > 0) this.#failures.push("a vector is still on its way in");
+    if (uploads.most < roomFor(uploads.gathering.units, this.#vectorLength, this.roomBytes))
+      this.#failures.push("a vector is still set aside");
     const most = roomFor(
       options.localSteps > 1 ? options.replicas : options.shards,
       this.#vectorLength,

@@ -8,7 +8,7 @@ import type { WireFormat } from "../../shared/arithmetic/codec.ts";
 import { flagOf, modelOf } from "../../shared/config.ts";
 import { resolveOptions } from "../../shared/resolve.ts";
 import { openEngine } from "../../worker/engine/choose.ts";
-import { atStep, coordinator, killAll, ledgerOf, type Running, temporary, text, weft } from "./weft.ts";
+import { atStep, coordinator, digestOf, killAll, ledgerOf, type Running, temporary, text, weft } from "./weft.ts";
 
 afterEach(killAll);
 
@@ -95,3 +95,55 @@ test("a worker and the coordinator killed in the middle, and a replay", async ()
   expect(await replay.ended, replay.stdout()).toBe(0);
   expect(replay.stdout()).toMatch(/replay from step-000100: 45 of 45 steps come out with the same digest/);
 });
+
+test.each([
+  ["averaged", "int8", ["--no-shared-memory"]],
+  ["fresh", "float32", []],
+] as const)(
+  "%s, %s: SIGTERM in the middle of a replica: another goes on from its state, and nothing differs",
+  async (innerState, wire, more) => {
+    const H = 1200;
+    const own = {
+      localSteps: H,
+      replicas: 2,
+      shards: 4,
+      batchSize: 8,
+      steps: H,
+      timeout: 2,
+      evalInterval: 0,
+      innerState,
+      wire,
+    };
+    const flags = Object.entries({ data: text, ...shared, ...own }).flatMap(([name, value]) => [
+      flagOf(name),
+      `${value}`,
+    ]);
+    const runOf = async (names: readonly string[]) => {
+      const out = temporary();
+      const run = await coordinator([...flags, ...more, "--out", out]);
+      const workers = names.map((name) => weft(["worker", "--coordinator", run.url, "--name", name, "--threads", "1"]));
+      return { out, run, workers };
+    };
+    const calm = await runOf(["calm"]);
+    const { out, run, workers } = await runOf(["doomed", "staying"]);
+    const progress = async () => {
+      const response = await fetch(`${run.url.replace("ws", "http")}/status`);
+      const status = (await response.json()) as { workers: { id: string; leaseProgress: number | null }[] };
+      return status.workers.find(({ id }) => id === "doomed")?.leaseProgress;
+    };
+    await expect.poll(progress, { timeout: 60_000 }).toBeGreaterThan(0);
+    workers[0]!.child.kill("SIGTERM");
+    expect(await workers[0]!.ended).toBe(0);
+    const { msg } = await run.until(({ msg }) => msg.includes("took over"));
+    const [, replica, step] = /^staying took over replica (\d) at step (\d+) of 1200 from doomed$/
+      .exec(msg)!
+      .map(Number);
+    expect(await run.ended, run.stderr()).toBe(0);
+    expect(await calm.run.ended, calm.run.stderr()).toBe(0);
+    expect(digestOf(out)).toBe(digestOf(calm.out));
+    const part = ledgerOf(out)[0]!.parts[replica!]!;
+    expect(part).toMatchObject({ worker: "staying", leases: 1, begun: [{ worker: "doomed", steps: step }] });
+    const audit = weft(["audit", out]);
+    expect(await audit.ended, audit.stdout()).toBe(0);
+  },
+);

@@ -209,7 +209,7 @@ test.each<[string, (peer: Peer) => void, RegExp]>([
   [
     "leases and no windows",
     (peer) => [peer.say(order), peer.say({ ...order, lease: 2 })],
-    /lease 2 before the windows/,
+    /lease 2 before all of lease 1/,
   ],
   [
     "an update to weights that are not here",
@@ -217,6 +217,7 @@ test.each<[string, (peer: Peer) => void, RegExp]>([
     /update to step 1/,
   ],
   ["weights of another length", (peer) => peer.send("weights", 0, new Uint8Array(4 * P + 4)), /weights/],
+  ["a state that nobody announced", (peer) => peer.send("state", 1, new Uint8Array(4 * P)), /state 1 .*not announced/],
   ["a gradient", (peer) => peer.send("gradient", 1, new Uint8Array(4 * P)), /gradient 1 that was not announced/],
   ["local steps that are none", (peer) => peer.say({ ...order, round: "local" }), /local steps without their terms/],
 ])("a coordinator that welcomes and then sends %s is left with a clear word", async (_, misbehave, reason) => {

@@ -18,10 +18,14 @@ export interface Assignment {
   readonly sent: Float32Array;
   /** Of vectors (vectors P). */
   readonly pool: VectorPool;
+  /** Of the pool, the task's: weights, m and v after the steps of the replica that others took. */
+  readonly state?: readonly Float32Array[];
   /** What the sum of every node of the round's tree becomes, where the run's wire is small. */
   readonly round: NodeRounding | undefined;
   /** So many of the answer's losses are known. */
   readonly progress: (losses: number) => void;
+  /** Asked after so many whole steps of the first replica: is it to be left there? */
+  readonly leaves?: (steps: number) => boolean;
   /** Begin to send the answer's vector before it is whole. */
   readonly send?: (vector: GrowingVector) => void;
   /** Aborted: nobody wants the answer any more. */
@@ -42,6 +46,8 @@ export interface Outcome {
   readonly vector?: Float32Array;
   /** Of the vector: it is on its way already. */
   readonly isSent?: boolean;
+  /** Of the pool, the caller's: the lease was left in its first replica, after the steps whose losses these are. */
+  readonly state?: readonly Float32Array[];
 }
 
 /** @returns undefined when it was cancelled @throws EngineError */

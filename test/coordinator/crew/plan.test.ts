@@ -1,4 +1,5 @@
 import { expect, test } from "vitest";
+import type { Begun } from "../../../coordinator/crew/begun.ts";
 import { Openings } from "../../../coordinator/crew/openings.ts";
 import { type Lease, planRound, type RoundView, type WorkerView } from "../../../coordinator/crew/plan.ts";
 
@@ -9,6 +10,7 @@ const round = (units: number, leases: Lease[] = [], done: number[] = [], more: P
   awaited: [],
   leases,
   refusals: new Map(),
+  begun: new Map(),
   leaving: new Set(),
   graceMs: 100,
   unmeasuredMs: 3000,
@@ -303,4 +305,20 @@ test("what a worker holds that leaves is given to others once it is late, not at
   expect(planRound(left, [stays], 1000).overdue).toEqual([]);
   expect(granted(left, [stays], 20_100)).toBe("stays 0");
   expect(granted(round(1, leases), [stays], 1000)).toBe("stays 0");
+});
+
+test("what others have begun goes by itself, and first, to who can go on with it", () => {
+  const unit = (unit: number, arithmetic = "native plain float32"): [number, Begun] => [
+    unit,
+    { unit, losses: [1], state: [], arithmetic, by: [{ worker: "gone", steps: 1 }] },
+  ];
+  const begun = new Map([unit(2), unit(3, "native avx2 float32")]);
+  const relay = worker("relay", 1);
+  const other = worker("other", 1, { takesOver: true });
+  const view = round(4, [], [], { begun });
+  expect(granted(view, [other], 0)).toBe("other 2, other 0-1");
+  expect(planRound(view, [other], 0).grants[0]!.why).toBe("2 was begun by gone");
+  expect(granted(view, [relay], 0)).toBe("relay 0-3");
+  const held = round(4, [lease(1, 2, 1, "busy")], [], { begun });
+  expect(granted(held, [other, worker("busy", 1, { takesOver: true })], 0)).toBe("other 0-1, busy 3");
 });

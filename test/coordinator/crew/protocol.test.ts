@@ -9,7 +9,7 @@ import { accessWith } from "../../../coordinator/serve/access.ts";
 import { type RunServer, serve } from "../../../coordinator/serve/server.ts";
 import { setUpRun } from "../../../coordinator/setup.ts";
 import type { OptionName } from "../../../shared/config.ts";
-import { bytesOf, framesOf } from "../../../shared/wire/frame.ts";
+import { bytesOf, type Frame, framesOf, parseFrame } from "../../../shared/wire/frame.ts";
 import {
   decodeFromCoordinator,
   encodeMessage,
@@ -69,6 +69,7 @@ afterEach(async () => {
 class Peer {
   readonly socket: WebSocket;
   readonly heard: FromCoordinator[] = [];
+  readonly frames: Frame[] = [];
   #said = 0;
   #received = 0;
   readonly closed: Promise<{ code: number; reason: string }>;
@@ -84,6 +85,7 @@ class Peer {
     });
     this.socket.on("message", (data: Buffer) => {
       if (isControl(data)) this.heard.push(decodeFromCoordinator(data, this.#received++));
+      else this.frames.push(parseFrame(data));
       this.#look();
     });
   }
@@ -126,15 +128,25 @@ class Peer {
     await this.opened();
     this.say({ type: "hello", version: protocolVersion, name, host: "here", processId: 1 });
     const { sharedMemory } = await this.hear("welcome");
-    const ready = { type: "ready" as const, arithmetic, device: "none", plannedBytes: 0, ...(data && { data }) };
+    const own = { arithmetic, device: "none", plannedBytes: 0, takesOver: true } as const;
+    const ready = { type: "ready" as const, ...own, ...(data && { data }) };
     this.say(sharesMemory ? { ...ready, sharesMemory } : ready);
     return sharedMemory;
   }
 
-  answer(lease: number, count: number, value: number, loss = 1): void {
-    for (const frame of framesOf("gradient", lease, bytesOf(new Float32Array(parameters).fill(value))))
+  /** @param floats of the vector */
+  answer(lease: number, count: number, value: number, loss = 1, floats = parameters): void {
+    for (const frame of framesOf("gradient", lease, bytesOf(new Float32Array(floats).fill(value))))
       this.socket.send(frame);
     this.say({ type: "answer", lease, losses: packLosses(new Array(count).fill(loss)), computeMs: 1 });
+  }
+
+  /** @param value of all of the state @param steps that it is said to be after */
+  handOver(lease: number, steps: number, value = 0.5, floats = 3 * parameters, leaves = true): void {
+    if (leaves) this.say({ type: "leaving", reason: "bye" });
+    for (const frame of framesOf("state", lease, bytesOf(new Float32Array(floats).fill(value))))
+      this.socket.send(frame);
+    this.say({ type: "handback", lease, reason: "bye", units: 0, state: packLosses(new Array(steps).fill(1)) });
   }
 
   /** Answer every lease to the end of the run, each once it may. */
@@ -502,4 +514,104 @@ test("a peer that connects and says nothing is closed after the handshake's time
   await start({ timeout: 1 });
   const peer = await new Peer().opened();
   expect((await peer.closed).reason).toMatch(/not ready to work after 1.0 s/);
+});
+
+const local = { localSteps: 4, replicas: 2, steps: 4 };
+
+test.each<[string, (peer: Peer, lease: number) => void, RegExp]>([
+  ["of another size", (p, id) => p.handOver(id, 2, 0, 3 * parameters - 1), /state \d+: .* bytes, expected .* differs/],
+  [
+    "of one who stays",
+    (p, id) => p.handOver(id, 2, 0, 3 * parameters, false),
+    /liar hands over lease \d+ and does not leave/,
+  ],
+  ["after no step", (p, id) => p.handOver(id, 0), /a state after 0 of the 4 steps of lease/],
+  ["after all steps", (p, id) => p.handOver(id, 4), /a state after 4 of the 4 steps of lease/],
+  ["that never came", (p, id) => p.handOver(id, 2, 0, 0), /lease \d+ was handed over before its whole state/],
+  ["and another", (p, id) => [p.handOver(id, 2, 0), p.handOver(id, 2)], /does not hold lease/],
+  ["of twice the size", (p, id) => p.handOver(id, 2, 0, 6 * parameters), /bytes, expected .* differs/],
+])("a state %s is refused with a clear word", async (_, handOver, reason) => {
+  await start(local);
+  const peer = new Peer();
+  await peer.join("liar");
+  handOver(peer, (await peer.hear("lease")).lease);
+  expect((await peer.closed).reason).toMatch(reason);
+  expect(run.dispatch.crew.uploads.size).toBe(0);
+});
+
+test("with --verify nobody hands over", async () => {
+  await start({ ...local, verify: 0.5 });
+  const peer = new Peer();
+  await peer.join("helpful");
+  expect(await peer.hear("welcome")).not.toHaveProperty("handsOver");
+  peer.handOver((await peer.hear("lease")).lease, 2);
+  expect((await peer.closed).reason).toMatch(/a state of lease \d+, which cannot be handed over/);
+});
+
+test("what was handed over goes down with what is left; who makes no number of it is not blamed, and begins anew", async () => {
+  await start(local);
+  const first = new Peer();
+  await first.join("first");
+  const whole = await first.hear("lease");
+  expect(whole.local).not.toHaveProperty("begun");
+  first.handOver(whole.lease, 3);
+  const second = new Peer();
+  await second.join("second");
+  const rest = await second.hear("lease");
+  const rates = whole.local!.learningRates;
+  expect(rest).toMatchObject({ first: whole.first, count: 1, windows: whole.windows / 4 });
+  expect(rest.local).toEqual({ ...whole.local, learningRates: rates.slice(3), updates: 3, begun: 3 });
+  await expect.poll(() => second.frames.at(-1)?.kind).toBe("state");
+  const ids = (peer: Peer, lease: number) =>
+    Buffer.concat(peer.frames.filter(({ kind, id }) => kind === "windows" && id === lease).map(({ data }) => data));
+  expect(ids(second, rest.lease)).toEqual(ids(first, whole.lease).subarray((ids(first, whole.lease).length / 4) * 3));
+  const state = second.frames.filter(({ kind, id }) => kind === "state" && id === rest.lease);
+  expect(Buffer.concat(state.map(({ data }) => data))).toEqual(
+    Buffer.from(bytesOf(new Float32Array(3 * parameters).fill(0.5))),
+  );
+  expect(run.journal.after(0).map(({ text }) => text)).toContain(
+    `second took over replica ${rest.first} at step 3 of 4 from first`,
+  );
+  const heard = second.heard.length;
+  second.answer(rest.lease, 1, Number.NaN, 1, 3 * parameters);
+  const anew = await second.hear("lease", heard);
+  expect(anew).toMatchObject({ first: rest.first, local: whole.local });
+  expect(run.status().workers.map(({ probation }) => probation)).toEqual([null, null]);
+});
+
+test("a state that is no number is not gone on from", async () => {
+  await start(local);
+  const first = new Peer();
+  await first.join("first");
+  const { lease } = await first.hear("lease");
+  first.handOver(lease, 3, Number.NaN);
+  const second = new Peer();
+  await second.join("second");
+  expect((await second.hear("lease")).local).not.toHaveProperty("begun");
+  expect(run.journal.after(0).map(({ text }) => text)).toContain(
+    "the state of replica 0 of steps 1 to 4 from first refused: it holds what is no number",
+  );
+});
+
+test("a state that is half there when its sender goes is nothing, and takes no room any more", async () => {
+  await start({ ...local, innerState: "fresh" });
+  const [{ most }, first] = [run.dispatch.crew.uploads, new Peer()];
+  await first.join("first");
+  const { lease } = await first.hear("lease");
+  first.say({ type: "leaving", reason: "bye" });
+  for (const frame of framesOf("state", lease, bytesOf(new Float32Array(parameters)))) first.socket.send(frame);
+  await expect.poll(() => run.dispatch.crew.uploads.most).toBe(most - 3);
+  first.socket.terminate();
+  await expect.poll(() => run.dispatch.crew.uploads.most).toBe(most);
+  const second = new Peer();
+  await second.join("second");
+  const anew = await second.hear("lease");
+  expect(anew.local).not.toHaveProperty("begun");
+  // Two of its three vectors are not the whole, whatever its sender says.
+  second.say({ type: "leaving", reason: "bye" });
+  for (let part = 0; part < 2; part++)
+    for (const frame of framesOf("state", anew.lease, bytesOf(new Float32Array(parameters)))) second.socket.send(frame);
+  second.handOver(anew.lease, 2, 0, 0, false);
+  expect((await second.closed).reason).toMatch(/was handed over before its whole state/);
+  expect(run.dispatch.crew.uploads.most).toBe(most);
 });

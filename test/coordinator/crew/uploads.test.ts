@@ -80,3 +80,28 @@ test("nodes of any size from any number of senders, in any order that each keeps
     { numRuns: 2000 },
   );
 });
+
+test("what is set aside takes no room that the sum cannot do without", () => {
+  const pool = new VectorPool(1);
+  // Six vectors are the least for 8 units; there are eight.
+  const uploads = new Uploads(pool, () => 0, 4 * 8);
+  uploads.gathering = { first: 0, units: 8, kept: () => [], missing: () => 0 };
+  expect(uploads.most).toBe(8);
+  expect(uploads.setAside(3)).toBeUndefined();
+  const two = uploads.setAside(2)!;
+  expect([two.length, uploads.most, uploads.peak]).toEqual([2, 6, 2]);
+  expect(uploads.setAside(1)).toBeUndefined();
+  uploads.giveBack(two);
+  expect(uploads.most).toBe(8);
+  // When the sum has come up to unit 5 it takes four, and the three that are here are still there.
+  const behind = [5, 6, 7].map((first) => ({
+    first,
+    count: 1,
+    holdsUp: () => false,
+    again: () => {},
+    giveWay: () => {},
+  }));
+  for (const sender of behind) expect(uploads.begin(sender)).toBeDefined();
+  expect(uploads.setAside(2)).toBeUndefined();
+  expect(uploads.setAside(1)).toHaveLength(1);
+});

@@ -21,3 +21,27 @@ test("who gave what could not count is wrong once all of it has been given right
   expect(work.takeWrong()).toEqual([{ worker: "a", first: 0, count: 4 }]);
   expect(work.takeWrong()).toEqual([]);
 });
+
+test("whose steps an answer goes on from stands in the record, shares what was done, and spoils it", () => {
+  const work = new Work(2);
+  const by = [
+    { worker: "a", steps: 3 },
+    { worker: "b", steps: 1 },
+  ];
+  const begun = { unit: 0, losses: [1, 1, 1, 1], state: [], arithmetic: "a", by };
+  const grant = { worker: "c", arithmetic: "a", isDrawn: false, repeats: false, why: "" };
+  for (const [first, from] of [
+    [0, begun],
+    [1, undefined],
+  ] as const) {
+    const lease = work.grant({ ...grant, first, count: 1 }, first, 0, from);
+    work.end(lease);
+    work.count(lease);
+  }
+  expect(work.records(2)).toEqual([
+    { shards: "0-1", worker: "c", leases: 1, begun: by },
+    { shards: "2-3", worker: "c", leases: 1 },
+  ]);
+  expect(work.unitsByWorker(8)).toEqual(new Map(Object.entries({ c: 1.5, a: 3 / 8, b: 1 / 8 })));
+  expect(["a", "b", "c", "d"].map((name) => work.countsUnconfirmed(name))).toEqual([true, true, true, false]);
+});
