@@ -16,7 +16,10 @@ const GB = 1e9;
 
 async function checked(flags: Record<string, unknown>, freeBytes: number, workers = 2): Promise<string> {
   vi.spyOn(process, "availableMemory").mockReturnValue(freeBytes - process.memoryUsage.rss());
-  const { options } = resolveOptions({ preset: "gpt2-124m", flags: { precision: "float32", engine: "tfjs", backend: "wasm", ...flags } });
+  const { options } = resolveOptions({
+    preset: "gpt2-124m",
+    flags: { precision: "float32", engine: "tfjs", backend: "wasm", ...flags },
+  });
   return await checkMemory(options, modelOf(options, 50_257), workers);
 }
 
