@@ -1,5 +1,5 @@
-// How a worker that is asked to go leaves a replica that it is in the middle of. Its state travels up from here and down
-// to somebody else; that is worth it where the steps that are in it would take longer to do again.
+// How a worker that is asked to go leaves a replica that it is in the middle of: finished, or handed over. Its state would
+// travel up from here and down to somebody else.
 
 export interface Prospect {
   /** Steps that it has taken of those that it was to take. */
@@ -11,12 +11,9 @@ export interface Prospect {
   readonly downMs: number;
 }
 
-export type WayOut = "finish" | "hand over" | "hand back";
-
-export function wayOut({ done, steps, stepMs, upMs, downMs }: Prospect): WayOut {
-  // It would not be gone any sooner.
-  if ((steps - done) * stepMs <= upMs) return "finish";
-  return done * stepMs > upMs + downMs ? "hand over" : "hand back";
+/** Is it gone sooner by handing over, and would the steps that are done take longer to do again than the state to travel? */
+export function isHandedOver({ done, steps, stepMs, upMs, downMs }: Prospect): boolean {
+  return (steps - done) * stepMs > upMs && done * stepMs > upMs + downMs;
 }
 
 /** What a connection was seen to take for tensors each way; nothing is taken for free until one went. */

@@ -27,7 +27,7 @@ import {
 } from "../shared/wire/protocol.ts";
 import { openSharedVector } from "../shared/wire/shared-memory.ts";
 import { type Computer, type Computers, Deserted } from "./computer.ts";
-import { Link, type WayOut, wayOut } from "./leaving.ts";
+import { isHandedOver, Link } from "./leaving.ts";
 import type { GrowingVector, Outcome } from "./task/task.ts";
 
 /** How a session ended. `lost`: come back later. */
@@ -69,6 +69,8 @@ interface HeldLease {
   windows?: Uint16Array | Uint32Array;
   /** Of the pool: what others have begun of it, as far as it is here. */
   readonly state: Float32Array[];
+  /** To who may go on with it. */
+  handOver?: "offered" | "accepted";
 }
 
 /** Weights, or a lease's windows or state, on their way in. */
@@ -198,6 +200,9 @@ class Session {
         return;
       case "taken":
         this.#onTaken();
+        return;
+      case "accept":
+        if (this.#computing?.order.lease === message.lease) this.#computing.handOver = "accepted";
         return;
       case "cancel":
         for (const lease of [this.#computing, ...this.#queue])
@@ -436,12 +441,14 @@ class Session {
       this.#channel.say({ type: "progress", lease: order.lease, losses });
     };
     const steps = order.local?.learningRates.length ?? 1;
-    let way = "finish" as WayOut;
     const leaves = (done: number) => {
       if (!this.#leaving || !handsOver) return false;
       const stepMs = (clock.now() - startedAt) / done;
-      way = wayOut({ done, steps: order.count * steps, stepMs, ...this.#link.takes(3 * 4 * parameters) });
-      return way !== "finish";
+      const link = this.#link.takes(3 * 4 * parameters);
+      if (!isHandedOver({ done, steps: order.count * steps, stepMs, ...link })) return false;
+      if (!lease.handOver) this.#channel.say({ type: "offer", lease: order.lease });
+      lease.handOver ??= "offered";
+      return lease.handOver === "accepted";
     };
     try {
       const outcome = await this.#computer!.compute({
@@ -460,10 +467,10 @@ class Session {
       // Its losses are those of each step of a unit, one after another; other rounds say nothing before their answer.
       if (!outcome) return handBack("it was cancelled", known / steps);
       const { vector, state } = outcome;
-      if (state && way === "hand over") return await this.#handOver(lease, { losses: outcome.losses, state });
-      if (state || signal.aborted) {
-        for (const each of state ?? (vector ? [vector] : [])) this.#pool.give(each);
-        return handBack(state ? "the worker leaves" : "it was cancelled", state ? known / steps : order.count);
+      if (state) return await this.#handOver(lease, { losses: outcome.losses, state });
+      if (signal.aborted) {
+        if (vector) this.#pool.give(vector);
+        return handBack("it was cancelled", order.count);
       }
       this.#answer(lease, outcome, clock.now() - startedAt);
     } catch (error) {
@@ -508,9 +515,10 @@ class Session {
           if (signal.aborted) break;
           await this.#channel.send(frame);
         }
-      const units = losses.length / order.local!.learningRates.length;
-      const whole = !signal.aborted && { state: packLosses(losses) };
-      await this.#channel.tell({ type: "handback", lease: order.lease, reason: "the worker leaves", units, ...whole });
+      const whole = signal.aborted
+        ? { units: losses.length / order.local!.learningRates.length }
+        : { state: packLosses(losses) };
+      await this.#channel.tell({ type: "handback", lease: order.lease, reason: "the worker leaves", ...whole });
       for (const vector of state) this.#pool.give(vector);
     });
     await this.#channel.drained();

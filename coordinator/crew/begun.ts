@@ -1,6 +1,5 @@
 // Replicas that a worker left before their end, with what another needs to go on: weights and moments after a whole step, in
-// float32. They take their room from that of the gradients, as far as the sum can do without it.
-import type { TreeNode } from "../../shared/arithmetic/tree.ts";
+// float32.
 import type { VectorOps } from "../../shared/arithmetic/vector.ts";
 import type { Uploads } from "./uploads.ts";
 
@@ -8,7 +7,7 @@ import type { Uploads } from "./uploads.ts";
 export interface HandedOver {
   /** Of each step that is done, in their order. */
   readonly losses: readonly number[];
-  /** Weights, m and v, set aside of the room (uploads.ts). */
+  /** Weights, m and v, in room that was set aside (uploads.ts). */
   readonly state: readonly Float32Array[];
 }
 
@@ -36,12 +35,6 @@ export class BegunUnits {
   constructor(uploads: Uploads, ops: Pick<VectorOps, "sumOfSquares">) {
     this.#uploads = uploads;
     this.#ops = ops;
-  }
-
-  /** What a lease of this node goes on from at such a worker; nothing where it begins anew. */
-  at({ first, count }: TreeNode, worker: { arithmetic: string; takesOver: boolean }): Begun | undefined {
-    const begun = count === 1 && worker.takesOver ? this.all.get(first) : undefined;
-    return begun?.arithmetic === worker.arithmetic ? begun : undefined;
   }
 
   /** Taken over. @returns why it is of no use, where it is not kept */

@@ -55,6 +55,8 @@ export interface ConnectionEvents {
   giveWay(lease: number): void;
   /** It goes on with a lease. */
   progressed(worker: Connection, lease: number, progress: Progress): void;
+  /** It leaves, and would hand over the state of a lease: accept() it, or it goes on. */
+  offered(worker: Connection, lease: number): void;
   /**
    * @param units computed before it was given back, or parts of one
    * @param handed the listener's: what others go on from
@@ -98,7 +100,7 @@ interface HeldLease extends Expected, Sender {
   isUnwanted: boolean;
   /** Of each of its units, where one may be handed over; else none. */
   readonly steps: number;
-  /** What its holder hands over: vectors of the room, of which so many are there. */
+  /** What its holder may hand over: vectors of the room, of which so many are there. */
   state?: { readonly vectors: Float32Array[]; whole: number } | undefined;
 }
 
@@ -275,6 +277,15 @@ export class Connection {
     this.#onRoom();
   }
 
+  /** Its holder may stop in a lease that it offered, and hand over its state; it goes on where there is no room for that. */
+  accept(lease: number): void {
+    const { uploads, welcome } = this.#options;
+    const vectors = uploads.setAside(3 / welcome.vectors);
+    if (!vectors) return;
+    this.#heldLease(lease).state = { vectors, whole: 0 };
+    this.#channel.say({ type: "accept", lease });
+  }
+
   /** Frames, or an answer in shared memory, are taken in again. */
   #onRoom(): void {
     const answer = this.#unheard;
@@ -368,6 +379,15 @@ export class Connection {
         this.#heldLease(message.lease);
         this.#channel.expect(false);
         return;
+      case "offer": {
+        const lease = this.#heldLease(message.lease);
+        if (lease.steps === 0) throw new ProtocolError(`lease ${message.lease} cannot be handed over`);
+        if (this.state !== "leaving")
+          throw new ProtocolError(`${this.name} would hand over lease ${message.lease} and does not leave`);
+        if (lease.state) throw new ProtocolError(`lease ${message.lease} is offered again`);
+        if (!lease.isUnwanted) events.offered(this, message.lease);
+        return;
+      }
       case "handback": {
         const lease = this.#heldLease(message.lease);
         const handed = message.state && this.#handedOver(message.lease, lease, unpackLosses(message.state));
@@ -376,7 +396,7 @@ export class Connection {
         if (this.#unheard?.lease === message.lease) this.#unheard = undefined;
         if (this.#arrival?.id === message.lease) this.#arrival = undefined;
         if (!this.#arrival) this.#channel.expect(false);
-        events.handedBack(this, message.lease, message.reason, message.units, handed);
+        events.handedBack(this, message.lease, message.reason, message.units ?? 0, handed);
         return;
       }
       case "leaving":
@@ -392,6 +412,7 @@ export class Connection {
     const lease = this.#heldLease(frame.id);
     if (this.sharesMemory) throw new ProtocolError(`${this.name} sends a gradient that it said it would share`);
     if (!lease.vector) throw new ProtocolError(`a gradient for lease ${frame.id}, which asks for none`);
+    this.#decline(frame.id, lease);
     if (!lease.upload && !lease.isUnwanted) {
       lease.upload = this.#beginUpload(frame.id, lease);
       if (!lease.upload) return "hold";
@@ -410,19 +431,13 @@ export class Connection {
     return undefined;
   }
 
-  /** A part of what is handed over: taken where there is room, else the lease is not wanted any more. */
+  /** A part of what is handed over. */
   #onState(frame: Frame): undefined {
     const { id } = frame;
-    const { uploads, welcome } = this.#options;
+    const { welcome } = this.#options;
     const lease = this.#heldLease(id);
-    if (lease.steps === 0) throw new ProtocolError(`a state of lease ${id}, which cannot be handed over`);
-    if (this.state !== "leaving") throw new ProtocolError(`${this.name} hands over lease ${id} and does not leave`);
+    if (!lease.state && !lease.isUnwanted) throw new ProtocolError(`a state of lease ${id}, which was not accepted`);
     if (!this.#arrival) {
-      if (!lease.state && !lease.isUnwanted) {
-        const vectors = uploads.setAside(3 / welcome.vectors);
-        if (vectors) lease.state = { vectors, whole: 0 };
-        else this.cancel(id);
-      }
       const vector = lease.state?.vectors[lease.state.whole];
       if (lease.state && !vector) throw new ProtocolError(`more than the state of lease ${id}`);
       this.#arrival = vector
@@ -448,6 +463,15 @@ export class Connection {
     return { losses, state };
   }
 
+  /** It is finished after all, not handed over. */
+  #decline(id: number, lease: HeldLease): void {
+    if (!lease.state) return;
+    if (lease.state.whole > 0 || this.#arrival?.kind === "state")
+      throw new ProtocolError(`lease ${id} is answered in the middle of being handed over`);
+    this.#options.uploads.giveBack(lease.state.vectors);
+    lease.state = undefined;
+  }
+
   #beginUpload(id: number, lease: HeldLease): Upload | undefined {
     const upload = this.#options.uploads.begin(lease);
     if (!upload) this.#options.events.waits(id);
@@ -460,6 +484,7 @@ export class Connection {
     const lease = this.#heldLease(id);
     if (this.#unheard && lease.vector)
       throw new ProtocolError(`the answer of lease ${id} before that in shared memory was taken`);
+    this.#decline(id, lease);
     if (losses.length !== lease.losses)
       throw new ProtocolError(`${losses.length} losses for lease ${id}, expected ${lease.losses}`);
     if (this.sharesMemory && lease.vector && !lease.isUnwanted) {

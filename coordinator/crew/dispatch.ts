@@ -261,9 +261,9 @@ export class Dispatch {
           step: step + 1,
         });
       }
-      const begun = this.#begun.at(grant, worker);
+      const { begun } = grant;
       const done = stepsOf(begun);
-      const { id, first, count } = work.grant(grant, leaseId, now, begun);
+      const { id, first, count } = work.grant(grant, leaseId, now);
       const { count: windows, read } = round.windows(grant, done);
       const ids = worker.draws(kind) ? undefined : read();
       // A disk that cannot be read ends the run, not one worker.
@@ -363,6 +363,10 @@ export class Dispatch {
       this.#wake();
     },
     progressed: (worker, id, progress) => this.#onProgress(worker, id, progress),
+    offered: (worker, id) => {
+      const lease = this.#work?.find(id);
+      if (lease && lease.worker === worker.name && !this.#isShared(lease)) worker.accept(id);
+    },
     handedBack: (worker, id, reason, units, handed) => {
       this.#onHandback(worker, id, reason, units, handed);
       this.#wake();
@@ -685,13 +689,17 @@ export class Dispatch {
       worker.refuse(`${worker.name} handed back ${mostHandbacks} leases in a row, the last because ${reason}`);
   }
 
+  /** Does somebody else go on with its unit from a state? Its memory may be on its way still: it stays. */
+  #isShared(lease: Lease): boolean {
+    const begun = this.#begun.all.get(lease.first);
+    return begun !== undefined && this.#work!.leases.some((other) => other !== lease && other.begun === begun);
+  }
+
   /** @returns whether others can go on with what this worker hands over */
   #keep(worker: Connection, lease: Lease, { losses, state }: HandedOver): boolean {
     const { journal } = this.#settings;
     const { first: unit, begun } = lease;
-    const before = this.#begun.all.get(unit);
-    if (before && this.#work!.leases.some((other) => other.begun === before)) {
-      // Its memory is on its way to somebody who goes on from there.
+    if (this.#isShared(lease)) {
       this.crew.uploads.giveBack(state);
       return false;
     }

@@ -100,6 +100,8 @@ export interface Grant extends TreeNode {
   readonly worker: string;
   readonly arithmetic: string;
   readonly isDrawn: boolean;
+  /** What others did of its one unit, which it goes on from. */
+  readonly begun: Begun | undefined;
   /** Somebody else holds units of it too. */
   readonly repeats: boolean;
   readonly why: string;
@@ -365,13 +367,21 @@ class PlanState {
 
   /** What is left of a unit that nobody holds: by itself, since a state is of one. */
   #begunFor(worker: WorkerView): Grant | undefined {
-    for (const [first, { arithmetic, by }] of worker.takesOver ? this.#round.begun : []) {
+    for (const first of this.#round.begun.keys()) {
       const node = { first, count: 1 };
-      if (arithmetic !== worker.arithmetic || !this.#open.isOpen(first) || this.#hasRefused(worker, node)) continue;
+      const begun = this.#begunOf(worker, node);
+      if (!begun || !this.#open.isOpen(first) || this.#hasRefused(worker, node)) continue;
       this.#left--;
-      return this.#grant(worker, node, false, `${first} was begun by ${by.map(({ worker }) => worker).join(", ")}`);
+      const by = begun.by.map(({ worker }) => worker).join(", ");
+      return this.#grant(worker, node, false, `${first} was begun by ${by}`);
     }
     return undefined;
+  }
+
+  /** What this worker would go on from in a lease of the node. */
+  #begunOf({ takesOver, arithmetic }: WorkerView, { first, count }: TreeNode): Begun | undefined {
+    const begun = takesOver && count === 1 ? this.#round.begun.get(first) : undefined;
+    return begun?.arithmetic === arithmetic ? begun : undefined;
   }
 
   /** A second opinion of what nobody else is about to give one of, or not before this worker could. */
@@ -466,7 +476,8 @@ class PlanState {
     this.#held.set(worker.name, (this.#held.get(worker.name) ?? 0) + 1);
     // Whoever looks next finds these units taken in time.
     this.#expectedAt.fill(this.#now, node.first, node.first + node.count);
-    return { ...node, worker: worker.name, arithmetic, isDrawn, repeats, why };
+    const begun = this.#begunOf(worker, node);
+    return { ...node, worker: worker.name, arithmetic, isDrawn, begun, repeats, why };
   }
 
   #holders(node: TreeNode): string {

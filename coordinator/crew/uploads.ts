@@ -5,9 +5,12 @@
 // No order of arrival can fill the room for good. Room is kept for the node that holds the first unit missing from the
 // sum, and for all that follow: what is left of the nodes before a unit takes no more than one vector for each level of
 // the tree up to there, and the nodes behind it are known. The others come in the order of the tree.
+//
+// The state of one replica that was left in its middle (begun.ts) has room of its own beside that; more of them take theirs
+// from the gradients, as far as the sum can do without it.
 import type { TreeNode, VectorPool } from "../../shared/arithmetic/tree.ts";
 
-/** Room for vectors: more only where one of each level of the tree, and two, take more. */
+/** Room for vectors, beside one state's: more only where one of each level of the tree, and two, take more. */
 export const roomBytes = 2 ** 32;
 /** A sender that takes so many times as long as the others do has had its turn. */
 const patience = 4;
@@ -61,8 +64,8 @@ export class Uploads {
   readonly #now: () => number;
   readonly #open = new Map<Upload, Sender>();
   readonly #waiting = new Set<Sender>();
-  /** Vectors that hold something else than gradients. */
-  #aside = 0;
+  /** What replicas were left with by who began them: each vectors that hold no gradients. */
+  readonly #states = new Set<readonly Float32Array[]>();
   /** Milliseconds that one takes, smoothed. */
   #usualMs: number | undefined;
 
@@ -78,24 +81,32 @@ export class Uploads {
     return this.#open.size;
   }
 
-  /** Most vectors at once, those of the round's sum among them. */
+  /** Most vectors at once, those of the round's sum among them: the first state has room of its own. */
   get most(): number {
-    return roomFor(this.gathering.units, this.#pool.length, this.#bytes) - this.#aside;
+    const [, ...more] = this.#states;
+    return roomFor(this.gathering.units, this.#pool.length, this.#bytes) - more.flat().length;
   }
 
-  /** Vectors for something else than gradients; undefined where the sum could not do without their room. */
+  /** Vectors that hold states. */
+  get aside(): number {
+    return [...this.#states].flat().length;
+  }
+
+  /** Room for a state of so many vectors; undefined where the sum could not do without it. */
   setAside(count: number): Float32Array[] | undefined {
     const most = this.most - count;
-    if (most < roomFor(this.gathering.units, this.#pool.length, 0) || !this.#fit(this.#nodes, most)) return undefined;
-    this.#aside += count;
+    const least = roomFor(this.gathering.units, this.#pool.length, 0);
+    if (this.#states.size > 0 && (most < least || !this.#fit(this.#nodes, most))) return undefined;
+    const state = Array.from({ length: count }, () => this.#pool.take());
+    this.#states.add(state);
     this.#notePeak();
-    return Array.from({ length: count }, () => this.#pool.take());
+    return state;
   }
 
-  /** Vectors that were set aside are not needed any more. */
-  giveBack(vectors: readonly Float32Array[]): void {
-    this.#aside -= vectors.length;
-    for (const vector of vectors) this.#pool.give(vector);
+  /** A state that was set aside is not needed any more. */
+  giveBack(state: readonly Float32Array[]): void {
+    this.#states.delete(state);
+    for (const vector of state) this.#pool.give(vector);
   }
 
   /** Whose vectors are there. */
@@ -104,7 +115,7 @@ export class Uploads {
   }
 
   #notePeak(): void {
-    this.peak = Math.max(this.peak, this.#nodes.length + this.#aside);
+    this.peak = Math.max(this.peak, this.#nodes.length + this.aside);
   }
 
   /** Room for one vector, or undefined: then its sender is called when it is worth asking again. */

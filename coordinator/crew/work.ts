@@ -2,7 +2,7 @@
 // once; one that is to be confirmed counts when two workers have said the same. Until then only digests are kept of what
 // was said: the vector that counts is the one that comes with the second of them.
 import { nodeName, type TreeNode } from "../../shared/arithmetic/tree.ts";
-import type { Begun, Share } from "./begun.ts";
+import type { Share } from "./begun.ts";
 import { type Awaited, type Grant, type Lease, overlap } from "./plan.ts";
 
 export interface PartRecord {
@@ -92,7 +92,7 @@ export class Work {
     return [...all.values()];
   }
 
-  grant({ first, count, worker, arithmetic, isDrawn }: Grant, id: number, now: number, begun?: Begun): Lease {
+  grant({ first, count, worker, arithmetic, isDrawn, begun }: Grant, id: number, now: number): Lease {
     const lease = { id, first, count, worker, arithmetic, isDrawn, begun, grantedAt: now };
     this.leases.push(lease);
     return lease;

@@ -71,15 +71,17 @@ const fromWorker = z.discriminatedUnion("type", [
   z.strictObject({ type: z.literal("progress"), lease: id, losses: z.number().positive() }),
   /** The rest of this lease's vector comes later: what it is the sum of is not there yet. */
   z.strictObject({ type: z.literal("paused"), lease: id }),
+  /** Who leaves would stop in this lease's first replica and hand over its state; until that is accepted it goes on. */
+  z.strictObject({ type: z.literal("offer"), lease: id }),
   /**
-   * The lease goes back unanswered, with the reason, after so many of its units had been computed, or parts of one. After the
-   * frames of a state: the loss of each step of the lease's first replica that it is the state after, for who goes on from it.
+   * The lease goes back unanswered, with the reason, after so many of its units had been computed, or parts of one. Instead,
+   * after the frames of a state that was accepted: the loss of each step of the first replica that it is the state after.
    */
   z.strictObject({
     type: z.literal("handback"),
     lease: id,
     reason: sentence,
-    units: z.number().min(0),
+    units: z.number().min(0).optional(),
     state: packedLosses.optional(),
   }),
   /** No more leases, please: the worker finishes what it holds and goes. */
@@ -179,6 +181,8 @@ const fromCoordinator = z.discriminatedUnion("type", [
       const each = local ? rows * local.shards * local.learningRates.length : rows;
       return windows <= count * each && windows > (count - 1) * each;
     }, "not its windows"),
+  /** There is room for the state that was offered: stop after this step and hand it over, or finish all the same. */
+  z.strictObject({ type: z.literal("accept"), lease: id }),
   /** The lease was answered by another: drop it. */
   z.strictObject({ type: z.literal("cancel"), lease: id }),
   /** The run is over; the worker ends. */

@@ -241,11 +241,16 @@ test("the reference depends on every step and shard", () => {
   expect(new Set([digest, referenceDigest(fewer), referenceDigest(other)]).size).toBe(3);
 });
 
-test("who is asked to leave in the middle of a replica and killed soon after loses none of its steps", async () => {
+/** Three workers, four replicas, three rounds of 20 steps that take two seconds each. */
+function slowRounds() {
   const { options, ...plan } = inRounds(planOf(3));
-  const link = { latencyMs: 1, bytesPerMs: 1000 };
   const local = { localSteps: 20, replicas: 4, shards: 4, batchSize: 4, steps: 60, timeout: 1, evalInterval: 0 };
-  const workers = Array.from({ length: 3 }, () => ({ unitMs: 2000, link }));
+  const workers = Array.from({ length: 3 }, () => ({ unitMs: 2000, link: { latencyMs: 1, bytesPerMs: 1000 } }));
+  return { ...plan, options: { ...options, ...local, decaySteps: 60 }, workers };
+}
+
+test("who is asked to leave in the middle of a replica and killed soon after loses none of its steps", async () => {
+  const { options, ...plan } = slowRounds();
   // In the middle of a replica of each round; each is killed five seconds later.
   const faults = [25_000, 95_000, 175_000].flatMap((at, i) => [
     { kind: "leave", at, forMs: 1e9, worker: 1 + (i % 2) } as const,
@@ -253,7 +258,7 @@ test("who is asked to leave in the middle of a replica and killed soon after los
   ]);
   for (const innerState of ["averaged", "fresh"] as const)
     for (const wire of ["float32", "int8"] as const) {
-      const long = { ...plan, options: { ...options, ...local, decaySteps: 60, innerState, wire }, workers, faults };
+      const long = { ...plan, options: { ...options, innerState, wire }, faults };
       expect(await live(long)).toMatchObject({ failures: [], takenOver: 3, gradients: 60 * 4 });
       // A relay's workers hand over to each other. The first unit is computed three times there, whoever leaves.
       const below = withRelays(long, 1, true);
@@ -263,9 +268,25 @@ test("who is asked to leave in the middle of a replica and killed soon after los
         failures: [],
         gradients: 60 * 4 + 2 * 20,
       });
-      // Without room for a state its unit is begun anew.
-      const cramped = await live({ ...long, roomBytes: 0 });
-      expect(cramped).toMatchObject({ failures: [], takenOver: 0 });
-      expect(cramped.gradients).toBeGreaterThan(60 * 4 + 10);
     }
+});
+
+test("however little room there is, one state has its own; who finds none finishes its replica", async () => {
+  for (const innerState of ["averaged", "fresh"] as const) {
+    const { options, ...plan } = slowRounds();
+    // Both at once, or the second when it may have taken over from the first.
+    for (const again of [25_000, 60_000]) {
+      const leave = (at: number, worker: number) => ({ kind: "leave", at, forMs: 1e9, worker }) as const;
+      const faults = [leave(25_000, 1), leave(again, 2)];
+      const cramped = { ...plan, options: { ...options, innerState }, faults, roomBytes: 0 };
+      expect(await live(cramped)).toMatchObject({ failures: [], takenOver: 1, gradients: 60 * 4 });
+      const below = withRelays(cramped, 1, true);
+      const relays = below.relays!.map((relay) => ({ ...relay, killedAt: Number.POSITIVE_INFINITY }));
+      const later = faults.map((fault) => ({ ...fault, at: fault.at + 205_000 }));
+      expect(await live({ ...below, relays, faults: later })).toMatchObject({
+        failures: [],
+        gradients: 60 * 4 + 2 * 20,
+      });
+    }
+  }
 });

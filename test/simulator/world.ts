@@ -811,13 +811,12 @@ class World {
     const { uploads } = this.#run.dispatch.crew;
     this.#peak = uploads.peak;
     if (uploads.size > 0) this.#failures.push("a vector is still on its way in");
-    if (uploads.most < roomFor(uploads.gathering.units, this.#vectorLength, this.roomBytes))
-      this.#failures.push("a vector is still set aside");
-    const most = roomFor(
-      options.localSteps > 1 ? options.replicas : options.shards,
-      this.#vectorLength,
-      this.roomBytes,
-    );
+    if (uploads.aside > 0) this.#failures.push("a vector is still set aside");
+    const isLocal = options.localSteps > 1;
+    const units = isLocal ? options.replicas : options.shards;
+    // And one state.
+    const most =
+      roomFor(units, this.#vectorLength, this.roomBytes) + (isLocal ? (3 * layout.size) / this.#vectorLength : 0);
     if (uploads.peak > most) this.#failures.push(`${uploads.peak} vectors at once, the bound is ${most}`);
     if (this.#coordinator.holding > 0) this.#failures.push("the run is over and its process would not end");
     // Goodbyes and closing handshakes take a moment; then nothing may be planned any more at the coordinator.

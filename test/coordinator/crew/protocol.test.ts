@@ -141,12 +141,23 @@ class Peer {
     this.say({ type: "answer", lease, losses: packLosses(new Array(count).fill(loss)), computeMs: 1 });
   }
 
-  /** @param value of all of the state @param steps that it is said to be after */
-  handOver(lease: number, steps: number, value = 0.5, floats = 3 * parameters, leaves = true): void {
-    if (leaves) this.say({ type: "leaving", reason: "bye" });
+  /** Leave, and wait until a state may come. */
+  async offer(lease: number): Promise<void> {
+    this.say({ type: "leaving", reason: "bye" });
+    this.say({ type: "offer", lease });
+    await this.hear("accept");
+  }
+
+  /** A state of this value. */
+  sendState(lease: number, value = 0.5, floats = 3 * parameters): void {
     for (const frame of framesOf("state", lease, bytesOf(new Float32Array(floats).fill(value))))
       this.socket.send(frame);
-    this.say({ type: "handback", lease, reason: "bye", units: 0, state: packLosses(new Array(steps).fill(1)) });
+  }
+
+  /** @param steps that the state is said to be after */
+  handOver(lease: number, steps: number, value = 0.5, floats = 3 * parameters): void {
+    this.sendState(lease, value, floats);
+    this.say({ type: "handback", lease, reason: "bye", state: packLosses(new Array(steps).fill(1)) });
   }
 
   /** Answer every lease to the end of the run, each once it may. */
@@ -520,23 +531,68 @@ const local = { localSteps: 4, replicas: 2, steps: 4 };
 
 test.each<[string, (peer: Peer, lease: number) => void, RegExp]>([
   ["of another size", (p, id) => p.handOver(id, 2, 0, 3 * parameters - 1), /state \d+: .* bytes, expected .* differs/],
-  [
-    "of one who stays",
-    (p, id) => p.handOver(id, 2, 0, 3 * parameters, false),
-    /liar hands over lease \d+ and does not leave/,
-  ],
   ["after no step", (p, id) => p.handOver(id, 0), /a state after 0 of the 4 steps of lease/],
   ["after all steps", (p, id) => p.handOver(id, 4), /a state after 4 of the 4 steps of lease/],
   ["that never came", (p, id) => p.handOver(id, 2, 0, 0), /lease \d+ was handed over before its whole state/],
-  ["and another", (p, id) => [p.handOver(id, 2, 0), p.handOver(id, 2)], /does not hold lease/],
+  ["and another", (p, id) => [p.handOver(id, 2, Number.NaN), p.handOver(id, 2)], /does not hold lease/],
   ["of twice the size", (p, id) => p.handOver(id, 2, 0, 6 * parameters), /bytes, expected .* differs/],
+  ["offered again", (p, id) => p.say({ type: "offer", lease: id }), /lease \d+ is offered again/],
+  [
+    "in whose middle comes the answer",
+    (p, id) => [p.sendState(id), p.answer(id, 4, 1, 1, 3 * parameters)],
+    /lease \d+ is answered in the middle of being handed over/,
+  ],
+  ["after the gradient", (p, id) => [p.answer(id, 4, 1, 1, 3 * parameters), p.sendState(id)], /does not hold lease/],
 ])("a state %s is refused with a clear word", async (_, handOver, reason) => {
   await start(local);
   const peer = new Peer();
   await peer.join("liar");
-  handOver(peer, (await peer.hear("lease")).lease);
+  const { lease } = await peer.hear("lease");
+  await peer.offer(lease);
+  handOver(peer, lease);
   expect((await peer.closed).reason).toMatch(reason);
-  expect(run.dispatch.crew.uploads.size).toBe(0);
+  expect([run.dispatch.crew.uploads.size, run.dispatch.crew.uploads.aside]).toEqual([0, 0]);
+});
+
+test("a state that nobody asked for is refused, and the run goes on whatever comes with it", async () => {
+  await start(local);
+  const shares = SharedVector.create(1) !== undefined;
+  for (const [name, say, reason] of [
+    [
+      "eager",
+      (p, id) => [p.say({ type: "leaving", reason: "bye" }), p.sendState(id)],
+      /a state of lease \d+, which was not accepted/,
+    ],
+    ["staying", (p, id) => p.say({ type: "offer", lease: id }), /staying would hand over lease \d+ and does not leave/],
+  ] as [string, (peer: Peer, lease: number) => void, RegExp][]) {
+    const peer = new Peer();
+    await peer.join(name, byHand, shares);
+    const { lease } = await peer.hear("lease");
+    say(peer, lease);
+    peer.say({ type: "answer", lease, losses: packLosses([1, 1, 1, 1]), computeMs: 1 });
+    expect((await peer.closed).reason).toMatch(reason);
+  }
+  const good = new Peer();
+  await good.join("good");
+  for (let heard = 0, left = 2; left > 0; ) {
+    const { lease, count, first } = await good.hear("lease", heard);
+    heard = good.heard.findIndex((message) => message.type === "lease" && message.first === first) + 1;
+    good.answer(lease, 4 * count, 0.5, 1, 3 * parameters);
+    left -= count;
+  }
+  await expect.poll(() => run.status().step).toBe(4);
+});
+
+test("who was accepted and finishes all the same is counted, and its room is free", async () => {
+  await start(local);
+  const peer = new Peer();
+  await peer.join("quick");
+  const { lease, count } = await peer.hear("lease");
+  await peer.offer(lease);
+  expect(run.dispatch.crew.uploads.aside).toBe(1);
+  peer.answer(lease, 4 * count, 0.5, 1, 3 * parameters);
+  await expect.poll(() => run.dispatch.counts.counted).toBe(1);
+  expect(run.dispatch.crew.uploads.aside).toBe(0);
 });
 
 test("with --verify nobody hands over", async () => {
@@ -544,8 +600,10 @@ test("with --verify nobody hands over", async () => {
   const peer = new Peer();
   await peer.join("helpful");
   expect(await peer.hear("welcome")).not.toHaveProperty("handsOver");
-  peer.handOver((await peer.hear("lease")).lease, 2);
-  expect((await peer.closed).reason).toMatch(/a state of lease \d+, which cannot be handed over/);
+  const { lease } = await peer.hear("lease");
+  peer.say({ type: "leaving", reason: "bye" });
+  peer.say({ type: "offer", lease });
+  expect((await peer.closed).reason).toMatch(/lease \d+ cannot be handed over/);
 });
 
 test("what was handed over goes down with what is left; who makes no number of it is not blamed, and begins anew", async () => {
@@ -554,6 +612,7 @@ test("what was handed over goes down with what is left; who makes no number of i
   await first.join("first");
   const whole = await first.hear("lease");
   expect(whole.local).not.toHaveProperty("begun");
+  await first.offer(whole.lease);
   first.handOver(whole.lease, 3);
   const second = new Peer();
   await second.join("second");
@@ -584,6 +643,7 @@ test("a state that is no number is not gone on from", async () => {
   const first = new Peer();
   await first.join("first");
   const { lease } = await first.hear("lease");
+  await first.offer(lease);
   first.handOver(lease, 3, Number.NaN);
   const second = new Peer();
   await second.join("second");
@@ -595,23 +655,22 @@ test("a state that is no number is not gone on from", async () => {
 
 test("a state that is half there when its sender goes is nothing, and takes no room any more", async () => {
   await start({ ...local, innerState: "fresh" });
-  const [{ most }, first] = [run.dispatch.crew.uploads, new Peer()];
+  const [{ uploads }, first] = [run.dispatch.crew, new Peer()];
   await first.join("first");
   const { lease } = await first.hear("lease");
-  first.say({ type: "leaving", reason: "bye" });
-  for (const frame of framesOf("state", lease, bytesOf(new Float32Array(parameters)))) first.socket.send(frame);
-  await expect.poll(() => run.dispatch.crew.uploads.most).toBe(most - 3);
+  await first.offer(lease);
+  first.sendState(lease, 0, parameters);
+  expect(uploads.aside).toBe(3);
   first.socket.terminate();
-  await expect.poll(() => run.dispatch.crew.uploads.most).toBe(most);
+  await expect.poll(() => uploads.aside).toBe(0);
   const second = new Peer();
   await second.join("second");
   const anew = await second.hear("lease");
   expect(anew.local).not.toHaveProperty("begun");
   // Two of its three vectors are not the whole, whatever its sender says.
-  second.say({ type: "leaving", reason: "bye" });
-  for (let part = 0; part < 2; part++)
-    for (const frame of framesOf("state", anew.lease, bytesOf(new Float32Array(parameters)))) second.socket.send(frame);
-  second.handOver(anew.lease, 2, 0, 0, false);
+  await second.offer(anew.lease);
+  for (let part = 0; part < 2; part++) second.sendState(anew.lease, 0, parameters);
+  second.handOver(anew.lease, 2, 0, 0);
   expect((await second.closed).reason).toMatch(/was handed over before its whole state/);
-  expect(run.dispatch.crew.uploads.most).toBe(most);
+  expect(uploads.aside).toBe(0);
 });

@@ -81,17 +81,26 @@ test("nodes of any size from any number of senders, in any order that each keeps
   );
 });
 
-test("what is set aside takes no room that the sum cannot do without", () => {
+test("one state has room of its own; what is set aside beside it takes none that the sum cannot do without", () => {
   const pool = new VectorPool(1);
+  const least = new Uploads(pool, () => 0, 0);
+  const own = least.setAside(3)!;
+  expect([own.length, least.aside, least.most, least.peak]).toEqual([3, 3, roomFor(1, 1, 0), 3]);
+  expect(least.setAside(3)).toBeUndefined();
+  least.giveBack(own);
+  expect([least.aside, least.setAside(3)?.length]).toEqual([0, 3]);
   // Six vectors are the least for 8 units; there are eight.
   const uploads = new Uploads(pool, () => 0, 4 * 8);
   uploads.gathering = { first: 0, units: 8, kept: () => [], missing: () => 0 };
   expect(uploads.most).toBe(8);
+  const first = uploads.setAside(2)!;
+  expect(uploads.most).toBe(8);
   expect(uploads.setAside(3)).toBeUndefined();
   const two = uploads.setAside(2)!;
-  expect([two.length, uploads.most, uploads.peak]).toEqual([2, 6, 2]);
+  expect([two.length, uploads.most, uploads.peak]).toEqual([2, 6, 4]);
   expect(uploads.setAside(1)).toBeUndefined();
-  uploads.giveBack(two);
+  // Whichever is left has that room.
+  uploads.giveBack(first);
   expect(uploads.most).toBe(8);
   // When the sum has come up to unit 5 it takes four, and the three that are here are still there.
   const behind = [5, 6, 7].map((first) => ({

@@ -6,7 +6,7 @@ test("who gave what could not count is wrong once all of it has been given right
   const work = new Work(4);
   let id = 0;
   const lease = (worker: string, first: number, count: number) => {
-    const grant = { worker, first, count, arithmetic: "a", isDrawn: false, repeats: false, why: "" };
+    const grant = { worker, first, count, arithmetic: "a", isDrawn: false, begun: undefined, repeats: false, why: "" };
     const granted = work.grant(grant, id++, 0);
     work.end(granted);
     return granted;
@@ -34,7 +34,7 @@ test("whose steps an answer goes on from stands in the record, shares what was d
     [0, begun],
     [1, undefined],
   ] as const) {
-    const lease = work.grant({ ...grant, first, count: 1 }, first, 0, from);
+    const lease = work.grant({ ...grant, first, count: 1, begun: from }, first, 0);
     work.end(lease);
     work.count(lease);
   }
