@@ -204,10 +204,13 @@ class Session {
       case "accept":
         if (this.#computing?.order.lease === message.lease) this.#computing.handOver = "accepted";
         return;
-      case "cancel":
-        for (const lease of [this.#computing, ...this.#queue])
-          if (lease?.order.lease === message.lease) lease.cancel.abort();
+      case "cancel": {
+        const isMeant = ({ order }: HeldLease) => order.lease === message.lease;
+        if (this.#computing && isMeant(this.#computing)) this.#computing.cancel.abort();
+        const waiting = this.#queue.findIndex(isMeant);
+        if (waiting >= 0) this.#giveUp(this.#queue.splice(waiting, 1), "it was cancelled");
         return;
+      }
       case "finish":
         this.#end({ how: "finished", reason: message.reason, wasWelcome: true });
         return;
@@ -422,10 +425,9 @@ class Session {
     const handBack = (reason: string, units = 0) =>
       this.#channel.say({ type: "handback", lease: order.lease, reason: reason.slice(0, 2000), units });
     const { signal } = lease.cancel;
-    if (signal.aborted || this.#over) return handBack("it was cancelled");
-    if (this.#leaving) return handBack("the worker leaves");
+    if (this.#leaving) return this.#giveUp([lease], "the worker leaves");
     if (order.step !== this.#step)
-      return handBack(`it is of step ${order.step + 1}, the weights here are of step ${this.#step + 1}`);
+      return this.#giveUp([lease], `it is of step ${order.step + 1}, the weights here are of step ${this.#step + 1}`);
     const { clock } = this.#options;
     const { seed, timeoutMs, parameters, handsOver } = this.#welcome!;
     const { progressEveryMs } = timesOf(timeoutMs);
@@ -547,18 +549,28 @@ class Session {
     this.#leaving = true;
     this.#channel.say({ type: "leaving", reason: "asked to stop" });
     // What has not come whole stays expected.
-    this.#giveBackQueue(this.#queue.findLastIndex((lease) => this.#isSent(lease)) + 1);
+    this.#giveUp(
+      this.#queue.splice(0, this.#queue.findLastIndex((lease) => this.#isSent(lease)) + 1),
+      "the worker leaves",
+    );
     this.#work();
   }
 
-  /** @param count leases from the front of the queue */
-  #giveBackQueue(count: number): void {
-    for (const { order } of this.#queue.splice(0, count))
-      this.#channel.say({ type: "handback", lease: order.lease, reason: "the worker leaves", units: 0 });
+  /** Leases that will not be begun, though perhaps not all has come of the last. */
+  #giveUp(leases: readonly HeldLease[], reason: string): void {
+    for (const lease of leases) {
+      if (!this.#isSent(lease)) this.#channel.expect(false);
+      for (const vector of lease.state) this.#pool.give(vector);
+      if (this.#arrival?.lease === lease) {
+        if (this.#arrival.vector) this.#pool.give(this.#arrival.vector);
+        this.#arrival = undefined;
+      }
+      this.#channel.say({ type: "handback", lease: lease.order.lease, reason, units: 0 });
+    }
   }
 
   async #goodbye(): Promise<void> {
-    this.#giveBackQueue(this.#queue.length);
+    this.#giveUp(this.#queue.splice(0), "the worker leaves");
     await this.#channel.drained();
     this.#channel.close(1000, "asked to stop");
     this.#end({ how: "left", reason: "asked to stop", wasWelcome: this.#welcome !== undefined });

@@ -246,7 +246,7 @@ export class Connection {
   ): void {
     const { lease: id, first, count, local } = message;
     const { events, welcome } = this.#options;
-    this.#leases.set(id, {
+    const held: HeldLease = {
       ...{ ...expected, first, count, known: 0, isUnwanted: false },
       steps: (welcome.handsOver && local?.learningRates.length) || 0,
       holdsUp: (unit) =>
@@ -256,17 +256,22 @@ export class Connection {
       ...(!this.sharesMemory && {
         evict: () => this.close(`the answer of lease ${id} takes so long that it holds up the others`),
       }),
-    });
+    };
+    this.#leases.set(id, held);
     this.#channel.add(async () => {
       const ids = windows instanceof Promise ? await windows : windows;
       await this.#channel.tell(ids ? message : { ...message, drawn: true });
-      for (const frame of ids ? framesOf("windows", id, bytesOf(ids)) : []) await this.#channel.send(frame);
-      for (const vector of state)
-        for (const frame of encodedFrames("state", id, vector, bestCodec("float32"))) await this.#channel.send(frame);
+      const frames = framesBehind(id, ids, state);
+      // Once it is over nobody waits for the rest, and its state may be another's memory.
+      while (!held.isUnwanted && this.#leases.has(id)) {
+        const { value: frame } = frames.next();
+        if (!frame) return;
+        await this.#channel.send(frame);
+      }
     });
   }
 
-  /** The worker may drop the lease; it still answers or hands it back. */
+  /** The worker may drop the lease, what still follows it included; it answers or hands it back all the same. */
   cancel(lease: number): void {
     this.#channel.say({ type: "cancel", lease });
     const held = this.#leases.get(lease);
@@ -558,4 +563,14 @@ export class Connection {
     this.#wanted = undefined;
     this.#options.events.gone(this, reason);
   }
+}
+
+/** What follows a lease. */
+function* framesBehind(
+  id: number,
+  ids: Uint16Array | Uint32Array | undefined,
+  state: readonly Float32Array[],
+): Generator<Buffer> {
+  if (ids) yield* framesOf("windows", id, bytesOf(ids));
+  for (const vector of state) yield* encodedFrames("state", id, vector, bestCodec("float32"));
 }

@@ -183,7 +183,7 @@ const fromCoordinator = z.discriminatedUnion("type", [
     }, "not its windows"),
   /** There is room for the state that was offered: stop after this step and hand it over, or finish all the same. */
   z.strictObject({ type: z.literal("accept"), lease: id }),
-  /** The lease was answered by another: drop it. */
+  /** The lease was answered by another: drop it. Of what follows it no more comes. */
   z.strictObject({ type: z.literal("cancel"), lease: id }),
   /** The run is over; the worker ends. */
   z.strictObject({ type: z.literal("finish"), reason: sentence }),

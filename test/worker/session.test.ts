@@ -1,7 +1,7 @@
 // A worker's session with a coordinator that is played by hand.
 import { once } from "node:events";
 import type { AddressInfo } from "node:net";
-import { afterEach, expect, test } from "vitest";
+import { afterEach, expect, test, vi } from "vitest";
 import { type WebSocket, WebSocketServer } from "ws";
 import { VectorPool } from "../../shared/arithmetic/tree.ts";
 import { systemClock } from "../../shared/clock.ts";
@@ -164,6 +164,36 @@ test("weights are told of as they arrive, and that others took their place", asy
   expect(told[2]![0]).toBe(told[1]![0]);
   peer.say({ type: "finish", reason: "done" });
   await peer.ended;
+});
+
+test("a lease that is cancelled while its state comes goes back at once, and its memory to the pool", async () => {
+  const large = { ...model, vocabSize: 800 };
+  const parameters = 800 * 800;
+  const pool = new VectorPool(parameters);
+  const [taken, given] = [vi.spyOn(pool, "take"), vi.spyOn(pool, "give")];
+  const peer = await meet({ pool });
+  peer.say({ ...welcome, model: large, parameters, localSteps: 2, handsOver: true });
+  await peer.hear("ready");
+  expect(peer.heard.at(-1)).toMatchObject({ takesOver: true });
+  const optimizer = { beta1: 0.9, beta2: 0.99, eps: 1e-8, weightDecay: 0, gradientClip: 1 };
+  const local = { shards: 1, learningRates: [0.1], updates: 1, begun: 1, optimizer };
+  const begin = (lease: number) => {
+    peer.say({ ...order, lease, round: "local", local });
+    peer.send("windows", lease, bytesOf(Uint16Array.of(0, 1, 2, 3, 4)));
+    peer.send("state", lease, new Uint8Array(4 * parameters));
+    // Two thirds of its second vector.
+    peer.send("state", lease, new Uint8Array(4 * parameters), 2);
+    peer.say({ type: "cancel", lease });
+  };
+  begin(1);
+  begin(2);
+  await peer.hear("handback", 2);
+  expect(peer.heard.slice(-2)).toEqual(
+    [1, 2].map((lease) => ({ type: "handback", lease, reason: "it was cancelled", units: 0 })),
+  );
+  expect([taken.mock.calls.length, given.mock.calls.length]).toEqual([4, 4]);
+  peer.say({ type: "finish", reason: "done" });
+  expect(await peer.ended).toMatchObject({ how: "finished" });
 });
 
 test("memory that is out of reach is not claimed, nor taken when it is offered again", async () => {
