@@ -109,6 +109,8 @@ export class Dispatch {
   #doubt: { readonly who: ReadonlySet<string>; readonly since: number; readonly error: Diverged } | undefined;
   readonly #lots: Lots;
   readonly #begun: BegunUnits;
+  /** Units of the round that a state has spoiled once: nobody knows whose fault it was, so no other is asked for. */
+  #spoiledUnits = new Set<number>();
   /** Found out since the last takeLiars(). */
   #liars: Quarantined[] = [];
   #spoiled: Spoiled | undefined;
@@ -164,6 +166,7 @@ export class Dispatch {
     this.#charged = new Set();
     this.#doubt = undefined;
     this.#spoiled = undefined;
+    this.#spoiledUnits = new Set();
     this.#sumSeconds = 0;
     this.#secondsByWorker = new Map();
     const { units, part } = round;
@@ -365,7 +368,8 @@ export class Dispatch {
     progressed: (worker, id, progress) => this.#onProgress(worker, id, progress),
     offered: (worker, id) => {
       const lease = this.#work?.find(id);
-      if (lease && lease.worker === worker.name && !this.#isShared(lease)) worker.accept(id);
+      if (!lease || lease.worker !== worker.name) return;
+      if (!this.#isShared(lease) && !this.#spoiledUnits.has(lease.first)) worker.accept(id);
     },
     handedBack: (worker, id, reason, units, handed) => {
       this.#onHandback(worker, id, reason, units, handed);
@@ -628,6 +632,7 @@ export class Dispatch {
         worker: worker.name,
         step: round.step + 1,
       });
+      this.#spoiledUnits.add(lease.first);
       this.#beginAnew(work, lease.first);
       return;
     }

@@ -1,5 +1,6 @@
 // A coordinator among strangers: whatever a peer says, it gets a reason, and the run goes on and ends well. The peers
 // here are real WebSockets that speak the protocol by hand.
+import { once } from "node:events";
 import { join } from "node:path";
 import pino from "pino";
 import { afterEach, beforeEach, expect, test } from "vitest";
@@ -636,6 +637,12 @@ test("what was handed over goes down with what is left; who makes no number of i
   const anew = await second.hear("lease", heard);
   expect(anew).toMatchObject({ first: rest.first, local: whole.local });
   expect(run.status().workers.map(({ probation }) => probation)).toEqual([null, null]);
+  // No more states of this unit: the next could be as bad.
+  second.say({ type: "leaving", reason: "bye" });
+  second.say({ type: "offer", lease: anew.lease });
+  second.socket.ping();
+  await once(second.socket, "pong");
+  expect(second.heard.slice(heard).map(({ type }) => type)).not.toContain("accept");
 });
 
 test("a state that is no number is not gone on from", async () => {
