@@ -39,16 +39,22 @@ export class BegunUnits {
 
   /** Taken over. @returns why it is of no use, where it is not kept */
   keep(begun: Begun): string | undefined {
-    const { unit, losses, state } = begun;
+    const { unit, state } = begun;
+    const why = this.#whyNot(begun);
+    if (why !== undefined) this.#uploads.giveBack(state);
+    else {
+      this.drop(unit);
+      this.all.set(unit, begun);
+    }
+    return why;
+  }
+
+  #whyNot({ unit, losses, state }: Begun): string | undefined {
+    const before = stepsOf(this.all.get(unit));
+    if (before >= losses.length) return `one after ${before} steps is here already`;
     const isSound =
       losses.every(Number.isFinite) && state.every((vector) => Number.isFinite(this.#ops.sumOfSquares(vector)));
-    if (!isSound) {
-      this.#uploads.giveBack(state);
-      return "it holds what is no number";
-    }
-    this.drop(unit);
-    this.all.set(unit, begun);
-    return undefined;
+    return isSound ? undefined : "it holds what is no number";
   }
 
   /** Nobody goes on from it any more. */
