@@ -53,8 +53,8 @@ export interface ConnectionEvents {
   waits(lease: number): void;
   /** The answer of this lease holds up another's that is needed first. */
   giveWay(lease: number): void;
-  /** It goes on with a lease. */
-  progressed(worker: Connection, lease: number, progress: Progress): void;
+  /** It goes on with a lease. @param progress none: what it hands over comes in */
+  progressed(worker: Connection, lease: number, progress?: Progress): void;
   /** It leaves, and would hand over the state of a lease: accept() it, or it goes on. */
   offered(worker: Connection, lease: number): void;
   /**
@@ -451,6 +451,7 @@ export class Connection {
     }
     this.#arrival.take(frame);
     this.#channel.expect(true);
+    this.#options.events.progressed(this, id);
     if (!this.#arrival.complete) return;
     this.#arrival = undefined;
     if (lease.state) lease.state.whole++;

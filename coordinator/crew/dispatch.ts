@@ -449,13 +449,18 @@ export class Dispatch {
     if (!isAsked) this.#count(worker, work, round, lease, { ...answer, losses });
   }
 
-  #onProgress(worker: Connection, id: number, { share, each, upload }: Progress): void {
+  #onProgress(worker: Connection, id: number, progress: Progress | undefined): void {
     const lease = this.#work?.find(id);
-    // An answer on its way says nothing of a lease that was too short to say how far it is.
     if (!lease || lease.worker !== worker.name) return;
+    const at = this.#clock.now();
+    if (!progress) {
+      if (lease.heard) lease.heard = { ...lease.heard, at };
+      return;
+    }
+    const { share, each, upload } = progress;
+    // An answer on its way says nothing of a lease that was too short to say how far it is.
     if (upload) this.#round!.arrives?.(lease, upload);
     if (upload && !lease.heard && !lease.waits) return;
-    const at = this.#clock.now();
     const beganAt = lease.waits
       ? at
       : (lease.heard?.beganAt ?? Math.max(lease.grantedAt, this.crew.lastAnswerAt(worker)));

@@ -665,8 +665,14 @@ test("a state that is half there when its sender goes is nothing, and takes no r
   const [{ uploads }, first] = [run.dispatch.crew, new Peer()];
   await first.join("first");
   const { lease } = await first.hear("lease");
+  first.say({ type: "progress", lease, losses: 1 });
   await first.offer(lease);
+  // What comes is a sign of life, and says nothing of how far it is.
+  const heard = () => run.dispatch.leases[0]!.heard!;
+  const before = heard();
   first.sendState(lease, 0, parameters);
+  await expect.poll(() => heard().at).toBeGreaterThan(before.at);
+  expect(heard()).toEqual({ ...before, at: heard().at });
   expect(uploads.aside).toBe(3);
   first.socket.terminate();
   await expect.poll(() => uploads.aside).toBe(0);
