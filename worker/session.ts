@@ -467,7 +467,7 @@ class Session {
         send: (vector) => this.#channel.add(() => this.#sendGrowing(order.lease, vector)),
       });
       // Its losses are those of each step of a unit, one after another; other rounds say nothing before their answer.
-      if (!outcome) return handBack("it was cancelled", known / steps);
+      if (!outcome) return handBack("it was cancelled", known / stepsOf(order));
       const { vector, state } = outcome;
       if (state) return await this.#handOver(lease, { losses: outcome.losses, state });
       if (signal.aborted) {
@@ -517,9 +517,7 @@ class Session {
           if (signal.aborted) break;
           await this.#channel.send(frame);
         }
-      const whole = signal.aborted
-        ? { units: losses.length / order.local!.learningRates.length }
-        : { state: packLosses(losses) };
+      const whole = signal.aborted ? { units: losses.length / stepsOf(order) } : { state: packLosses(losses) };
       await this.#channel.tell({ type: "handback", lease: order.lease, reason: "the worker leaves", ...whole });
       for (const vector of state) this.#pool.give(vector);
     });
@@ -576,6 +574,9 @@ class Session {
     this.#end({ how: "left", reason: "asked to stop", wasWelcome: this.#welcome !== undefined });
   }
 }
+
+/** Of a whole unit, those that others took among them. */
+const stepsOf = ({ local }: LeaseMessage): number => (local ? local.learningRates.length + (local.begun ?? 0) : 1);
 
 /** Why windows of the run cannot be drawn from these data; undefined where they can. */
 function whyForeign({ fingerprint, train }: WorkerData, { data, model }: Welcome): string | undefined {

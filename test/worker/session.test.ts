@@ -166,6 +166,12 @@ test("weights are told of as they arrive, and that others took their place", asy
   await peer.ended;
 });
 
+/** The last of two steps. */
+const local = {
+  ...{ shards: 1, learningRates: [0.1], updates: 1, begun: 1 },
+  optimizer: { beta1: 0.9, beta2: 0.99, eps: 1e-8, weightDecay: 0, gradientClip: 1 },
+};
+
 test("a lease that is cancelled while its state comes goes back at once, and its memory to the pool", async () => {
   const large = { ...model, vocabSize: 800 };
   const parameters = 800 * 800;
@@ -175,8 +181,6 @@ test("a lease that is cancelled while its state comes goes back at once, and its
   peer.say({ ...welcome, model: large, parameters, localSteps: 2, handsOver: true });
   await peer.hear("ready");
   expect(peer.heard.at(-1)).toMatchObject({ takesOver: true });
-  const optimizer = { beta1: 0.9, beta2: 0.99, eps: 1e-8, weightDecay: 0, gradientClip: 1 };
-  const local = { shards: 1, learningRates: [0.1], updates: 1, begun: 1, optimizer };
   const begin = (lease: number) => {
     peer.say({ ...order, lease, round: "local", local });
     peer.send("windows", lease, bytesOf(Uint16Array.of(0, 1, 2, 3, 4)));
@@ -194,6 +198,33 @@ test("a lease that is cancelled while its state comes goes back at once, and its
   expect([taken.mock.calls.length, given.mock.calls.length]).toEqual([4, 4]);
   peer.say({ type: "finish", reason: "done" });
   expect(await peer.ended).toMatchObject({ how: "finished" });
+});
+
+test("what was computed of a lease that others had begun is told in units as they are whole", async () => {
+  let begin = () => {};
+  const begun = new Promise<void>((resolve) => {
+    begin = resolve;
+  });
+  const peer = await meet({
+    compute: async ({ progress, signal }) => {
+      progress(0.5);
+      begin();
+      await once(signal, "abort");
+      return undefined;
+    },
+  });
+  peer.say({ ...welcome, localSteps: 2, handsOver: true });
+  await peer.hear("ready");
+  peer.send("weights", 0, new Uint8Array(4 * P));
+  peer.say({ ...order, round: "local", local });
+  peer.send("windows", 1, bytesOf(Uint16Array.of(0, 1, 2, 3, 4)));
+  for (let part = 0; part < 3; part++) peer.send("state", 1, new Uint8Array(4 * P));
+  await begun;
+  peer.say({ type: "cancel", lease: 1 });
+  await peer.hear("handback");
+  expect(peer.heard.at(-1)).toMatchObject({ lease: 1, units: 1 / 4 });
+  peer.say({ type: "finish", reason: "done" });
+  await peer.ended;
 });
 
 test("memory that is out of reach is not claimed, nor taken when it is offered again", async () => {
