@@ -24,7 +24,7 @@ const oldestNode = [20, 19];
 const leastFreeGiB = 2;
 
 /** @param port where a coordinator would listen */
-export async function examine(port: number): Promise<{ findings: Finding[]; gpus: Gpu[] }> {
+export async function examine(port: number): Promise<{ findings: Finding[]; gpus: readonly Gpu[] }> {
   const found = await findGpus();
   const findings = await Promise.all([
     nodeFinding(process.versions.node),

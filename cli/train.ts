@@ -11,7 +11,7 @@ import { flagsFor, type OptionName, type Options, optionTable, threadsEach } fro
 import { continueText } from "../shared/decoding/text.ts";
 import type { ModelConfig } from "../shared/model.ts";
 import { defaultPreset } from "../shared/presets.ts";
-import { mergeOptions } from "../shared/resolve.ts";
+import { asked, mergeOptions } from "../shared/resolve.ts";
 import { openEngine } from "../worker/engine/choose.ts";
 import { engineOptionsOf } from "../worker/engine/options.ts";
 import { drivesGpus } from "../worker/engine/xla/kind.ts";
@@ -37,13 +37,16 @@ export function trainCommand(): Command {
     const fits = async (options: Options, model: ModelConfig) =>
       await checkMemory(options, model, await workersOf(options));
     const settings = { substitute: true, fits };
-    if (mergeOptions(sources).options.dryRun) return await dryRun(sources, log, settings, workersOf);
+    const { options: given, origins } = mergeOptions(sources);
+    if (given.dryRun) return await dryRun(sources, log, settings, workersOf);
     const setup = await setUpRun(sources, log, settings);
     const { dataset, options } = setup;
     introduce(setup, log, await fits(options, setup.model));
     const run = new TrainingRun(setup);
     const token = await resolveToken(options.host, options.tokenFile, process.env);
     const slots = await slotsOf(options, token ? { WEFT_TOKEN: token.text } : {});
+    const unused = asked(origins.workers) && whyUnused(slots, options);
+    if (unused) log.warn(unused);
     const access = accessWith(token?.text, viewTokenOf(process.env, token));
     const server = await serve(run, run, { ...options, access, certificate: await certificateOf(options), log });
     log.info(`dashboard: ${pageAddresses(options.host, server, token)}`);
@@ -99,11 +102,18 @@ export async function slotsOf(options: Options, environment: Record<string, stri
   const found = device === "gpu" || isTogether ? await findGpus() : undefined;
   const visible = process.env.CUDA_VISIBLE_DEVICES;
   // `auto` takes GPUs where there are any; asked for, they must be there.
-  const gpus = !found ? [] : device === "gpu" ? chooseGpus("all", found, visible) : visibleGpus(found.gpus, visible);
+  const gpus = !found ? [] : device === "gpu" ? chooseGpus("all", found, visible) : visibleGpus(found, visible).gpus;
   const slots = planSlots(gpus, options.workers, await thisMachine(), isTogether);
   // TensorFlow, where no device was asked for, may find a GPU by itself.
   const own = (slot: Slot) => (device === "auto" && gpus.length === 0 ? {} : slot.environment);
   return slots.map((slot) => ({ ...slot, environment: { ...own(slot), ...environment } }));
+}
+
+/** Why --workers says nothing of these processes; undefined where it does. */
+export function whyUnused(slots: readonly Slot[], { workers }: Pick<Options, "workers">): string | undefined {
+  if (slots[0]!.device === "cpu") return undefined;
+  const how = slots.length === 1 ? "one process drives" : "one process each for";
+  return `--workers ${workers} is for the CPU: ${how} ${slots.map(({ about }) => about).join("; ")}`;
 }
 
 function workerCommandLine(options: Options, url: string) {

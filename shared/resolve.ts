@@ -117,7 +117,8 @@ function impliedPreset({ impliedPreset: implied, flags = {} }: Sources, file: Re
   return saysModel ? undefined : implied;
 }
 
-const asked = (origin: Origin): boolean => origin === "file" || origin === "flag";
+/** Did somebody say so this time? */
+export const asked = (origin: Origin): boolean => origin === "file" || origin === "flag";
 
 /** The rules that need two options at once. @returns what is allowed but hardly meant */
 function checkTogether({ options, origins: came }: Omit<Resolved, "notes">): string[] {

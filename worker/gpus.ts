@@ -15,6 +15,14 @@ export interface Gpu {
   readonly driver: string;
   /** Node of memory and cores that it hangs on; undefined on machines with one, and where the system does not say. */
   readonly numaNode: number | undefined;
+  /** As CUDA names the part of it that is ours, where it is divided (MIG). */
+  readonly slice?: string;
+}
+
+/** GPUs, and why there are no more. */
+export interface Found {
+  readonly gpus: readonly Gpu[];
+  readonly why: string;
 }
 
 const columns = ["index", "uuid", "name", "memory.total", "driver_version", "pci.bus_id"];
@@ -24,7 +32,7 @@ const columns = ["index", "uuid", "name", "memory.total", "driver_version", "pci
  * @param sysfs where the kernel tells of devices: /sys, or a copy in a test
  * @returns none, and why, where there is no driver or no GPU
  */
-export async function findGpus(sysfs = "/sys"): Promise<{ gpus: Gpu[]; why: string }> {
+export async function findGpus(sysfs = "/sys"): Promise<Found> {
   const query = [`--query-gpu=${columns.join(",")}`, "--format=csv,noheader,nounits"];
   let table: string;
   try {
@@ -63,9 +71,16 @@ async function parseGpu(line: string, sysfs: string): Promise<Gpu> {
 }
 
 /** Those that CUDA_VISIBLE_DEVICES, as this process found it, leaves: a scheduler's share of the machine. */
-export function visibleGpus(gpus: readonly Gpu[], visible: string | undefined): Gpu[] {
+export function visibleGpus({ gpus, why }: Found, visible: string | undefined): Found {
   const share = visible?.split(",").map((entry) => entry.trim());
-  return gpus.filter(({ index, uuid }) => !share || share.some((s) => s === String(index) || isUuid(s, uuid)));
+  if (!share) return { gpus, why };
+  // nvidia-smi lists no slices, and CUDA gives a process no more than one of them.
+  const slice = share.find((entry) => entry.startsWith("MIG-"));
+  const ours = slice
+    ? gpus.slice(0, 1).map((gpu) => ({ ...gpu, slice }))
+    : gpus.filter(({ index, uuid }) => share.some((entry) => entry === String(index) || isUuid(entry, uuid)));
+  const isAll = ours.length === gpus.length;
+  return { gpus: ours, why: isAll ? why : `${why}, CUDA_VISIBLE_DEVICES="${visible}" leaves ${ours.length}` };
 }
 
 /**
@@ -73,16 +88,11 @@ export function visibleGpus(gpus: readonly Gpu[], visible: string | undefined): 
  * @param visible CUDA_VISIBLE_DEVICES: a scheduler's share of the machine is not left
  * @throws EngineError for one that is not there or not ours, and for `all` of none
  */
-export function chooseGpus(
-  selection: string,
-  { gpus, why }: { gpus: readonly Gpu[]; why: string },
-  visible: string | undefined,
-): Gpu[] {
+export function chooseGpus(selection: string, found: Found, visible: string | undefined): readonly Gpu[] {
   if (selection === "none") return [];
-  const ours = visibleGpus(gpus, visible);
-  const reason = ours.length === gpus.length ? why : `${why}, CUDA_VISIBLE_DEVICES="${visible}" leaves ${ours.length}`;
+  const { gpus: ours, why } = visibleGpus(found, visible);
   if (selection === "all") {
-    if (ours.length === 0) throw new EngineError(`--gpus all: no GPU here: ${reason}; --gpus none computes on the CPU`);
+    if (ours.length === 0) throw new EngineError(`--gpus all: no GPU here: ${why}; --gpus none computes on the CPU`);
     return ours;
   }
   const entries = selection.split(",");
@@ -95,7 +105,7 @@ export function chooseGpus(
     const found = ours.find((gpu) => gpu.index === Number(entry));
     if (found) return found;
     const there = ours.map(({ index, name }) => `${index} (${name})`).join(", ") || "none";
-    throw new EngineError(`--gpus ${selection}: GPU ${entry} is not here: ${reason}; usable: ${there}`);
+    throw new EngineError(`--gpus ${selection}: GPU ${entry} is not here: ${why}; usable: ${there}`);
   });
 }
 

@@ -64,11 +64,11 @@ export function planSlots(gpus: readonly Gpu[], processes: number, machine: Mach
       },
     ];
   if (gpus.length > 0)
-    return gpus.map(({ index, name, memoryMiB, driver, numaNode }) => ({
+    return gpus.map(({ index, name, memoryMiB, driver, numaNode, slice }) => ({
       label: `gpu${index}`,
       about: `GPU ${index}: ${name}, ${memoryMiB} MiB, driver ${driver}${numaNode === undefined ? "" : `, NUMA node ${numaNode}`}`,
       environment: {
-        CUDA_VISIBLE_DEVICES: String(index),
+        CUDA_VISIBLE_DEVICES: slice ?? String(index),
         // CUDA counts the fastest GPU as its first unless told to count as nvidia-smi does.
         CUDA_DEVICE_ORDER: "PCI_BUS_ID",
         TF_FORCE_GPU_ALLOW_GROWTH: "true",

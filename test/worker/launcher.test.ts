@@ -5,7 +5,7 @@ import { join } from "node:path";
 import { createInterface } from "node:readline";
 import { pathToFileURL } from "node:url";
 import { beforeEach, expect, test } from "vitest";
-import { chooseGpus, findGpus, type Gpu } from "../../worker/gpus.ts";
+import { chooseGpus, type Found, findGpus } from "../../worker/gpus.ts";
 import { launch, type Machine, nextStart, planSlots, type Slot } from "../../worker/launcher.ts";
 import { coreNumbersOf, thisMachine } from "../../worker/machine.ts";
 import { testOn, testWhere } from "../where.ts";
@@ -33,7 +33,7 @@ echo "0, GPU-aaaa1111, NVIDIA H100 80GB HBM3, 81559, 550.54.15, 00000000:3B:00.0
 echo "1, GPU-bbbb2222, NVIDIA H100 80GB HBM3, 81559, 550.54.15, 00000000:AF:00.0"
 echo "2, GPU-cccc3333, NVIDIA A2, 15356, 550.54.15, 00000000:D8:00.0"`;
 
-async function threeGpus(): Promise<{ gpus: Gpu[]; why: string }> {
+async function threeGpus(): Promise<Found> {
   standIn("nvidia-smi", smi);
   for (const [bus, node] of [
     ["0000:3b:00.0", "0"],

@@ -1,7 +1,7 @@
 // Whether the xla engine can run here, and why not: the addon, a plugin for the device that was asked for, a GPU.
 import type { Options } from "../../../shared/config.ts";
 import { EngineError, messageOf } from "../../../shared/errors.ts";
-import { findGpus } from "../../gpus.ts";
+import { findGpus, visibleGpus } from "../../gpus.ts";
 import { addonFile } from "../../install/xla-addon.ts";
 import type { EngineKind, EngineOptions } from "../contract.ts";
 import { openXla, pluginFor } from "./engine.ts";
@@ -18,7 +18,7 @@ async function refusal(options: Asked): Promise<string | undefined> {
       return options.precision === "tf32"
         ? "xla: tf32 is for NVIDIA GPUs; on a CPU pass --precision float32 or bf16"
         : undefined;
-    const { gpus, why } = await findGpus();
+    const { gpus, why } = visibleGpus(await findGpus(), process.env.CUDA_VISIBLE_DEVICES);
     return gpus.length > 0 ? undefined : `xla: ${why}`;
   } catch (error) {
     return `xla: ${messageOf(error)}`;
