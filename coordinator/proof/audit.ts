@@ -10,7 +10,16 @@ import { checkpointSteps, markersName, markersSchema } from "../../shared/checkp
 import { isRefused, onDisk } from "../../shared/disk.ts";
 import { ConfigError, messageOf } from "../../shared/errors.ts";
 import { isAbsent, readJson } from "../../shared/json.ts";
-import { type ChainLine, chainStart, ledgerName, linesOf, standingSteps, stepAfter, type Undone } from "./chain.ts";
+import {
+  type ChainLine,
+  chainStart,
+  contributorsOf,
+  ledgerName,
+  linesOf,
+  standingSteps,
+  stepAfter,
+  type Undone,
+} from "./chain.ts";
 
 export interface Finding {
   /** "ledger.jsonl line 46", "step-000100/model.safetensors". */
@@ -290,8 +299,7 @@ function countedIn(chain: readonly ChainLine[]) {
   // Whose every answer was taken back has given none that counts.
   for (const line of chain)
     if (line.kind === "step")
-      for (const { worker, begun } of line.entry.parts)
-        for (const { worker: name } of [{ worker }, ...(begun ?? [])]) workers[name] = 0;
+      for (const part of line.entry.parts) for (const name of contributorsOf(part)) workers[name] = 0;
   for (const { parts, steps } of entries)
     for (const { shards: text, worker, second, begun } of parts) {
       const [first, last] = spanOf(text) ?? [0, -1];
@@ -324,9 +332,7 @@ export function contributionsOf(chain: readonly ChainLine[], worker: string) {
   return chain.flatMap((line) => {
     if (line.kind !== "step") return [];
     const { step, steps, parts } = line.entry;
-    const isOf = (part: (typeof parts)[number]) =>
-      [part, ...(part.begun ?? [])].some((share) => share.worker === worker);
-    const shards = parts.filter(isOf).map((part) => part.shards);
+    const shards = parts.filter((part) => contributorsOf(part).includes(worker)).map((part) => part.shards);
     return shards.length > 0 ? [{ step, steps, shards, undone: !standing.has(line.entry) }] : [];
   });
 }

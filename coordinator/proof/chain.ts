@@ -210,3 +210,8 @@ async function* piecesOf(path: string): AsyncGenerator<Buffer> {
     await file?.close();
   }
 }
+
+/** Whose work a part of a step is: who answered, and who took the first steps of its replica. */
+export function contributorsOf({ worker, begun = [] }: z.infer<typeof stepLine>["parts"][number]): string[] {
+  return [worker, ...begun.map((share) => share.worker)];
+}

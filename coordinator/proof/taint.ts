@@ -1,6 +1,6 @@
 // How far back the answers of a liar reach: the first step in the history of the weights that counts one of its answers
 // which nobody had confirmed.
-import { type ChainLine, stepAfter } from "./chain.ts";
+import { type ChainLine, contributorsOf, stepAfter } from "./chain.ts";
 
 /** @returns that step, and after which step the run's options last changed; undefined where there is none */
 export async function firstTainted(
@@ -14,9 +14,7 @@ export async function firstTainted(
     if (line.kind === "undone" && tainted !== undefined && tainted > stepAfter(line)!) tainted = undefined;
     if (line.kind !== "step" || tainted !== undefined) continue;
     const { step, parts } = line.entry;
-    const isOf = ({ worker, begun }: (typeof parts)[number]) =>
-      isLiar(worker) || begun?.some((share) => isLiar(share.worker));
-    if (parts.some((part) => part.second === undefined && isOf(part))) tainted = step;
+    if (parts.some((part) => part.second === undefined && contributorsOf(part).some(isLiar))) tainted = step;
   }
   return tainted === undefined ? undefined : { step: tainted, changedAfter };
 }
