@@ -53,7 +53,7 @@ export class Site {
 
   /** The same rate both ways. */
   shape(mbps: number): void {
-    const burst = Math.max(256, mbps / 16);
+    const burst = Math.max(32, mbps / 16);
     const tbf = `root tbf rate ${mbps}mbit burst ${burst}kb latency 100ms`.split(" ");
     execFileSync("tc", ["qdisc", "replace", "dev", here, ...tbf]);
     execFileSync("tc", ["-n", space, "qdisc", "replace", "dev", there, ...tbf]);

@@ -59,10 +59,11 @@ async function timed(action: () => Promise<unknown>): Promise<number> {
 
 /**
  * Four times as many bytes until a transfer takes long enough; what it has more than the one before counts: what buffers
- * swallow at once, and round trips, are in both.
+ * swallow at once, and round trips, are in both. One goes before: a link that was idle may let so much through at once, once.
  * @param transfer moves bytes, says its seconds
  */
 export async function megabytesPerSecond(transfer: (bytes: number) => Promise<number>): Promise<number> {
+  await transfer(firstBytes);
   let before = await transfer(firstBytes);
   for (let bytes = 4 * firstBytes; ; bytes *= 4) {
     const seconds = await transfer(bytes);

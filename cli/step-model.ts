@@ -58,7 +58,7 @@ export interface StepTime {
 export function stepTime(work: StepWork, means: Means): StepTime {
   const { topology, localSteps, units, tokensPerStep, vectorBytes, windowBytes } = work;
   const { workers, handlingSeconds, updateSeconds } = means;
-  const each = fairShare({ units, largest: units }, 1, { total: workers, workers });
+  const each = fairShare({ units, largest: units }, { weight: 1, overhead: 0 }, { total: workers, workers });
   const leases = units / each;
   const busy = Math.min(workers, leases);
   // Units that the last of them to be done computes, one after another.

@@ -9,6 +9,7 @@ import type { GoneWorker, WorkerStatus } from "../status.ts";
 import type { Stopwatch } from "../stopwatch.ts";
 import { type Passage, Weights } from "../weights.ts";
 import { Connection, type ConnectionEvents } from "./connection.ts";
+import { type Pace, paceAfter } from "./pace.ts";
 import type { Lease, WorkerView } from "./plan.ts";
 import { Quarantine, type Quarantined } from "./quarantine.ts";
 import { Standing } from "./standing.ts";
@@ -33,8 +34,8 @@ interface Debt {
 
 /** What the run has seen of one worker. */
 interface Experience {
-  /** Units a second of each kind of round, smoothed over the last answers. */
-  readonly speed: Map<RoundKind, number>;
+  /** In each kind of round, smoothed over the last answers. */
+  readonly paces: Map<RoundKind, Pace>;
   /** Leases that others answered first, or of rounds that are over, until it answers or hands them back. */
   readonly owes: Map<number, Debt>;
   lastAnswerAt: number;
@@ -47,8 +48,6 @@ interface Experience {
 
 /** Workers that left and are still shown. */
 const mostGone = 50;
-/** Weight of the newest answer in the smoothed speed. */
-const smoothing = 0.3;
 /** Names whose address is remembered: the longest forgotten goes first. */
 const mostNames = 4096;
 /** How long a goodbye may take. */
@@ -126,7 +125,7 @@ export class Crew {
       },
     });
     this.#members.set(connection, {
-      speed: new Map(),
+      paces: new Map(),
       owes: new Map(),
       lastAnswerAt: Number.NEGATIVE_INFINITY,
       shardsDone: 0,
@@ -199,7 +198,7 @@ export class Crew {
   /** Those who take part in a round on the weights of this step, those whose weights are still on the way among them. */
   views(step: number, kind: RoundKind): WorkerView[] {
     const views: WorkerView[] = [];
-    for (const [worker, { speed, owes }] of this.#members) {
+    for (const [worker, { paces, owes }] of this.#members) {
       if (worker.state !== "ready") continue;
       const [debt] = owes.values();
       views.push({
@@ -207,7 +206,7 @@ export class Crew {
         arithmetic: worker.arithmetic,
         able: worker.hasWeightsOf(step),
         takesOver: worker.takesOver,
-        unitsPerSecond: speed.get(kind),
+        pace: paces.get(kind),
         onProbation: this.standing.probation(worker.name) !== undefined,
         owesSince: debt?.heardAt,
       });
@@ -221,12 +220,12 @@ export class Crew {
   }
 
   /** The holder has said something about a lease that was over: learn from it. @param units that it has computed */
-  settle(worker: Connection, id: number, units: number | "all"): void {
+  settle(worker: Connection, id: number, units: number | "all", computeMs?: number): void {
     const owed = this.#members.get(worker)?.owes.get(id);
     if (!owed) return;
     this.#members.get(worker)!.owes.delete(id);
     const count = units === "all" ? owed.count : Math.min(units, owed.count);
-    if (count > 0) this.learn(worker, owed.kind, { count, grantedAt: owed.grantedAt });
+    if (count > 0) this.learn(worker, owed.kind, { count, grantedAt: owed.grantedAt }, computeMs);
   }
 
   /** Connections that have owed an answer since before then. */
@@ -239,16 +238,15 @@ export class Crew {
         }
   }
 
-  /** Units were computed: learn the worker's speed, the wire included. */
-  learn(worker: Connection, kind: RoundKind, { count, grantedAt }: { count: number; grantedAt: number }): void {
+  /** Units were computed: learn the worker's pace. @param computeMs by its own word, where it says so */
+  learn(worker: Connection, kind: RoundKind, units: { count: number; grantedAt: number }, computeMs?: number): void {
     const seen = this.#members.get(worker);
     if (!seen) return;
     const now = this.#clock.now();
     // A lease that waited behind another was not worked on before that one's answer.
-    const seconds = Math.max(1e-4, (now - Math.max(grantedAt, seen.lastAnswerAt)) / 1000);
-    const before = seen.speed.get(kind);
-    const speed = count / seconds;
-    seen.speed.set(kind, before === undefined ? speed : before + smoothing * (speed - before));
+    const seconds = (now - Math.max(units.grantedAt, seen.lastAnswerAt)) / 1000;
+    const computeSeconds = computeMs === undefined ? undefined : computeMs / 1000;
+    seen.paces.set(kind, paceAfter(seen.paces.get(kind), units.count, seconds, computeSeconds));
     seen.lastAnswerAt = now;
     seen.handbacks = 0;
   }
@@ -280,10 +278,10 @@ export class Crew {
   keepOut(name: string, why: string, step: number): Quarantined {
     const from = this.#addresses.get(name);
     const isShared = [...this.#members].some(
-      ([worker, { speed }]) =>
+      ([worker, { paces }]) =>
         worker.address === from &&
         worker.name !== name &&
-        speed.size > 0 &&
+        paces.size > 0 &&
         this.standing.probation(worker.name) === undefined,
     );
     const address = from === undefined || isShared ? null : from;

@@ -19,6 +19,7 @@ import { BegunUnits, type HandedOver, stepsOf } from "./begun.ts";
 import type { Answer, Connection, ConnectionEvents, Progress } from "./connection.ts";
 import { Crew, type Origin } from "./crew.ts";
 import { digestOf, Lots } from "./opinion.ts";
+import { secondsOf } from "./pace.ts";
 import { type Awaited, type Lease, planRound, type WorkerView } from "./plan.ts";
 import type { Quarantine, Quarantined } from "./quarantine.ts";
 import { type Opinion, type PartRecord, type Question, Work } from "./work.ts";
@@ -331,9 +332,9 @@ export class Dispatch {
     // What is behind an answer that waits for room waits with it.
     const waiting = new Set(this.leases.filter(({ waits }) => waits).map(({ worker }) => worker));
     for (const lease of this.leases.filter(({ worker }) => !waiting.has(worker))) {
-      const speed = views.get(lease.worker)?.unitsPerSecond;
+      const pace = views.get(lease.worker)?.pace;
       const heldMs = now - (lease.heard?.at ?? lease.grantedAt);
-      if (heldMs > leaseMs + (speed ? (10_000 * lease.count) / speed : 0))
+      if (heldMs > leaseMs + (pace ? 10_000 * secondsOf(pace, lease.count) : 0))
         this.crew
           .find(lease.worker)
           ?.close(`lease ${nodeName(lease)} of ${round.name} not answered in ${(heldMs / 1000).toFixed(0)} s`);
@@ -428,7 +429,7 @@ export class Dispatch {
     if (!work || !round || !lease || lease.worker !== worker.name || this.#otherBits(worker)) {
       // Of a round that is over, of a part that another answered first, or of a worker that is about to go.
       if (vector) pool.give(vector);
-      this.crew.settle(worker, id, "all");
+      this.crew.settle(worker, id, "all", answer.computeMs);
       return;
     }
     work.end(lease);
@@ -440,7 +441,7 @@ export class Dispatch {
     const isAsked = work.isAsked(lease) || (lease.isDrawn && !this.#mustCount(worker, work, lease));
     // Being fast earns nothing before somebody has said the same.
     const count = unitsOf(lease, round);
-    if (refusal || !isAsked || isConfirmed) this.crew.learn(worker, round.kind, { ...lease, count });
+    if (refusal || !isAsked || isConfirmed) this.crew.learn(worker, round.kind, { ...lease, count }, answer.computeMs);
     if (refusal || (isAsked && !this.#compare(worker, work, round, lease, answer))) {
       if (vector) pool.give(vector);
       if (refusal) this.#refuse(worker, work, round, lease, refusal);
@@ -504,7 +505,7 @@ export class Dispatch {
       }
       return false;
     }
-    if (!this.crew.isConfirmed(worker, round.kind)) this.crew.learn(worker, round.kind, lease);
+    if (!this.crew.isConfirmed(worker, round.kind)) this.crew.learn(worker, round.kind, lease, answer.computeMs);
     for (const name of [worker.name, agreed]) this.crew.confirm(name, round.kind);
     this.counts.confirmed++;
     this.#count(worker, work, round, lease, answer, agreed);

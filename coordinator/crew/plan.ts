@@ -18,6 +18,7 @@
 import { nodeName, type TreeNode } from "../../shared/arithmetic/tree.ts";
 import type { Begun } from "./begun.ts";
 import { Openings } from "./openings.ts";
+import { type Pace, secondsOf } from "./pace.ts";
 
 /** A part of a round that a worker holds. */
 export interface Lease extends TreeNode {
@@ -64,8 +65,8 @@ export interface WorkerView {
   readonly able: boolean;
   /** It goes on with what others have begun. */
   readonly takesOver?: boolean;
-  /** Units it computes in a second, measured; none before its first answer. */
-  readonly unitsPerSecond?: number | undefined;
+  /** None before its first answer. */
+  readonly pace?: Pace | undefined;
   /** It gets only copies of what others hold, as long as there are others. */
   readonly onProbation?: boolean;
   /** When its oldest unanswered lease of an earlier round was granted: it gets nothing before it has answered. */
@@ -134,15 +135,15 @@ interface Outlook {
 
 /** What should be given to whom now, the fastest first, a first lease for everyone before a second for anyone. */
 export function planRound(round: RoundView, workers: readonly WorkerView[], now: number): Plan {
-  const speeds = speedsOf(workers);
-  const outlooks = outlooksOf(round, workers, speeds, now);
+  const outlooks = outlooksOf(round, workers, now);
   const overdue = outlooks.filter(({ overdueAt }) => overdueAt <= now).map(({ lease }) => lease);
   const lazy = new Set(overdue.map(({ worker }) => worker));
   const sharing = workers.filter(({ name, owesSince }) => !lazy.has(name) && owesSince === undefined);
-  const shares = sharesOf(sharing);
+  const shares = sharesOf(round.units, sharing);
+  const weightOf = ({ name }: WorkerView) => shares.stakes.get(name)?.weight ?? 0;
   const turn = sharing
     .filter(({ able }) => able)
-    .sort((a, b) => (b.unitsPerSecond ?? 0) - (a.unitsPerSecond ?? 0) || (a.name < b.name ? -1 : 1));
+    .sort((a, b) => weightOf(b) - weightOf(a) || (a.name < b.name ? -1 : 1));
   const doubted = new Set(workers.filter(({ onProbation }) => onProbation).map(({ name }) => name));
   const deal = (proven: boolean): Grant[] => {
     const state = new PlanState(round, outlooks, now, proven ? doubted : new Set());
@@ -176,51 +177,62 @@ function whyWaiting(workers: readonly WorkerView[], overdue: readonly Lease[], n
   return `no answer from ${shown} for ${Math.round(longest / 1000)} s, and nobody else can compute`;
 }
 
-interface Speeds {
-  readonly of: ReadonlyMap<string, number>;
-  /** Of the workers measured; undefined where none is. */
-  readonly slowest: number | undefined;
-}
-
-function speedsOf(workers: readonly WorkerView[]): Speeds {
-  const of = new Map<string, number>();
-  let slowest: number | undefined;
-  for (const { name, unitsPerSecond } of workers) {
-    if (unitsPerSecond === undefined) continue;
-    of.set(name, unitsPerSecond);
-    slowest = Math.min(slowest ?? unitsPerSecond, unitsPerSecond);
-  }
-  return { of, slowest };
-}
-
 /** What a round is divided by. */
 interface Shares {
-  /** Units a second of all who share it, one that was never measured counting as average. */
+  /** Of each worker measured. */
+  readonly stakes: ReadonlyMap<string, Stake>;
+  /** Weight of all who share it, one that was never measured counting as average. */
   readonly total: number;
   readonly workers: number;
 }
 
-function sharesOf(workers: readonly WorkerView[]): Shares {
-  const trusted = workers.filter(({ onProbation }) => !onProbation);
-  const known = trusted.flatMap(({ unitsPerSecond }) => unitsPerSecond ?? []);
-  const sum = known.reduce((total, speed) => total + speed, 0);
-  const average = known.length > 0 ? sum / known.length : 1;
-  return { total: sum + (trusted.length - known.length) * average, workers: Math.max(1, trusted.length) };
+export interface Stake {
+  readonly weight: number;
+  /** Share of its time that an answer takes beside computing: 0 to 1. */
+  readonly overhead: number;
 }
 
+/**
+ * A worker's weight is its speed, less where its answers are long on their way: units a second over (what the whole round
+ * would take if nothing but computing took time + its overhead). It does not depend on how much it was given: by units a
+ * second from lease to answer, who is given half of what another is would over a slow link seem half as fast, for ever.
+ */
+function sharesOf(units: number, workers: readonly WorkerView[]): Shares {
+  const trusted = workers.filter(({ onProbation }) => !onProbation);
+  const speeds = (trusted.some(({ pace }) => pace) ? trusted : workers).flatMap(
+    ({ pace }) => pace?.unitsPerSecond ?? [],
+  );
+  const computeSeconds = units / (mean(speeds) * Math.max(1, trusted.length));
+  const stakes = new Map<string, Stake>();
+  for (const { name, pace } of workers) {
+    if (!pace) continue;
+    const seconds = computeSeconds + pace.overheadSeconds;
+    stakes.set(name, { weight: pace.unitsPerSecond / seconds, overhead: pace.overheadSeconds / seconds });
+  }
+  const total = trusted.length * mean(trusted.flatMap(({ name }) => stakes.get(name)?.weight ?? []));
+  return { stakes, total, workers: Math.max(1, trusted.length) };
+}
+
+/** 1 of nothing. */
+const mean = (values: readonly number[]): number =>
+  values.length === 0 ? 1 : values.reduce((sum, value) => sum + value, 0) / values.length;
+
 /** From its granting to its answer, with what its worker held before it. */
-function outlooksOf(round: RoundView, workers: readonly WorkerView[], speeds: Speeds, now: number): Outlook[] {
-  const held = new Map<string, { units: number; before?: Outlook }>();
+function outlooksOf(round: RoundView, workers: readonly WorkerView[], now: number): Outlook[] {
+  const paces = new Map(workers.flatMap(({ name, pace }) => (pace ? [[name, pace]] : [])));
+  let slowest: Pace | undefined;
+  for (const pace of paces.values()) if (!slowest || secondsOf(pace, 1) > secondsOf(slowest, 1)) slowest = pace;
+  const held = new Map<string, { ms: number; before?: Outlook }>();
   const here = new Set([...workers.map(({ name }) => name), ...round.leaving]);
   return round.leases.map((lease) => {
-    const holder = held.get(lease.worker) ?? { units: 0 };
-    const units = holder.units + lease.count;
-    const own = speeds.of.get(lease.worker);
-    const speed = own ?? speeds.slowest;
+    const holder = held.get(lease.worker) ?? { ms: 0 };
+    const own = paces.get(lease.worker);
+    const pace = own ?? slowest;
+    const leaseMs = pace ? 1000 * secondsOf(pace, lease.count) : 0;
+    const ms = holder.ms + leaseMs;
     if (!here.has(lease.worker)) return { lease, lateAt: now, overdueAt: now, expectedAt: Number.POSITIVE_INFINITY };
-    const expectedMs = speed === undefined ? round.unmeasuredMs : (1000 * units) / speed;
-    let lateAt = lease.grantedAt + (speed === undefined ? round.unmeasuredMs : lateFactor * expectedMs + round.graceMs);
-    let expectedAt = lease.grantedAt + expectedMs;
+    let lateAt = lease.grantedAt + (pace ? lateFactor * ms + round.graceMs : round.unmeasuredMs);
+    let expectedAt = lease.grantedAt + (pace ? ms : round.unmeasuredMs);
     // One that was never measured may be slower than anyone known, and honest.
     let overdueAt = own === undefined ? Math.max(lateAt, lease.grantedAt + round.unmeasuredMs) : lateAt;
     const { heard } = lease;
@@ -228,18 +240,17 @@ function outlooksOf(round: RoundView, workers: readonly WorkerView[], speeds: Sp
     else if (heard) {
       // Whoever says how far it is lets nobody down while it goes on, however long that takes.
       expectedAt = heard.at + heard.leftMs;
-      if (own !== undefined)
-        lateAt = Math.max(lateAt, heard.beganAt + (lateFactor * 1000 * lease.count) / own + round.graceMs);
+      if (own !== undefined) lateAt = Math.max(lateAt, heard.beganAt + lateFactor * leaseMs + round.graceMs);
       overdueAt = Math.max(overdueAt, lateAt, heard.at + lateFactor * heard.nextMs + round.graceMs);
     }
     const { before } = holder;
     if (before) {
       // What waits is not worked on yet.
-      expectedAt = Math.max(expectedAt, before.expectedAt + (speed === undefined ? 0 : (1000 * lease.count) / speed));
+      expectedAt = Math.max(expectedAt, before.expectedAt + leaseMs);
       overdueAt = Math.max(overdueAt, before.overdueAt);
     }
     const outlook = { lease, lateAt, overdueAt, expectedAt };
-    held.set(lease.worker, { units, before: outlook });
+    held.set(lease.worker, { ms, before: outlook });
     return outlook;
   });
 }
@@ -307,9 +318,9 @@ class PlanState {
 
   /** @param proven somebody who is not on probation has a turn */
   next(worker: WorkerView, proven: boolean, shares: Shares, pass: number): Grant | undefined {
-    const { name, unitsPerSecond } = worker;
+    const { name, pace } = worker;
     const held = this.#held.get(name) ?? 0;
-    const isNew = unitsPerSecond === undefined;
+    const isNew = pace === undefined;
     const pressing = this.#pressingFor(worker);
     if (pressing) return pressing;
     if (held > pass || (isNew && held > 0)) return undefined;
@@ -319,7 +330,7 @@ class PlanState {
     if (opinion) return opinion;
     const begun = this.#begunFor(worker);
     if (begun) return begun;
-    const size = isNew ? 1 : fairShare(this.#round, unitsPerSecond, shares);
+    const size = isNew ? 1 : fairShare(this.#round, shares.stakes.get(name)!, shares);
     const open = this.#find(this.#open, worker, this.#portion(size, held, shares));
     if (open) {
       this.#left -= open.count;
@@ -332,7 +343,7 @@ class PlanState {
     if (held > 0) return undefined;
     const late = this.#find(this.#late, worker, size);
     if (late) return this.#grant(worker, late, true, `${nodeName(late)} is late at ${this.#holders(late)}`);
-    return isNew ? undefined : this.#speculate(worker, unitsPerSecond, shares);
+    return isNew ? undefined : this.#speculate(worker, pace, size);
   }
 
   /**
@@ -386,12 +397,11 @@ class PlanState {
 
   /** A second opinion of what nobody else is about to give one of, or not before this worker could. */
   #opinionBy(worker: WorkerView): Grant | undefined {
-    const { graceMs } = this.#round;
     for (const [name, node] of this.#awaited) {
       if (!this.#mayConfirm(worker, node)) continue;
       const expectedAt = this.#opinionsAt.get(name)?.[node.wanted - 1] ?? Number.POSITIVE_INFINITY;
-      const ownMs = (lateFactor * 1000 * node.count) / (worker.unitsPerSecond ?? 0) + graceMs;
-      if (Number.isFinite(expectedAt) && !(this.#now + ownMs < expectedAt)) continue;
+      const isAwaited = Number.isFinite(expectedAt);
+      if (isAwaited && !(worker.pace && this.#doneAt(worker.pace, node.count) < expectedAt)) continue;
       return this.#grant(worker, node, false, `${nodeName(node)} awaits a second opinion`);
     }
     return undefined;
@@ -413,19 +423,24 @@ class PlanState {
     );
   }
 
+  /** When a worker should be done with so many units, if it begins now. */
+  #doneAt(pace: Pace, count: number): number {
+    return this.#now + lateFactor * 1000 * secondsOf(pace, count) + this.#round.graceMs;
+  }
+
   /** What somebody will have long after we should be done with it. */
-  #speculate(worker: WorkerView, unitsPerSecond: number, shares: Shares): Grant | undefined {
-    const { units, graceMs, done } = this.#round;
-    const doneAt = (count: number) => this.#now + (lateFactor * 1000 * count) / unitsPerSecond + graceMs;
-    if (this.#lastAt <= doneAt(1)) return undefined;
+  #speculate(worker: WorkerView, pace: Pace, size: number): Grant | undefined {
+    const { units, done } = this.#round;
+    const soonest = this.#doneAt(pace, 1);
+    if (this.#lastAt <= soonest) return undefined;
     const isWorth = (unit: number) => {
       const expectedAt = this.#expectedAt[unit]!;
-      return !done[unit] && Number.isFinite(expectedAt) && expectedAt > doneAt(1);
+      return !done[unit] && Number.isFinite(expectedAt) && expectedAt > soonest;
     };
     const slow = this.#outlooks.find(({ lease }) => lease.worker !== worker.name && isWorth(lease.first));
     if (!slow) return undefined;
-    const node = this.#find(new Openings(units, isWorth), worker, fairShare(this.#round, unitsPerSecond, shares));
-    if (!node || this.#expectedAt[node.first]! <= doneAt(node.count)) return undefined;
+    const node = this.#find(new Openings(units, isWorth), worker, size);
+    if (!node || this.#expectedAt[node.first]! <= this.#doneAt(pace, node.count)) return undefined;
     return this.#grant(worker, node, true, `${nodeName(node)} is slow at ${this.#holders(node)}`);
   }
 
@@ -487,13 +502,19 @@ class PlanState {
 }
 
 /**
- * Largest power of two within a worker's share of the round by speed. At least one unit stays for each other worker:
+ * Largest power of two within a worker's share of the round by weight. At least one unit stays for each other worker:
  * whoever gets nothing would never be measured again.
  */
-export function fairShare(round: Pick<RoundView, "units" | "largest">, unitsPerSecond: number, shares: Shares): number {
-  const share = (round.units * unitsPerSecond) / Math.max(shares.total, unitsPerSecond);
-  // 3.3 of 8 units is still four: noise in the speeds of two equal workers must not halve their leases.
-  const most = Math.min(round.largest, share * 1.25, round.units - (shares.workers - 1));
+export function fairShare(
+  round: Pick<RoundView, "units" | "largest">,
+  { weight, overhead }: Stake,
+  shares: Pick<Shares, "total" | "workers">,
+): number {
+  const share = (round.units * weight) / Math.max(shares.total, weight);
+  // 3.3 of 8 units is still four: noise in the paces of two equal workers must not halve their leases. The less so the
+  // longer answers are on their way: what is left of a share takes as long again, whoever computes it.
+  const slack = 1.25 + 0.5 * overhead;
+  const most = Math.min(round.largest, share * slack, round.units - (shares.workers - 1));
   return 2 ** Math.floor(Math.log2(Math.max(1, most)));
 }
 

@@ -86,14 +86,22 @@ test("transfers grow until one takes long enough, and no further than is allowed
     return 0.01 + Math.max(0, bytes - 2e5) / speed;
   };
   expect(await megabytesPerSecond(at(1e6))).toBeCloseTo(1);
-  expect(sizes).toEqual([0.25, 1]);
+  expect(sizes).toEqual([0.25, 0.25, 1]);
   sizes.length = 0;
   expect(await megabytesPerSecond(at(10e6))).toBeCloseTo(10);
-  expect(sizes).toEqual([0.25, 1, 4, 16]);
+  expect(sizes).toEqual([0.25, 0.25, 1, 4, 16]);
   sizes.length = 0;
   expect(await megabytesPerSecond(at(1e9))).toBeCloseTo(1000);
-  expect(sizes).toEqual([0.25, 1, 4, 16, 64]);
+  expect(sizes).toEqual([0.25, 0.25, 1, 4, 16, 64]);
   expect(64 * 2 ** 20).toBeLessThanOrEqual(linkLimit);
+  // A token bucket that was full, as of a shaped link: so many bytes pass at once.
+  let bucket = 2 ** 18;
+  const shaped = async (bytes: number) => {
+    const waits = Math.max(0, bytes - bucket);
+    bucket = Math.max(0, bucket - bytes);
+    return waits / 1e6;
+  };
+  expect(await megabytesPerSecond(shaped)).toBeCloseTo(1);
 });
 
 test("a whole diagnosis with a coordinator, in one screen", async () => {

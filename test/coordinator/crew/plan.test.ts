@@ -1,6 +1,7 @@
 import { expect, test } from "vitest";
 import type { Begun } from "../../../coordinator/crew/begun.ts";
 import { Openings } from "../../../coordinator/crew/openings.ts";
+import { type Pace, paceAfter } from "../../../coordinator/crew/pace.ts";
 import { type Lease, planRound, type RoundView, type WorkerView } from "../../../coordinator/crew/plan.ts";
 
 const round = (units: number, leases: Lease[] = [], done: number[] = [], more: Partial<RoundView> = {}): RoundView => ({
@@ -29,7 +30,7 @@ const worker = (name: string, unitsPerSecond?: number, more: Partial<WorkerView>
   name,
   arithmetic: "native plain float32",
   able: true,
-  unitsPerSecond,
+  pace: unitsPerSecond === undefined ? undefined : { unitsPerSecond, overheadSeconds: 0 },
   ...more,
 });
 /** "a 0-3, b 4" */
@@ -90,6 +91,44 @@ test("a first lease for everyone, the fastest first, before a second for anyone"
 
 test("noise in the speeds of two equal workers leaves their halves whole", () => {
   expect(granted(round(8), [worker("a", 9), worker("b", 11)], 0)).toBe("b 0-3, a 4-7");
+});
+
+test("over a slow link the way is no reason to divide a round into more answers", () => {
+  const far = (name: string, overheadSeconds: number) =>
+    worker(name, undefined, { pace: { overheadSeconds, unitsPerSecond: 100 } });
+  expect(granted(round(8), [far("a", 1.3), far("b", 0.7)], 0)).toBe("b 0-3, a 4-7");
+  // Where computing is most of it, who is far gets less.
+  const slow = (name: string, overheadSeconds: number) =>
+    worker(name, undefined, { pace: { overheadSeconds, unitsPerSecond: 1 } });
+  expect(granted(round(8), [slow("a", 6), slow("b", 0)], 0)).toBe("b 0-3, a 4-5, b 6-7");
+  // Two units of ten are late from 2 x (1 s + 200 ms) + 100 ms grace.
+  const [a, b] = ["a", "b"].map((name) =>
+    worker(name, undefined, { pace: { overheadSeconds: 1, unitsPerSecond: 10 } }),
+  );
+  expect(planRound(round(2, [lease(1, 0, 2, "a")]), [a!, b!], 0)).toMatchObject({ grants: [], nextLateMs: 2500 });
+});
+
+test("who was given little of a round is given more again, though each answer takes as long", () => {
+  let [a, b]: (Pace | undefined)[] = [];
+  for (const [units, of] of [
+    [4, 2],
+    [4, 2],
+    [2, 2],
+    [4, 1],
+  ] as const) {
+    a = paceAfter(a, units, 1 + units / 50, units / 50);
+    b = paceAfter(b, of, 1 + of / 50, of / 50);
+  }
+  const workers = [worker("a", undefined, { pace: a }), worker("b", undefined, { pace: b })];
+  expect(granted(round(8), workers, 0)).toBe("a 0-3, b 4-7");
+});
+
+test("a worker's word divides what its answer took, and adds nothing to it", () => {
+  expect(paceAfter(undefined, 4, 2, 0.5)).toEqual({ overheadSeconds: 1.5, unitsPerSecond: 8 });
+  expect(paceAfter(undefined, 4, 2, 9)).toEqual({ overheadSeconds: 0, unitsPerSecond: 2 });
+  expect(paceAfter(undefined, 4, 2, 0)).toMatchObject({ unitsPerSecond: 40_000 });
+  const pace = { overheadSeconds: 1.5, unitsPerSecond: 8 };
+  expect(paceAfter(pace, 8, 2.5)).toEqual(pace);
 });
 
 test("the slowest worker still gets a part, or it would never be measured again", () => {
