@@ -67,7 +67,7 @@ export interface Cell {
     readonly bytesOut: number;
     readonly bytesIn: number;
   };
-  readonly predicted: { readonly tokensPerSec: number; readonly utilisation: number };
+  predicted: { readonly tokensPerSec: number; readonly utilisation: number };
 }
 
 interface Found {
@@ -90,7 +90,12 @@ found.machine = {
   date: new Date().toISOString().slice(0, 10),
   command: `node dist/bench/links.js ${process.argv.slice(2).join(" ")}`.trim(),
 };
+/** Predictions are of the model as it is now, whenever the cell was measured. */
 function write(): void {
+  for (const cell of found.cells) {
+    const { tokensPerSec, utilisation } = predictOf(cell);
+    cell.predicted = { tokensPerSec, utilisation };
+  }
   mkdirSync(dirname(values.out), { recursive: true });
   writeFileSync(jsonPath, `${JSON.stringify(found, null, 1)}\n`);
   writeFileSync(`${values.out}.svg`, linksChart(found.cells, Object.keys(ways)));
@@ -106,6 +111,12 @@ function plannedOf(setting: SettingName): Planned & { options: ReturnType<typeof
   return { options, model, parameters: layoutOf(model).size };
 }
 
+function predictOf({ setting, way, workers, mbps }: Pick<Cell, "setting" | "way" | "workers" | "mbps">) {
+  const means = { workers, tokensPerSec: found.tokensPerSec[setting]!, atOnce: workers };
+  const measured = { ...means, link: found.links[mbps]!, handling: found.handling! };
+  return predict(plannedOf(setting), measured, ways[way]!);
+}
+
 /** By processor time: what a worker would do that shares its core with nobody. */
 async function aloneSpeed(setting: SettingName): Promise<number> {
   const { options, model } = plannedOf(setting);
@@ -119,15 +130,7 @@ async function aloneSpeed(setting: SettingName): Promise<number> {
 async function measureCells(site: Site, setting: SettingName, name: string, workers: number): Promise<void> {
   const planned = plannedOf(setting);
   const way = ways[name]!;
-  const predictAt = (mbps: number) =>
-    predict(
-      planned,
-      {
-        ...{ workers, tokensPerSec: found.tokensPerSec[setting]!, atOnce: workers },
-        ...{ link: found.links[mbps]!, handling: found.handling! },
-      },
-      way,
-    );
+  const predictAt = (mbps: number) => predictOf({ setting, way: name, workers, mbps });
   const missing = links.filter(
     (mbps) =>
       !found.cells.some(
@@ -140,17 +143,17 @@ async function measureCells(site: Site, setting: SettingName, name: string, work
       ),
   );
   const put = (mbps: number, measured?: Cell["measured"]): void => {
-    const { tokensPerSec, utilisation } = predictAt(mbps);
+    const predicted = predictAt(mbps);
     found.cells = found.cells.filter(
       (cell) => cell.setting !== setting || cell.way !== name || cell.workers !== workers || cell.mbps !== mbps,
     );
     found.cells.push({
-      ...{ setting, way: name, workers, mbps, predicted: { tokensPerSec, utilisation } },
+      ...{ setting, way: name, workers, mbps, predicted },
       ...(measured && { measured }),
     });
     write();
     if (!measured) return;
-    const both = `${Math.round(measured.tokensPerSec)} tokens/s measured, ${Math.round(tokensPerSec)} predicted`;
+    const both = `${Math.round(measured.tokensPerSec)} tokens/s measured, ${Math.round(predicted.tokensPerSec)} predicted`;
     console.log(`${setting}, ${name}, ${workers} workers, ${mbps} Mbit/s: ${both}`);
   };
   const seconds = (mbps: number): number => {
@@ -208,3 +211,8 @@ try {
   site.close();
   write();
 }
+const errors = found.cells.flatMap(({ measured, predicted }) =>
+  measured ? Math.abs(predicted.tokensPerSec / measured.tokensPerSec - 1) : [],
+);
+const near = errors.filter((error) => error <= 0.15).length;
+console.log(`${near} of ${errors.length} predictions are within 15%`);

@@ -511,10 +511,11 @@ export function fairShare(
   shares: Pick<Shares, "total" | "workers">,
 ): number {
   const share = (round.units * weight) / Math.max(shares.total, weight);
-  // 3.3 of 8 units is still four: noise in the paces of two equal workers must not halve their leases. The less so the
-  // longer answers are on their way: what is left of a share takes as long again, whoever computes it.
-  const slack = 1.25 + 0.5 * overhead;
-  const most = Math.min(round.largest, share * slack, round.units - (shares.workers - 1));
+  const even = round.units / shares.workers;
+  // 3.3 of 8 units is still four: noise in the paces of two equal workers must not halve their leases. Up to an
+  // even share it may be more, as long as an answer takes a quarter longer at most: what is left takes the way once more.
+  const rounded = Math.max(share * 1.25, Math.min(even, share * (1 + 0.25 / (1 - overhead))));
+  const most = Math.min(round.largest, rounded, round.units - (shares.workers - 1));
   return 2 ** Math.floor(Math.log2(Math.max(1, most)));
 }
 

@@ -97,6 +97,9 @@ test("over a slow link the way is no reason to divide a round into more answers"
   const far = (name: string, overheadSeconds: number) =>
     worker(name, undefined, { pace: { overheadSeconds, unitsPerSecond: 100 } });
   expect(granted(round(8), [far("a", 1.3), far("b", 0.7)], 0)).toBe("b 0-3, a 4-7");
+  expect(granted(round(8), [far("a", 1.2), far("b", 0.9), far("c", 1), far("d", 1.1)], 0)).toBe(
+    "b 0-1, c 2-3, d 4-5, a 6-7",
+  );
   // Where computing is most of it, who is far gets less.
   const slow = (name: string, overheadSeconds: number) =>
     worker(name, undefined, { pace: { overheadSeconds, unitsPerSecond: 1 } });
