@@ -1,5 +1,5 @@
 // The picture of tokens a second against the speed of the link, in SVG: a panel for each setting and number of workers,
-// both axes logarithmic; lines are predicted, dots measured.
+// both axes logarithmic; lines are predicted, dots measured, hollow ones with more workers than cores.
 import type { Cell } from "./links.ts";
 
 const [width, height, left, top, gapX, gapY] = [300, 220, 62, 78, 66, 62];
@@ -8,7 +8,7 @@ const text = (x: number, y: number, words: string, more = "") =>
   `<text x="${x.toFixed(1)}" y="${y.toFixed(1)}"${more}>${words}</text>`;
 const rateName = (mbps: number) => (mbps >= 1000 ? `${mbps / 1000} Gbit/s` : `${mbps} Mbit/s`);
 
-export function linksChart(cells: readonly Cell[], ways: readonly string[]): string {
+export function linksChart(cells: readonly Cell[], ways: readonly string[], cores: number): string {
   const panels = [...new Set(cells.map(({ setting, workers }) => `${setting} ${workers}`))].sort();
   const settings = [...new Set(cells.map(({ setting }) => setting))].sort();
   const counts = [...new Set(cells.map(({ workers }) => workers))].sort((a, b) => a - b);
@@ -45,7 +45,7 @@ export function linksChart(cells: readonly Cell[], ways: readonly string[]): str
       for (const { mbps, measured } of line)
         if (measured)
           parts.push(
-            `<circle cx="${x(mbps).toFixed(1)}" cy="${y(measured.tokensPerSec).toFixed(1)}" r="4" fill="${colours[i]}"/>`,
+            `<circle cx="${x(mbps).toFixed(1)}" cy="${y(measured.tokensPerSec).toFixed(1)}" r="4" ${workers > cores ? `fill="#fff" stroke="${colours[i]}"` : `fill="${colours[i]}"`}/>`,
           );
     }
   }
@@ -59,7 +59,7 @@ export function linksChart(cells: readonly Cell[], ways: readonly string[]): str
     text(
       left,
       22,
-      "Tokens a second by the speed of the link: lines as weft doctor predicts, dots as measured",
+      "Tokens a second by the speed of the link: lines as weft doctor predicts, dots as measured (hollow: with fewer cores than workers)",
       ' font-size="15"',
     ),
     ...key,

@@ -1,12 +1,14 @@
 // How long an update of the weights takes, from what was measured of its parts: the weights go out to everyone over the
 // one link that all share, the units are computed side by side, their sums come back, the weights change. Pure: doctor
-// advises by it, and the bench of links draws it beside what it measures. Parts that follow each other are added up; what
-// a run overlaps makes it faster than this.
+// advises by it, and the bench of links draws it beside what it measures. Parts that follow each other are added up.
 import { fairShare } from "../coordinator/crew/plan.ts";
 
 /** `relay`: the workers stand behind one relay, with a network of their own that does not limit them. */
 export const topologies = ["star", "relay"] as const;
 export type Topology = (typeof topologies)[number];
+
+/** Copies that share a link do not all arrive in one moment: of many, as measured (docs/links.svg). */
+const overlap = 0.25;
 
 /** What is to be done. */
 export interface StepWork {
@@ -43,6 +45,8 @@ export interface StepTime {
   readonly computeSeconds: number;
   readonly downSeconds: number;
   readonly upSeconds: number;
+  /** Of these two, what goes up while other workers' weights still come down. */
+  readonly overlapSeconds: number;
   /** Round trip, handling and the optimizer. */
   readonly otherSeconds: number;
   /** Of a step: an update's over H. */
@@ -74,16 +78,17 @@ export function stepTime(work: StepWork, means: Means): StepTime {
   const upBytes = sums * vectorBytes;
   const downSeconds = downBytes / means.downBytesPerSec;
   const upSeconds = upBytes / means.upBytesPerSec;
+  const overlapSeconds = overlap * (1 - 1 / copies) * Math.min(downSeconds, upSeconds);
   // Encoded once for all and decoded by each at once; each answer is encoded by its worker, and taken in one by one.
   const atWorkers = 0.5 * handlingSeconds * (slower(workers) + (inTurn / each) * slower(busy));
   const atCoordinator = handlingSeconds * (0.5 + 0.5 * sums);
   const atRelay = topology === "relay" ? handlingSeconds * (1 + 0.5 * (1 + leases)) : 0;
   const otherSeconds = means.roundTripSeconds + atWorkers + atCoordinator + atRelay + updateSeconds;
 
-  const seconds = computeSeconds + downSeconds + upSeconds + otherSeconds;
+  const seconds = computeSeconds + downSeconds + upSeconds - overlapSeconds + otherSeconds;
   const stepSeconds = seconds / localSteps;
   return {
-    ...{ computeSeconds, downSeconds, upSeconds, otherSeconds, stepSeconds },
+    ...{ computeSeconds, downSeconds, upSeconds, overlapSeconds, otherSeconds, stepSeconds },
     tokensPerSec: tokensPerStep / stepSeconds,
     downBytesPerStep: downBytes / localSteps,
     upBytesPerStep: upBytes / localSteps,

@@ -140,13 +140,14 @@ export function planRound(round: RoundView, workers: readonly WorkerView[], now:
   const lazy = new Set(overdue.map(({ worker }) => worker));
   const sharing = workers.filter(({ name, owesSince }) => !lazy.has(name) && owesSince === undefined);
   const shares = sharesOf(round.units, sharing);
+  const toCome = unitsToCome(round, sharing, shares);
   const weightOf = ({ name }: WorkerView) => shares.stakes.get(name)?.weight ?? 0;
   const turn = sharing
     .filter(({ able }) => able)
     .sort((a, b) => weightOf(b) - weightOf(a) || (a.name < b.name ? -1 : 1));
   const doubted = new Set(workers.filter(({ onProbation }) => onProbation).map(({ name }) => name));
   const deal = (proven: boolean): Grant[] => {
-    const state = new PlanState(round, outlooks, now, proven ? doubted : new Set());
+    const state = new PlanState(round, outlooks, now, proven ? doubted : new Set(), toCome);
     const grants: Grant[] = [];
     for (let pass = 0; pass < leasesEach; pass++)
       for (const worker of turn) {
@@ -184,6 +185,16 @@ interface Shares {
   /** Weight of all who share it, one that was never measured counting as average. */
   readonly total: number;
   readonly workers: number;
+}
+
+/** Units for those whose weights are still on their way: no second lease for anyone takes them. */
+function unitsToCome(round: RoundView, workers: readonly WorkerView[], shares: Shares): number {
+  let units = 0;
+  for (const { name, able, onProbation } of workers) {
+    const stake = shares.stakes.get(name);
+    if (!able && !onProbation) units += stake ? fairShare(round, stake, shares) : 1;
+  }
+  return units;
 }
 
 export interface Stake {
@@ -279,11 +290,19 @@ class PlanState {
   /** Grants so far, and units that nobody holds. */
   #granted = 0;
   #left: number;
+  readonly #toCome: number;
   /** Nothing of the round was given out before. */
   readonly #isFirst: boolean;
 
-  constructor(round: RoundView, outlooks: readonly Outlook[], now: number, doubted: ReadonlySet<string>) {
+  constructor(
+    round: RoundView,
+    outlooks: readonly Outlook[],
+    now: number,
+    doubted: ReadonlySet<string>,
+    unitsToCome: number,
+  ) {
     this.#round = round;
+    this.#toCome = unitsToCome;
     this.#doubted = doubted;
     this.#now = now;
     this.#outlooks = outlooks;
@@ -347,15 +366,17 @@ class PlanState {
   }
 
   /**
-   * How much of what nobody holds to take at once. Second opinions make rounds that end unevenly: what would not be a lease
-   * for everybody is kept for free hands, in pieces for all of them. Whether anything was drawn does not show in it before
-   * a worker has answered.
+   * How much of what nobody holds to take at once. A second lease leaves their part to those who have none yet because their
+   * weights are on the way: they would find the round given away. Second opinions make rounds that end unevenly: what would
+   * not be a lease for everybody is kept for free hands, in pieces for all of them. Whether anything was drawn does not show
+   * in it before a worker has answered.
    */
   #portion(size: number, held: number, { workers }: Shares): number {
-    if (!this.#round.draws || this.#left >= workers * size) return size;
+    const rest = held > 0 ? wholeNode(Math.min(size, this.#left - this.#toCome)) : size;
+    if (!this.#round.draws || this.#left >= workers * size) return rest;
     if (held > 0) return 0;
     if (this.#isFirst) return size;
-    return Math.min(size, 2 ** Math.floor(Math.log2(Math.max(1, this.#left / workers))));
+    return Math.min(size, wholeNode(Math.max(1, this.#left / workers)));
   }
 
   /** For who waits for room: what keeps the first unit out of the sum, where nobody who is on time has it. */
@@ -516,8 +537,11 @@ export function fairShare(
   // even share it may be more, as long as an answer takes a quarter longer at most: what is left takes the way once more.
   const rounded = Math.max(share * 1.25, Math.min(even, share * (1 + 0.25 / (1 - overhead))));
   const most = Math.min(round.largest, rounded, round.units - (shares.workers - 1));
-  return 2 ** Math.floor(Math.log2(Math.max(1, most)));
+  return wholeNode(Math.max(1, most));
 }
+
+/** The largest power of two within so many units; 0 of less than one. */
+const wholeNode = (units: number): number => (units < 1 ? 0 : 2 ** Math.floor(Math.log2(units)));
 
 export function overlap(a: TreeNode, b: TreeNode): boolean {
   return a.first < b.first + b.count && b.first < a.first + a.count;

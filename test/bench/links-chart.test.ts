@@ -20,7 +20,7 @@ test("lines are predicted, dots measured, and both stand where they belong", () 
     cell(2, "star", 10, 10, false),
     cell(2, "H 20", 10, 10_000, true),
   ];
-  const svg = linksChart(cells, ["star", "H 20"]);
+  const svg = linksChart(cells, ["star", "H 20"], 1);
   const count = (what: string) => svg.split(what).length - 1;
   expect([count("<polyline"), count("<circle")]).toEqual([3, 2]);
   expect(svg).toContain("setting a, 1 worker<");
@@ -28,5 +28,7 @@ test("lines are predicted, dots measured, and both stand where they belong", () 
   expect(svg).not.toMatch(/NaN|undefined|Infinity/);
   // From 10 to 100,000: a tenfold is a quarter of the panel's 220; the slowest link stands at its left edge.
   expect(svg).toContain('points="62.0,243.0 362.0,188.0"');
-  expect(svg).toMatch(/<circle cx="62.0" cy="226.4"/);
+  expect(svg).toMatch(/<circle cx="62.0" cy="226.4" r="4" fill="#[1-9]/);
+  // Two workers on one core.
+  expect(count('fill="#fff" stroke')).toBe(1);
 });

@@ -142,6 +142,18 @@ test("leases are aligned nodes of the tree, whatever is open", () => {
   expect(granted(round(8, [lease(1, 4, 4, "b")], [2, 3]), [worker("a", 1), worker("b", 1)], 0)).toBe("a 0-1");
 });
 
+test("a second lease leaves their part to those whose weights are still on their way", () => {
+  const [a, b, late] = [worker("a", 1), worker("b", 1), worker("b", 1, { able: false })];
+  expect(granted(round(8), [a, late], 0)).toBe("a 0-3");
+  expect(granted(round(8, [lease(1, 0, 4, "a")]), [a, late], 0)).toBe("");
+  expect(granted(round(8, [lease(1, 0, 4, "a")]), [a, b], 0)).toBe("b 4-7");
+  // Free hands wait for nobody, and of many parts a second is nobody's loss.
+  expect(granted(round(8, [], [0, 1, 2, 3]), [a, late], 0)).toBe("a 4-7");
+  expect(granted(round(16, [], [], { largest: 4 }), [a, late], 0)).toBe("a 0-3, a 4-7");
+  // Of a newcomer one unit is wanted.
+  expect(granted(round(8), [a, worker("new", undefined, { able: false })], 0)).toBe("a 0-3, a 4-5");
+});
+
 test("a third lease waits", () => {
   const workers = [worker("a", 1), worker("b", 1, { able: false })];
   expect(granted(round(8, [lease(1, 0, 2, "a"), lease(2, 2, 2, "a")]), workers, 0)).toBe("");
