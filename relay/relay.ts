@@ -135,8 +135,9 @@ export class Relay implements Computers, RelayView {
       for (;;) {
         const round = new LeasedRound(assignment, bestOps(this.#settings.threads), codec);
         try {
-          await dispatch.gather(round, stop.signal);
-          return round.outcome();
+          const { secondsByWorker } = await dispatch.gather(round, stop.signal);
+          // The way within the site does not grow with the lease.
+          return { ...round.outcome(), computeMs: 1000 * Math.max(0, ...secondsByWorker.values()) };
         } catch (error) {
           if (error instanceof Diverged) return round.hopeless();
           round.giveUp();

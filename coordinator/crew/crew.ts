@@ -4,7 +4,7 @@ import type { Codec } from "../../shared/arithmetic/codec.ts";
 import type { VectorPool } from "../../shared/arithmetic/tree.ts";
 import { type Clock, sleep } from "../../shared/clock.ts";
 import type { Pipe } from "../../shared/wire/pipe.ts";
-import type { RoundKind, WeightsUpdate, Welcome } from "../../shared/wire/protocol.ts";
+import { largestLease, type RoundKind, type WeightsUpdate, type Welcome } from "../../shared/wire/protocol.ts";
 import type { GoneWorker, WorkerStatus } from "../status.ts";
 import type { Stopwatch } from "../stopwatch.ts";
 import { type Passage, Weights } from "../weights.ts";
@@ -225,7 +225,8 @@ export class Crew {
     if (!owed) return;
     this.#members.get(worker)!.owes.delete(id);
     const count = units === "all" ? owed.count : Math.min(units, owed.count);
-    if (count > 0) this.learn(worker, owed.kind, { count, grantedAt: owed.grantedAt }, computeMs);
+    // Of less than a shard of the largest step it says nothing.
+    if (count >= 1 / largestLease) this.learn(worker, owed.kind, { count, grantedAt: owed.grantedAt }, computeMs);
   }
 
   /** Connections that have owed an answer since before then. */

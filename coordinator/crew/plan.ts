@@ -4,8 +4,8 @@
 // A unit may be taken when nobody who is on time holds it. So whatever a mute, slow or vanished worker holds is given to
 // others once it is late, and while one worker that computes rightly is here, a round of U units ends within
 //
-//   the lateness of what others held   2 x what their speed gives + grace, or the fixed time where no speed is known
-//   + U x its own time for a unit
+//   the lateness of what others held   2 x what their pace gives + grace, or the fixed time where nobody's is known
+//   + U x its own time for a unit, its way included
 //
 // after it has the weights. Who holds something overdue gets nothing more (it loses its turn), and who has let the others
 // down too often computes only what somebody else computes as well (standing.ts), until it has answered in time again.
@@ -120,7 +120,7 @@ export interface Plan {
 
 /** Leases that a worker may hold: the second is there when the first is answered, so that it never waits for the wire. */
 const leasesEach = 2;
-/** A lease is late at this multiple of the time that its worker's measured speed gives it. */
+/** A lease is late at this multiple of the time that its worker's measured pace gives it. */
 const lateFactor = 2;
 
 /** What follows from one lease. */
@@ -187,7 +187,7 @@ interface Shares {
   readonly workers: number;
 }
 
-/** Units for those whose weights are still on their way: no second lease for anyone takes them. */
+/** Units for those whose weights are still on their way: second leases of what nobody has begun leave them. */
 function unitsToCome(round: RoundView, workers: readonly WorkerView[], shares: Shares): number {
   let units = 0;
   for (const { name, able, onProbation } of workers) {
@@ -204,24 +204,21 @@ export interface Stake {
 }
 
 /**
- * A worker's weight is its speed, less where its answers are long on their way: units a second over (what the whole round
- * would take if nothing but computing took time + its overhead). It does not depend on how much it was given: by units a
+ * A worker's weight is its speed at an even share, its way included. It does not depend on how much it was given: by units a
  * second from lease to answer, who is given half of what another is would over a slow link seem half as fast, for ever.
  */
 function sharesOf(units: number, workers: readonly WorkerView[]): Shares {
   const trusted = workers.filter(({ onProbation }) => !onProbation);
-  const speeds = (trusted.some(({ pace }) => pace) ? trusted : workers).flatMap(
-    ({ pace }) => pace?.unitsPerSecond ?? [],
-  );
-  const computeSeconds = units / (mean(speeds) * Math.max(1, trusted.length));
+  const count = Math.max(1, trusted.length);
   const stakes = new Map<string, Stake>();
   for (const { name, pace } of workers) {
     if (!pace) continue;
-    const seconds = computeSeconds + pace.overheadSeconds;
-    stakes.set(name, { weight: pace.unitsPerSecond / seconds, overhead: pace.overheadSeconds / seconds });
+    const seconds = secondsOf(pace, units / count);
+    stakes.set(name, { weight: 1 / seconds, overhead: pace.overheadSeconds / seconds });
   }
-  const total = trusted.length * mean(trusted.flatMap(({ name }) => stakes.get(name)?.weight ?? []));
-  return { stakes, total, workers: Math.max(1, trusted.length) };
+  const weightsOf = (of: readonly WorkerView[]) => of.flatMap(({ name }) => stakes.get(name)?.weight ?? []);
+  const known = weightsOf(trusted);
+  return { stakes, total: trusted.length * mean(known.length > 0 ? known : weightsOf(workers)), workers: count };
 }
 
 /** 1 of nothing. */
@@ -231,19 +228,20 @@ const mean = (values: readonly number[]): number =>
 /** From its granting to its answer, with what its worker held before it. */
 function outlooksOf(round: RoundView, workers: readonly WorkerView[], now: number): Outlook[] {
   const paces = new Map(workers.flatMap(({ name, pace }) => (pace ? [[name, pace]] : [])));
-  let slowest: Pace | undefined;
-  for (const pace of paces.values()) if (!slowest || secondsOf(pace, 1) > secondsOf(slowest, 1)) slowest = pace;
   const held = new Map<string, { ms: number; before?: Outlook }>();
   const here = new Set([...workers.map(({ name }) => name), ...round.leaving]);
   return round.leases.map((lease) => {
     const holder = held.get(lease.worker) ?? { ms: 0 };
     const own = paces.get(lease.worker);
-    const pace = own ?? slowest;
-    const leaseMs = pace ? 1000 * secondsOf(pace, lease.count) : 0;
+    // As the slowest, where its own is not known.
+    const leaseMs = (own ? [own] : [...paces.values()]).reduce(
+      (most, pace) => Math.max(most, 1000 * secondsOf(pace, lease.count)),
+      0,
+    );
     const ms = holder.ms + leaseMs;
     if (!here.has(lease.worker)) return { lease, lateAt: now, overdueAt: now, expectedAt: Number.POSITIVE_INFINITY };
-    let lateAt = lease.grantedAt + (pace ? lateFactor * ms + round.graceMs : round.unmeasuredMs);
-    let expectedAt = lease.grantedAt + (pace ? ms : round.unmeasuredMs);
+    let lateAt = lease.grantedAt + (paces.size > 0 ? lateFactor * ms + round.graceMs : round.unmeasuredMs);
+    let expectedAt = lease.grantedAt + (paces.size > 0 ? ms : round.unmeasuredMs);
     // One that was never measured may be slower than anyone known, and honest.
     let overdueAt = own === undefined ? Math.max(lateAt, lease.grantedAt + round.unmeasuredMs) : lateAt;
     const { heard } = lease;

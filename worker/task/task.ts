@@ -48,6 +48,8 @@ export interface Outcome {
   readonly isSent?: boolean;
   /** Of the pool, the caller's: the lease was left in its first replica, after the steps whose losses these are. */
   readonly state?: readonly Float32Array[];
+  /** What of its time grew with the lease, where that is not all of it. */
+  readonly computeMs?: number;
 }
 
 /** @returns undefined when it was cancelled @throws EngineError */

@@ -1,7 +1,7 @@
 import { expect, test } from "vitest";
 import type { Begun } from "../../../coordinator/crew/begun.ts";
 import { Openings } from "../../../coordinator/crew/openings.ts";
-import { type Pace, paceAfter } from "../../../coordinator/crew/pace.ts";
+import { type Pace, paceAfter, secondsOf } from "../../../coordinator/crew/pace.ts";
 import { type Lease, planRound, type RoundView, type WorkerView } from "../../../coordinator/crew/plan.ts";
 
 const round = (units: number, leases: Lease[] = [], done: number[] = [], more: Partial<RoundView> = {}): RoundView => ({
@@ -132,6 +132,18 @@ test("a worker's word divides what its answer took, and adds nothing to it", () 
   expect(paceAfter(undefined, 4, 2, 0)).toMatchObject({ unitsPerSecond: 40_000 });
   const pace = { overheadSeconds: 1.5, unitsPerSecond: 8 };
   expect(paceAfter(pace, 8, 2.5)).toEqual(pace);
+  // What was cancelled before its answer was sent: shorter than the way alone.
+  const cancelled = paceAfter(pace, 8, 0.5);
+  expect(cancelled.unitsPerSecond).toBeLessThan(2.5 * pace.unitsPerSecond);
+  expect(secondsOf(cancelled, 8)).toBeGreaterThan(1);
+});
+
+test("a stall is not waited for again, a pace that has changed is learned", () => {
+  const pace = { overheadSeconds: 0.5, unitsPerSecond: 8 };
+  expect(secondsOf(paceAfter(pace, 4, 900, 0.5), 4)).toBeLessThan(2);
+  let slower: Pace = pace;
+  for (let i = 0; i < 24; i++) slower = paceAfter(slower, 4, 60, 59);
+  expect(secondsOf(slower, 4)).toBeGreaterThan(45);
 });
 
 test("the slowest worker still gets a part, or it would never be measured again", () => {
