@@ -3,6 +3,8 @@
 import type { Cell } from "./links.ts";
 
 const [width, height, left, top, gapX, gapY] = [300, 220, 62, 78, 66, 62];
+const heading =
+  "Tokens a second by the speed of the link: lines as weft doctor predicts, dots as measured (hollow: with fewer cores than workers)";
 const colours = ["#1b6ca8", "#2a9d8f", "#8a5cc2", "#e08a00", "#c23b4e"];
 const text = (x: number, y: number, words: string, more = "") =>
   `<text x="${x.toFixed(1)}" y="${y.toFixed(1)}"${more}>${words}</text>`;
@@ -34,7 +36,9 @@ export function linksChart(cells: readonly Cell[], ways: readonly string[], core
     for (let power = low; power <= high; power++) {
       const at = y(10 ** power);
       parts.push(`<line x1="${x0}" y1="${at}" x2="${x0 + width}" y2="${at}" stroke="#ddd"/>`);
-      parts.push(text(x0 - 6, at + 4, (10 ** power).toLocaleString("en"), ' text-anchor="end"'));
+      parts.push(
+        text(x0 - 6, at + 4, (10 ** power).toLocaleString("en", { notation: "compact" }), ' text-anchor="end"'),
+      );
     }
     for (const mbps of rates) parts.push(text(x(mbps), y0 + height + 16, rateName(mbps), ' text-anchor="middle"'));
     for (const [i, way] of ways.entries()) {
@@ -55,13 +59,9 @@ export function linksChart(cells: readonly Cell[], ways: readonly string[], core
   });
   return [
     `<svg xmlns="http://www.w3.org/2000/svg" width="${total[0]}" height="${total[1]}" font-family="sans-serif" font-size="11" fill="#222">`,
+    `<title>${heading}</title>`,
     `<rect width="100%" height="100%" fill="#fff"/>`,
-    text(
-      left,
-      22,
-      "Tokens a second by the speed of the link: lines as weft doctor predicts, dots as measured (hollow: with fewer cores than workers)",
-      ' font-size="15"',
-    ),
+    text(left, 22, heading, ' font-size="15"'),
     ...key,
     ...parts,
     "</svg>",
