@@ -474,7 +474,8 @@ class Session {
         if (vector) this.#pool.give(vector);
         return handBack("it was cancelled", order.count);
       }
-      this.#answer(lease, outcome, outcome.computeMs ?? clock.now() - startedAt);
+      const tookMs = clock.now() - startedAt;
+      this.#answer(lease, outcome, Math.min(outcome.computeMs ?? tookMs, tookMs));
     } catch (error) {
       // The engine of a session that is over may be gone already: nobody waits for this answer.
       if (this.#over) return;

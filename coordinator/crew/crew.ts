@@ -245,9 +245,11 @@ export class Crew {
     if (!seen) return;
     const now = this.#clock.now();
     // A lease that waited behind another was not worked on before that one's answer.
-    const seconds = (now - Math.max(units.grantedAt, seen.lastAnswerAt)) / 1000;
+    const measuredMs = now - Math.max(units.grantedAt, seen.lastAnswerAt);
+    // Answers that were held up come together: none of them took less than it was computed.
+    const ms = Math.max(measuredMs, Math.min(computeMs ?? 0, now - units.grantedAt));
     const computeSeconds = computeMs === undefined ? undefined : computeMs / 1000;
-    seen.paces.set(kind, paceAfter(seen.paces.get(kind), units.count, seconds, computeSeconds));
+    seen.paces.set(kind, paceAfter(seen.paces.get(kind), units.count, ms / 1000, computeSeconds));
     seen.lastAnswerAt = now;
     seen.handbacks = 0;
   }

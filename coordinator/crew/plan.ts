@@ -208,17 +208,18 @@ export interface Stake {
  * second from lease to answer, who is given half of what another is would over a slow link seem half as fast, for ever.
  */
 function sharesOf(units: number, workers: readonly WorkerView[]): Shares {
-  const trusted = workers.filter(({ onProbation }) => !onProbation);
+  const isTrusted = ({ onProbation }: WorkerView) => !onProbation;
+  const trusted = workers.some(isTrusted) ? workers.filter(isTrusted) : workers;
   const count = Math.max(1, trusted.length);
   const stakes = new Map<string, Stake>();
   for (const { name, pace } of workers) {
     if (!pace) continue;
-    const seconds = secondsOf(pace, units / count);
+    const seconds = secondsOf(pace, Math.max(1, units / count));
     stakes.set(name, { weight: 1 / seconds, overhead: pace.overheadSeconds / seconds });
   }
   const weightsOf = (of: readonly WorkerView[]) => of.flatMap(({ name }) => stakes.get(name)?.weight ?? []);
   const known = weightsOf(trusted);
-  return { stakes, total: trusted.length * mean(known.length > 0 ? known : weightsOf(workers)), workers: count };
+  return { stakes, total: count * mean(known.length > 0 ? known : weightsOf(workers)), workers: count };
 }
 
 /** 1 of nothing. */

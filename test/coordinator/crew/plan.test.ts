@@ -126,6 +126,20 @@ test("who was given little of a round is given more again, though each answer ta
   expect(granted(round(8), workers, 0)).toBe("a 0-3, b 4-7");
 });
 
+test("more workers than units: who is done with one first goes first", () => {
+  const [near, far] = [
+    worker("near", undefined, { pace: { overheadSeconds: 0.05, unitsPerSecond: 1 } }),
+    worker("far", undefined, { pace: { overheadSeconds: 0.3, unitsPerSecond: 10 } }),
+  ];
+  const others = Array.from({ length: 6 }, (_, i) => worker(`w${i}`, 0.5));
+  expect(granted(round(2), [near!, far!, ...others], 0)).toBe("far 0, near 1");
+});
+
+test("where all are on probation each has a part", () => {
+  const all = ["a", "b"].map((name) => worker(name, 1, { onProbation: true }));
+  expect(granted(round(8), all, 0)).toBe("a 0-3, b 4-7");
+});
+
 test("a worker's word divides what its answer took, and adds nothing to it", () => {
   expect(paceAfter(undefined, 4, 2, 0.5)).toEqual({ overheadSeconds: 1.5, unitsPerSecond: 8 });
   expect(paceAfter(undefined, 4, 2, 9)).toEqual({ overheadSeconds: 0, unitsPerSecond: 2 });
@@ -136,14 +150,17 @@ test("a worker's word divides what its answer took, and adds nothing to it", () 
   const cancelled = paceAfter(pace, 8, 0.5);
   expect(cancelled.unitsPerSecond).toBeLessThan(2.5 * pace.unitsPerSecond);
   expect(secondsOf(cancelled, 8)).toBeGreaterThan(1);
+  expect(paceAfter({ overheadSeconds: 30, unitsPerSecond: 0.025 }, 0.5, 0.01).unitsPerSecond).toBeLessThan(0.06);
 });
 
 test("a stall is not waited for again, a pace that has changed is learned", () => {
   const pace = { overheadSeconds: 0.5, unitsPerSecond: 8 };
   expect(secondsOf(paceAfter(pace, 4, 900, 0.5), 4)).toBeLessThan(2);
+  expect(secondsOf(paceAfter(pace, 4, 900, 899), 4)).toBeGreaterThan(1);
+  // Late twice at twice the pace, then no more: a third time would be probation.
   let slower: Pace = pace;
-  for (let i = 0; i < 24; i++) slower = paceAfter(slower, 4, 60, 59);
-  expect(secondsOf(slower, 4)).toBeGreaterThan(45);
+  for (let i = 0; i < 2; i++) slower = paceAfter(slower, 4, 60, 0.5);
+  expect(2 * secondsOf(slower, 4)).toBeGreaterThan(60);
 });
 
 test("the slowest worker still gets a part, or it would never be measured again", () => {
