@@ -486,9 +486,9 @@ export class Dispatch {
   }
 
   /** Is somebody there who could say what he thinks of it, or is about to? */
-  #couldAsk(work: Work, node: Awaited): boolean {
+  #couldAsk(work: Work, node: Awaited, others = this.#others(node.heard)): boolean {
     const refused = [...work.refusals].filter(([unit]) => unit >= node.first && unit < node.first + node.count);
-    return this.#others(node.heard).some(
+    return others.some(
       ({ name, arithmetic }) => arithmetic === node.arithmetic && !refused.some(([, who]) => who.has(name)),
     );
   }
@@ -587,7 +587,12 @@ export class Dispatch {
       if (!differ(question)) {
         if (isOver || this.#isAlone) this.#giveUp(question, work, round);
       } else if (!question.isRepeated) work.repeat(question);
-      else if (isOver) this.fail(new Distrust(describe(question, round)));
+      else {
+        // Who is late may answer yet, as long as his connection is not given up: a run is not stopped before.
+        const isAwaited = this.#couldAsk(work, question, this.#present(question.heard));
+        const patienceMs = isAwaited ? this.#times.leaseMs : this.#times.unmeasuredMs;
+        if (now - question.since >= patienceMs) this.fail(new Distrust(describe(question, round)));
+      }
     }
   }
 
@@ -671,15 +676,18 @@ export class Dispatch {
     return this.crew.expectsMore || this.#others(who).length > 0;
   }
 
-  /** Those who are here, and not known to be mute. */
+  /** Those who are here but these. */
+  #present(who: ReadonlySet<string>): WorkerView[] {
+    return this.crew.views(this.#round!.step, this.#round!.kind).filter(({ name }) => !who.has(name));
+  }
+
+  /** Of them, those who are not known to be mute. */
   #others(who: ReadonlySet<string>): WorkerView[] {
     const now = this.#clock.now();
     const mute = new Set(this.leases.filter(({ id }) => this.#charged.has(id)).map(({ worker }) => worker));
-    return this.crew
-      .views(this.#round!.step, this.#round!.kind)
-      .filter(
-        ({ name, owesSince = now }) => !who.has(name) && !mute.has(name) && now - owesSince < this.#times.unmeasuredMs,
-      );
+    return this.#present(who).filter(
+      ({ name, owesSince = now }) => !mute.has(name) && now - owesSince < this.#times.unmeasuredMs,
+    );
   }
 
   #onHandback(worker: Connection, id: number, reason: string, units: number, handed: HandedOver | undefined): void {

@@ -201,6 +201,10 @@ test.each<[string, () => Plan]>([
     "a local step took longer than the last patience, and nothing was heard before its end: no step ever",
     () => inRounds(lyingPlanOf(6100153, 0.3)),
   ],
+  [
+    "two who differed stopped the run while a slower third was at it: no step ever",
+    () => inRounds(lyingPlanOf(6300399, 0.3)),
+  ],
 ])("worlds with liars: %s", async (_, plan) => {
   expect(await live(plan())).toMatchObject({ failures: [] });
 });
