@@ -68,7 +68,7 @@ export interface Cell {
     readonly bytesOut: number;
     readonly bytesIn: number;
   };
-  predicted: { readonly tokensPerSec: number; readonly utilisation: number };
+  readonly predicted: { readonly tokensPerSec: number; readonly utilisation: number };
 }
 
 interface Found {
@@ -78,7 +78,7 @@ interface Found {
   tokensPerSec: Partial<Record<SettingName, number>>;
   /** As doctor measured it, by Mbit/s. */
   links: Record<string, Pick<LinkReport, "roundTripMs" | "downMBps" | "upMBps">>;
-  cells: Cell[];
+  cells: Omit<Cell, "predicted">[];
 }
 
 const jsonPath = `${values.out}.json`;
@@ -92,15 +92,12 @@ found.machine = {
   date: new Date().toISOString().slice(0, 10),
   command: `node dist/bench/links.js ${process.argv.slice(2).join(" ")}`.trim(),
 };
-/** Predictions are of the model as it is now, whenever the cell was measured. */
+/** Predictions are of the model as it is now, whenever a cell was measured. */
+const predictedCells = (): Cell[] => found.cells.map((cell) => ({ ...cell, predicted: predictOf(cell) }));
 function write(): void {
-  for (const cell of found.cells) {
-    const { tokensPerSec, utilisation } = predictOf(cell);
-    cell.predicted = { tokensPerSec, utilisation };
-  }
   mkdirSync(dirname(values.out), { recursive: true });
   writeFileSync(jsonPath, `${JSON.stringify(found, null, 1)}\n`);
-  writeFileSync(`${values.out}.svg`, linksChart(found.cells, Object.keys(ways), found.machine.cores));
+  writeFileSync(`${values.out}.svg`, linksChart(predictedCells(), Object.keys(ways), found.machine.cores));
 }
 
 const links = list(values.links).map(Number);
@@ -145,17 +142,14 @@ async function measureCells(site: Site, setting: SettingName, name: string, work
       ),
   );
   const put = (mbps: number, measured?: Cell["measured"]): void => {
-    const predicted = predictAt(mbps);
     found.cells = found.cells.filter(
       (cell) => cell.setting !== setting || cell.way !== name || cell.workers !== workers || cell.mbps !== mbps,
     );
-    found.cells.push({
-      ...{ setting, way: name, workers, mbps, predicted },
-      ...(measured && { measured }),
-    });
+    found.cells.push({ setting, way: name, workers, mbps, ...(measured && { measured }) });
     write();
     if (!measured) return;
-    const both = `${Math.round(measured.tokensPerSec)} tokens/s measured, ${Math.round(predicted.tokensPerSec)} predicted`;
+    const { tokensPerSec } = predictAt(mbps);
+    const both = `${Math.round(measured.tokensPerSec)} tokens/s measured, ${Math.round(tokensPerSec)} predicted`;
     console.log(`${setting}, ${name}, ${workers} workers, ${mbps} Mbit/s: ${both}`);
   };
   const seconds = (mbps: number): number => {
@@ -217,7 +211,7 @@ for (const [who, isOf] of [
   ["workers with a core each", ({ workers }: Cell) => workers <= found.machine.cores],
   ["more workers than cores", ({ workers }: Cell) => workers > found.machine.cores],
 ] as const) {
-  const errors = found.cells
+  const errors = predictedCells()
     .filter(isOf)
     .flatMap(({ measured, predicted }) =>
       measured ? Math.abs(predicted.tokensPerSec / measured.tokensPerSec - 1) : [],

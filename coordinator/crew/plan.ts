@@ -231,16 +231,14 @@ function outlooksOf(round: RoundView, workers: readonly WorkerView[], now: numbe
   const paces = new Map(workers.flatMap(({ name, pace }) => (pace ? [[name, pace]] : [])));
   const held = new Map<string, { ms: number; before?: Outlook }>();
   const here = new Set([...workers.map(({ name }) => name), ...round.leaving]);
+  const slowestSeconds = (units: number) =>
+    [...paces.values()].reduce((most, pace) => Math.max(most, secondsOf(pace, units)), 0);
   return round.leases.map((lease) => {
+    if (!here.has(lease.worker)) return { lease, lateAt: now, overdueAt: now, expectedAt: Number.POSITIVE_INFINITY };
     const holder = held.get(lease.worker) ?? { ms: 0 };
     const own = paces.get(lease.worker);
-    // As the slowest, where its own is not known.
-    const leaseMs = (own ? [own] : [...paces.values()]).reduce(
-      (most, pace) => Math.max(most, 1000 * secondsOf(pace, lease.count)),
-      0,
-    );
+    const leaseMs = 1000 * (own ? secondsOf(own, lease.count) : slowestSeconds(lease.count));
     const ms = holder.ms + leaseMs;
-    if (!here.has(lease.worker)) return { lease, lateAt: now, overdueAt: now, expectedAt: Number.POSITIVE_INFINITY };
     let lateAt = lease.grantedAt + (paces.size > 0 ? lateFactor * ms + round.graceMs : round.unmeasuredMs);
     let expectedAt = lease.grantedAt + (paces.size > 0 ? ms : round.unmeasuredMs);
     // One that was never measured may be slower than anyone known, and honest.
@@ -289,6 +287,7 @@ class PlanState {
   /** Grants so far, and units that nobody holds. */
   #granted = 0;
   #left: number;
+  /** Units that second leases leave alone. */
   readonly #toCome: number;
   /** Nothing of the round was given out before. */
   readonly #isFirst: boolean;
@@ -298,10 +297,10 @@ class PlanState {
     outlooks: readonly Outlook[],
     now: number,
     doubted: ReadonlySet<string>,
-    unitsToCome: number,
+    toCome: number,
   ) {
     this.#round = round;
-    this.#toCome = unitsToCome;
+    this.#toCome = toCome;
     this.#doubted = doubted;
     this.#now = now;
     this.#outlooks = outlooks;
