@@ -103,7 +103,7 @@ test("the real transformers opens what we write, and we what it writes", async (
   ];
   const paths = await Promise.all(cases.map(write));
   const script = join(import.meta.dirname, "../../scripts/transformers-logits.py");
-  console.log(execFileSync(python, [script, ...paths], { encoding: "utf8" }));
+  execFileSync(python, [script, ...paths], { stdio: "inherit" });
   for (const [i, { name, model, weights }] of cases.entries()) {
     const back = await readPretrained(join(paths[i]!, "again"));
     expect(back.model, name).toEqual(model);
