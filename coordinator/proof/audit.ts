@@ -289,6 +289,8 @@ async function checkMarkers(directory: string, proofs: readonly Proof[], finding
       find(
         `it was changed: ${proof.name} has the validation loss ${proof.state.valLossNats}, not ${marker.valLossNats}`,
       );
+    else if (kind === "final" && proof.state && proof.state.options.steps !== marker.step)
+      find(`it was changed: ${proof.name} is of a run of ${proof.state.options.steps} steps, not its final checkpoint`);
   }
 }
 
