@@ -1,5 +1,7 @@
 // What an operator copies must fit the program: every flag is one of its command's, every metric one of the run's.
-import { readFileSync } from "node:fs";
+import { spawn } from "node:child_process";
+import { once } from "node:events";
+import { existsSync, readFileSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import type { Command } from "commander";
 import { expect, test } from "vitest";
@@ -9,6 +11,7 @@ import { workerCommand } from "../cli/worker.ts";
 import { Metrics } from "../coordinator/metrics.ts";
 import { presets } from "../shared/presets.ts";
 import { fakeStatus } from "./coordinator/fake-run.ts";
+import { temporary } from "./system/weft.ts";
 
 const read = (path: string): string => readFileSync(join(import.meta.dirname, "../deploy", path), "utf8");
 const commands: Record<string, Command> = { coordinator: coordinatorCommand(), worker: workerCommand() };
@@ -109,6 +112,27 @@ test("the command lines of the Slurm script and the systemd units are ours", () 
     "systemd/weft-worker.service worker",
   ]);
   for (const [file, ...words] of lines) expect([file, unknownFlags(words)]).toEqual([file, []]);
+});
+
+test("a Slurm job that is asked to leave before its coordinator has begun goes back into the queue", async () => {
+  const folder = temporary();
+  const said = join(folder, "said");
+  const program = (name: string, line: string) =>
+    writeFileSync(join(folder, name), `#!/bin/sh\necho ${name} $* >>${said}\n${line}\n`, { mode: 0o755 });
+  program("weft", "exec sleep 600");
+  program("srun", "exec sleep 600");
+  program("scontrol", "");
+  const job = spawn("bash", [join(import.meta.dirname, "../deploy/slurm/train.sbatch")], {
+    cwd: folder,
+    env: { PATH: `${folder}:${process.env.PATH}`, SLURM_JOB_NAME: "weft", SLURM_JOB_ID: "7" },
+    stdio: "inherit",
+  });
+  const ended = once(job, "exit");
+  const lines = () => (existsSync(said) ? readFileSync(said, "utf8").trim().split("\n") : []);
+  await expect.poll(() => lines().map((line) => line.split(" ")[0])).toEqual(expect.arrayContaining(["weft", "srun"]));
+  job.kill("SIGTERM");
+  expect(await ended).toEqual([0, null]);
+  expect(lines().slice(2)).toEqual(["scontrol requeue 7"]);
 });
 
 /** Names in PromQL, without the endings that a histogram's series have. */

@@ -1,7 +1,9 @@
 // deploy/slurm/train.sbatch on a real Slurm of two nodes (scripts/slurm-cluster.sh): it trains, is asked to leave, runs
 // out of time, is pre-empted by a more important job, goes back into the queue, and ends in the undisturbed digest.
 import { execFileSync } from "node:child_process";
+import { once } from "node:events";
 import { chmodSync, existsSync, mkdirSync, readdirSync, readFileSync, symlinkSync } from "node:fs";
+import { type AddressInfo, createServer } from "node:net";
 import { join } from "node:path";
 import { setTimeout as sleep } from "node:timers/promises";
 import { afterEach, beforeAll, expect, test } from "vitest";
@@ -18,7 +20,6 @@ const run = (program: string, ...words: string[]): string => execFileSync(progra
 
 let expected = "";
 let path = "";
-let port = 20_000 + (process.pid % 20_000);
 beforeAll(async () => {
   if (!process.env.SLURM_CONF) throw new Error("SLURM_CONF is not set: start this test with scripts/ci-slurm.sh");
   // A cluster has weft on its PATH.
@@ -44,10 +45,20 @@ interface Job {
   until(wished: () => boolean): Promise<void>;
 }
 
-function submit(...flags: string[]): Job {
+/** One that nobody listens on now. */
+async function freePort(): Promise<number> {
+  const server = createServer().listen(0);
+  await once(server, "listening");
+  const { port } = server.address() as AddressInfo;
+  server.close();
+  await once(server, "close");
+  return port;
+}
+
+async function submit(...flags: string[]): Promise<Job> {
   const folder = temporary();
   const out = join(folder, "run");
-  port += 1;
+  const port = await freePort();
   const environment = `ALL,PATH=${path}:${process.env.PATH},WEFT_OUT=${out},WEFT_PORT=${port},WEFT_WORKER=--threads 1`;
   const log = join(folder, "log");
   const words = ["--parsable", "--nodes=2", `--output=${log}`, `--export=${environment}`, ...flags, script, ...options];
@@ -103,7 +114,7 @@ async function expectUndisturbed(job: Job): Promise<void> {
 }
 
 test("asked to leave in the middle: requeued, goes on, same bits; both nodes computed", async () => {
-  const job = submit();
+  const job = await submit();
   await interrupt(job, () => run("scancel", "--signal=TERM", "--batch", job.id));
   await expectUndisturbed(job);
   const workers = new Set(
@@ -114,7 +125,7 @@ test("asked to leave in the middle: requeued, goes on, same bits; both nodes com
 });
 
 test("pre-empted by a more important job, which takes both nodes: same bits", async () => {
-  const job = submit();
+  const job = await submit();
   const other = [
     "--parsable",
     "--partition=high",
@@ -133,8 +144,16 @@ test("pre-empted by a more important job, which takes both nodes: same bits", as
 });
 
 test("out of time: a checkpoint before the limit, then the rest", async () => {
-  const job = submit("--time=1", "--signal=B:TERM@55");
-  await interrupt(job, () => {});
+  // Slurm looks at limits every 30 s, and warns early rather than late: a job that is short from its start may hear of it
+  // before it has begun. Half a minute to a minute and a half are left from where the workers stand still.
+  const job = await submit("--time=10", "--signal=B:TERM@55");
+  const limit = (minutes: number) => run("scontrol", "update", `jobid=${job.id}`, `TimeLimit=${minutes}`);
+  await interrupt(job, () => {
+    const [hours, minutes, seconds] = job.fact("RunTime").split(":").map(Number) as [number, number, number];
+    limit(60 * hours + minutes + (seconds < 30 ? 1 : 2));
+  });
+  await job.until(() => Number(job.fact("Restarts")) > 0);
+  limit(10);
   await expectUndisturbed(job);
 });
 
