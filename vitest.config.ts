@@ -8,6 +8,8 @@ export default defineConfig({
     globalSetup: ["test/build.ts"],
     // Two files at once: a run of the program waits more than it computes. No more: its engines take every core they get.
     maxWorkers: 2,
+    setupFiles: ["test/same-draws.ts"],
+    expect: { poll: { timeout: 60_000 } },
     testTimeout: 300_000,
     hookTimeout: 300_000,
   },

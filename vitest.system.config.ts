@@ -6,6 +6,7 @@ export default defineConfig({
     include: ["test/*/*.system.ts"],
     globalSetup: ["test/build.ts"],
     fileParallelism: false,
+    expect: { poll: { timeout: 60_000 } },
     testTimeout: 120_000,
     hookTimeout: 120_000,
   },

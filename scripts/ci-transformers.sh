@@ -17,9 +17,9 @@ environment() {
     "$venvs-$1/bin/pip" install -q "$2"
   fi
 }
-environment 4.38 "transformers>=4.38,<4.39" --system-site-packages
-environment 4.46 "transformers>=4.46,<4.47" --system-site-packages
-environment newest transformers
+environment 4.38 "transformers==4.38.2" --system-site-packages
+environment 4.46 "transformers==4.46.3" --system-site-packages
+environment newest "transformers==5.24.0"
 
 system() { npx vitest run --config vitest.system.config.ts "$1"; }
 for version in 4.38 4.46; do

@@ -15,7 +15,8 @@ afterAll(killAll);
 const GB = 1e9;
 
 async function checked(flags: Record<string, unknown>, freeBytes: number, workers = 2): Promise<string> {
-  vi.spyOn(process, "availableMemory").mockReturnValue(freeBytes - process.memoryUsage.rss());
+  vi.spyOn(process, "availableMemory").mockReturnValue(freeBytes - GB / 2);
+  vi.spyOn(process.memoryUsage, "rss").mockReturnValue(GB / 2);
   const { options } = resolveOptions({
     preset: "gpt2-124m",
     flags: { precision: "float32", engine: "tfjs", backend: "wasm", ...flags },

@@ -1,5 +1,5 @@
 // The dashboard of a real run in the real Chromium: it opens with the token, shows what /status says, and is quiet.
-import type { Browser, Page } from "playwright-core";
+import type { Browser, Page, Response } from "playwright-core";
 import { afterAll, beforeAll, expect, test } from "vitest";
 import type { Curves } from "../../coordinator/history.ts";
 import { type RunStatus, statusSchema } from "../../coordinator/status.ts";
@@ -13,6 +13,8 @@ const complaints: string[] = [];
 const foreign: string[] = [];
 /** The last /status that the page was given. */
 let given: RunStatus;
+/** Answers that are being read: none may be when the browser closes. */
+const reading: Promise<void>[] = [];
 
 beforeAll(async () => {
   run = await startRun(400);
@@ -28,12 +30,17 @@ beforeAll(async () => {
     if (!request.url().startsWith(`http://${run.address}/`) && !request.url().startsWith("data:"))
       foreign.push(request.url());
   });
-  page.on("response", async (response) => {
-    if (response.ok() && response.url().endsWith("/status")) given = statusSchema.parse(await response.json());
+  const read = async (response: Response): Promise<void> => {
+    given = statusSchema.parse(await response.json());
+  };
+  page.on("response", (response) => {
+    if (response.ok() && response.url().endsWith("/status")) reading.push(read(response));
   });
 });
 
 afterAll(async () => {
+  page?.removeAllListeners("response");
+  await Promise.all(reading);
   await browser?.close();
   await run?.[Symbol.asyncDispose]();
 });

@@ -72,14 +72,14 @@ test("a worker and the coordinator killed in the middle, and a replay", async ()
   const first = await coordinator(flags);
   const worker = (name: string, ...more: string[]) =>
     weft(["worker", "--coordinator", first.url, "--name", name, ...more]);
-  // One is sent its windows, one draws them, and one would draw others.
-  const [doomed, staying] = [worker("doomed"), worker("staying", "--data-at-worker", text)];
+  // One would draw other windows than the run's; then one is sent its windows, and one draws them.
   const stranger = worker("stranger", "--data-at-worker", import.meta.filename);
-  await first.until(atStep(20));
   expect(await stranger.ended).toBe(1);
   expect(stranger.stderr()).toMatch(
     /--data-at-worker \S+: its fingerprint is .{12}, that of the run's data .{12}; leave/,
   );
+  const [doomed, staying] = [worker("doomed"), worker("staying", "--data-at-worker", text)];
+  await first.until(atStep(20));
   doomed.child.kill("SIGKILL");
   await first.until((line) => line.msg.startsWith("checkpoint "));
   first.child.kill("SIGKILL");

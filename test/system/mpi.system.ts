@@ -9,7 +9,7 @@ const mpirun = process.env.WEFT_MPIRUN ?? "";
 const program = join(import.meta.dirname, "../../dist/cli/weft.js");
 const tiny = [
   ...["--data", text, "--block-size", "16", "--n-layer", "2", "--n-head", "2", "--n-embd", "32", "--batch-size", "16"],
-  ...["--shards", "8", "--warmup-steps", "5", "--steps", "400", "--eval-windows", "40", "--eval-interval", "0"],
+  ...["--shards", "8", "--warmup-steps", "5", "--steps", "1200", "--eval-windows", "40", "--eval-interval", "0"],
 ];
 afterEach(killAll);
 

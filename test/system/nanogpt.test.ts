@@ -11,7 +11,7 @@ import { findPlugin } from "../../worker/install/xla-plugin.ts";
 import { nanogptStart } from "../nanogpt-start.ts";
 import { openOracle } from "../oracle.ts";
 import { shakespearePath, testWithShakespeare } from "../text.ts";
-import { coordinator, killAll, ledgerOf, temporary, weft } from "./weft.ts";
+import { coordinator, killAll, ledgerOf, temporary, together, weft } from "./weft.ts";
 
 afterEach(killAll);
 
@@ -46,7 +46,8 @@ for (const { by, flags } of backends)
       ...["--init-from", model, "--data", shakespearePath, "--windows-file", windows],
       ...["--eval-windows", "12", "--eval-interval", "0"],
     ]);
-    for (const name of ["a", "b"]) weft(["worker", "--coordinator", run.url, "--name", name, ...flags]);
+    const worker = (name: string) => () => weft(["worker", "--coordinator", run.url, "--name", name, ...flags]);
+    await together(run, [worker("a"), worker("b")]);
     expect(await run.ended, run.stderr()).toBe(0);
 
     const curve = oracle.meta<number[]>("lossCurve").slice(0, steps);

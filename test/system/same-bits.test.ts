@@ -30,8 +30,11 @@ async function digestWith(workers: number, ...flags: string[]): Promise<string> 
   const args = ["train", ...tiny, "--out", out, "--port", "0", "--workers", String(workers), "--sample-tokens", "0"];
   const run = weft([...args, ...flags, ...engine]);
   expect(await run.ended, run.stderr()).toBe(0);
-  const sharing = run.log.filter(({ msg }) => / joined: .*, shared memory$/.test(msg)).length;
-  expect(sharing).toBe(canShare && !flags.includes("--no-shared-memory") ? workers : 0);
+  const joined = run.log.flatMap(({ msg }) => / joined: .*$/.exec(msg) ?? []);
+  // The run begins with the first of them; on a busy machine the last may come when it is over.
+  expect(joined.length).toBeGreaterThan(0);
+  const canAndMay = canShare && !flags.includes("--no-shared-memory");
+  expect(joined.filter((line) => line.endsWith(", shared memory")).length).toBe(canAndMay ? joined.length : 0);
   expectEveryShardOnce(out);
   return digestOf(out);
 }

@@ -26,7 +26,8 @@ const sentences = [
   /^sample after step \d+: /,
   /^[\d,]+ tokens\/s: \d+ steps more take about /,
   /^cpu\d: /,
-  /^(warning: )?worker \S+ (joined|gone|refused|ends)/,
+  /^(warning: )?worker \S+ (joined|gone|refused|ends|is on probation)/,
+  / computes it too$/,
   /^checkpoint /,
   /^stopping after step \d+: SIGINT$/,
 ];

@@ -86,6 +86,19 @@ export async function coordinator(args: readonly string[]) {
   return { ...process, url: `ws://${/listening on (\S+):/.exec(msg)![1]}` };
 }
 
+/** Start workers one after another, each held where it has joined, and let them go together: all of them compute. */
+export async function together(run: Running, start: readonly (() => Running)[]): Promise<Running[]> {
+  const workers: Running[] = [];
+  const joined = () => run.log.filter(({ msg }) => /^worker \S+ joined/.test(msg)).length;
+  for (const one of start) {
+    workers.push(one());
+    await run.until(() => joined() === workers.length);
+    workers.at(-1)!.child.kill("SIGSTOP");
+  }
+  for (const { child } of workers) child.kill("SIGCONT");
+  return workers;
+}
+
 export const atStep = (step: number) => (line: LogLine) => line.msg === "step" && line.step! >= step;
 
 /** A text to train on that needs no file of anyone else. */

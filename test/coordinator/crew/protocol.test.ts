@@ -235,7 +235,7 @@ test.each<[string, (peer: Peer) => void, RegExp]>([
     /arrived damaged/,
   ],
 ])("%s closes the socket with the reason", async (_what, say, reason) => {
-  await start({ timeout: 1 });
+  await start();
   const peer = new Peer();
   await peer.join("odd");
   say(peer);

@@ -16,6 +16,7 @@ import { rowsPerPass } from "../../../worker/engine/xla/trace.ts";
 import { openOracle } from "../../oracle.ts";
 import { largest, worst } from "./compare.ts";
 import { engineContract } from "./engine.contract.ts";
+import { expectNoGrowth } from "./growth.ts";
 
 const model: ModelConfig = {
   family: "gpt2",
@@ -277,21 +278,18 @@ describe.skipIf(!usable)("on the CPU plugin (skipped without it: weft install xl
     };
     const engine = await xla.create(small);
     const open = async () => (await xla.create(small)).dispose();
-    const megabytes = () => {
-      globalThis.gc?.();
-      return Math.round(process.memoryUsage().rss / 2 ** 20);
+    /** Resident bytes after each hundred. */
+    const after = async (hundreds: number, work: () => Promise<void>): Promise<number[]> => {
+      const bytes: number[] = [];
+      for (let i = 1; i <= 100 * hundreds; i++) {
+        await work();
+        if (i % 100 === 0) bytes.push(process.memoryUsage().rss);
+      }
+      return bytes;
     };
-    for (let i = 0; i < 100; i++) await step(engine);
-    for (let i = 0; i < 100; i++) await open();
-    const before = megabytes();
-    for (let i = 0; i < 400; i++) await step(engine);
-    const stepped = megabytes();
-    // 400 lost gradients would be 100 MB and more with their shards.
-    expect(stepped - before).toBeLessThan(48);
-    for (let i = 100; i < 1000; i++) await open();
-    const after = megabytes();
-    console.log(`${before} MB after 100 steps and 100 opens, ${stepped} after 500 steps, ${after} after 1,000 opens`);
-    expect(after - stepped).toBeLessThan(48);
+    // A hundred lost gradients would be 25 MB and more with their shards.
+    expectNoGrowth(await after(5, () => step(engine)));
+    expectNoGrowth(await after(10, open));
     await engine.dispose();
   });
 });

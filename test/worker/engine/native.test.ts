@@ -12,6 +12,7 @@ import type { ModelConfig } from "../../../shared/model.ts";
 import type { Engine, EngineOptions } from "../../../worker/engine/contract.ts";
 import { native } from "../../../worker/engine/native/engine.ts";
 import { shardGradient } from "../../../worker/engine/shards.ts";
+import { expectNoGrowth } from "./growth.ts";
 
 const model: ModelConfig = {
   family: "gpt2",
@@ -88,9 +89,7 @@ describe.skipIf(!built)(`engine native${built ? "" : ` (skipped: ${why})`}`, () 
       generation.dispose();
       if (step % 100 === 99) bytes.push(process.memoryUsage().rss);
     }
-    // What V8 and malloc keep for later comes in leaps; a leak grows all the time.
-    const growth = bytes.slice(1).map((now, i) => (now - bytes[i]!) / 2 ** 20);
-    expect(Math.min(...growth), `MiB of growth in each 100 steps: ${growth.map(Math.round)}`).toBeLessThan(4);
+    expectNoGrowth(bytes);
     await engine.dispose();
   });
 
