@@ -9,6 +9,7 @@ import { type RunServer, serve } from "../coordinator/serve/server.ts";
 import { certificateOf } from "../coordinator/serve/tls.ts";
 import { setUpRun } from "../coordinator/setup.ts";
 import type { Options } from "../shared/config.ts";
+import { Interrupted } from "../shared/errors.ts";
 import { type ModelConfig, summaryOf } from "../shared/model.ts";
 import { defaultPreset } from "../shared/presets.ts";
 import { mergeOptions } from "../shared/resolve.ts";
@@ -40,7 +41,11 @@ export function coordinatorCommand(): Command {
         resolve();
       });
     });
-    const setup = await setUpRun(sources, log, { ...settings, signal: starting.signal });
+    const setup = await setUpRun(sources, log, { ...settings, signal: starting.signal }).catch((error) => {
+      if (!asked || !(error instanceof Interrupted)) throw error;
+      log.info(`${asked} before the first step: ${error.message}`);
+    });
+    if (!setup) return close();
     const { options } = setup;
     const token = await resolveToken(options.host, options.tokenFile, process.env);
     introduce(setup, log, await fits(options, setup.model));

@@ -3,7 +3,7 @@
 // are printed alone; anything else is our bug and keeps its stack.
 import { didYouMean } from "../shared/config.ts";
 import { diskError } from "../shared/disk.ts";
-import { ConfigError, EngineError, ProtocolError } from "../shared/errors.ts";
+import { ConfigError, EngineError, Interrupted, ProtocolError } from "../shared/errors.ts";
 import { weftProgram } from "./program.ts";
 import { say } from "./terminal.ts";
 
@@ -36,7 +36,7 @@ try {
   await program.parseAsync();
 } catch (raw) {
   const error = diskError(raw);
-  const isForUser = [ConfigError, EngineError, ProtocolError].some((kind) => error instanceof kind);
+  const isForUser = [ConfigError, EngineError, ProtocolError, Interrupted].some((kind) => error instanceof kind);
   say(isForUser ? (error as Error).message : String((error as Error).stack));
   process.exitCode ??= 1;
 }

@@ -57,14 +57,15 @@ export class Mirror {
 
   /**
    * Reach the store, and on an empty disk, or one that is behind, bring its newest whole checkpoint here.
-   * @throws ConfigError where the store cannot be had, or written, is another run's, or holds one that is not resumed
+   * @throws ConfigError where the store cannot be had, or written, is another run's, or holds one that is not resumed;
+   * Interrupted where it was asked to stop meanwhile
    */
   static async open(options: MirrorOptions, resume: boolean): Promise<Mirror> {
     const { address, runDir, log, signal } = options;
     const run = await openStoredRun(address);
     const away = (error: unknown): never => {
-      if (error instanceof Interrupted) throw new ConfigError(`--checkpoint-to ${error.message}`, { cause: error });
-      throw error;
+      if (!(error instanceof Interrupted) || signal?.aborted) throw error;
+      throw new ConfigError(`--checkpoint-to ${error.message}`, { cause: error });
     };
     const claim = await Claim.take(run.store, runDir, { say: (line) => log.info(line), signal }).catch(away);
     try {
