@@ -75,7 +75,8 @@ export function advise(planned: Planned, measured: Measured): Advice {
   );
   const fastest = Math.max(...ways.map(({ tokensPerSec }) => tokensPerSec));
   const take = ways.find(({ tokensPerSec }) => tokensPerSec >= nearly * fastest)!;
-  return { workers: measured.workers, ways, take, loss: lossOf(take.localSteps, take.wire) };
+  const replicas = take.localSteps > 1 ? planned.options.replicas : 1;
+  return { workers: measured.workers, ways, take, loss: lossOf({ ...take, replicas }) };
 }
 
 const speedText = (x: number): string => (x >= 100 ? Math.round(x).toLocaleString("en") : x.toPrecision(2));

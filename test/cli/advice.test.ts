@@ -3,7 +3,7 @@ import { readFileSync } from "node:fs";
 import { join } from "node:path";
 import { expect, test } from "vitest";
 import { adviceText, advise, type Measured, predict } from "../../cli/advice.ts";
-import { lossTable } from "../../cli/local-steps-loss.ts";
+import { lossOf, lossTable } from "../../cli/local-steps-loss.ts";
 import { type Means, type StepWork, stepTime } from "../../cli/step-model.ts";
 import { modelOf } from "../../shared/config.ts";
 import { layoutOf } from "../../shared/family/layout.ts";
@@ -102,10 +102,22 @@ test("a fast link takes every step exact; a slow one pays with loss, and says so
 
 test("docs/local-steps.md shows the losses that the advice goes by", () => {
   const page = readFileSync(join(import.meta.dirname, "../../docs/local-steps.md"), "utf8");
-  for (const { localSteps, wire, valLossNats, percent } of lossTable) {
-    const change = localSteps === 1 ? "" : `${percent < 0 ? "" : "+"}${percent.toFixed(1)}%`;
+  for (const { localSteps, replicas, wire, valLossNats, percent } of lossTable) {
+    const change = localSteps === 1 && wire === "float32" ? "" : `${percent < 0 ? "" : "+"}${percent.toFixed(1)}%`;
     expect(page).toContain(
-      `| ${localSteps} | ${wire} | ${valLossNats.toFixed(4)} | ${change} |`.replace("|  |", "| |"),
+      `| ${localSteps} | ${replicas} | ${wire} | ${valLossNats.toFixed(4)} | ${change} |`.replace("|  |", "| |"),
     );
   }
+});
+
+test("what a way costs is said of itself, else of the nearest that was measured, and of which", () => {
+  const said = (localSteps: number, replicas: number, wire: "float32" | "bf16" | "int8") =>
+    lossOf({ localSteps, replicas, wire }).replace(/^.\d+\.\d%/, "x");
+  expect(said(1, 1, "float32")).toBe("no loss");
+  expect(said(20, 4, "bf16")).toBe("x loss, measured");
+  expect(said(20, 8, "int8")).toBe("x loss, measured");
+  expect(said(20, 16, "int8")).toBe("x loss, measured with 8 replicas");
+  expect(said(20, 8, "bf16")).toBe("x loss, measured in int8");
+  expect(said(50, 8, "bf16")).toBe("x loss, measured with 4 replicas in int8");
+  expect(said(30, 4, "int8")).toBe("a loss that has not been measured");
 });
