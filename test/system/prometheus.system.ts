@@ -2,13 +2,13 @@
 import { type ChildProcess, spawn, spawnSync } from "node:child_process";
 import { once } from "node:events";
 import { copyFileSync, readFileSync, writeFileSync } from "node:fs";
-import { createServer } from "node:net";
 import { join } from "node:path";
 import { setTimeout as sleep } from "node:timers/promises";
 import { afterAll, beforeAll, expect, test } from "vitest";
 import { parse } from "yaml";
 import type { RunStatus } from "../../coordinator/status.ts";
 import { type RealRun, startRun, token } from "./real-run.ts";
+import { freePort } from "./weft.ts";
 
 const deploy = join(import.meta.dirname, "../../deploy");
 let run: RealRun;
@@ -62,14 +62,6 @@ async function isScraped(): Promise<boolean> {
   // Nobody listens on its port yet in the first second.
   const samples = await query("up").catch(() => []);
   return samples[0]?.value[1] === "1";
-}
-
-async function freePort(): Promise<number> {
-  const server = createServer().listen(0, "127.0.0.1");
-  await once(server, "listening");
-  const { port } = server.address() as { port: number };
-  server.close();
-  return port;
 }
 
 interface Sample {

@@ -2,7 +2,7 @@
 // workers, when workers die and join, and when the coordinator is stopped or killed and resumed.
 import { afterEach, beforeAll, expect, test } from "vitest";
 import { nativeAddon } from "../../shared/arithmetic/native.ts";
-import { atStep, coordinator, digestOf, killAll, ledgerOf, temporary, text, weft } from "./weft.ts";
+import { atStep, coordinator, digestOf, killAll, ledgerOf, temporary, text, together, weft } from "./weft.ts";
 
 afterEach(killAll);
 
@@ -27,14 +27,16 @@ beforeAll(async () => {
 
 async function digestWith(workers: number, ...flags: string[]): Promise<string> {
   const out = temporary();
-  const args = ["train", ...tiny, "--out", out, "--port", "0", "--workers", String(workers), "--sample-tokens", "0"];
-  const run = weft([...args, ...flags, ...engine]);
+  const run = await coordinator([...tiny, "--out", out, ...flags]);
+  const names = Array.from({ length: workers }, (_, i) => `w${i}`);
+  const worker = (name: string) => () => weft(["worker", "--coordinator", run.url, "--name", name, ...engine]);
+  const all = await together(run, names.map(worker));
   expect(await run.ended, run.stderr()).toBe(0);
-  const joined = run.log.flatMap(({ msg }) => / joined: .*$/.exec(msg) ?? []);
-  // The run begins with the first of them; on a busy machine the last may come when it is over.
-  expect(joined.length).toBeGreaterThan(0);
-  const canAndMay = canShare && !flags.includes("--no-shared-memory");
-  expect(joined.filter((line) => line.endsWith(", shared memory")).length).toBe(canAndMay ? joined.length : 0);
+  for (const one of all) expect(await one.ended, one.stderr()).toBe(0);
+  const sharing = run.log.filter(({ msg }) => / joined: .*, shared memory$/.test(msg)).length;
+  expect(sharing).toBe(canShare && !flags.includes("--no-shared-memory") ? workers : 0);
+  const helpers = new Set(ledgerOf(out).flatMap(({ parts }) => parts.map(({ worker }) => worker)));
+  expect([...helpers].sort()).toEqual(names);
   expectEveryShardOnce(out);
   return digestOf(out);
 }

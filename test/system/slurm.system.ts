@@ -1,13 +1,11 @@
 // deploy/slurm/train.sbatch on a real Slurm of two nodes (scripts/slurm-cluster.sh): it trains, is asked to leave, runs
 // out of time, is pre-empted by a more important job, goes back into the queue, and ends in the undisturbed digest.
 import { execFileSync } from "node:child_process";
-import { once } from "node:events";
 import { chmodSync, existsSync, mkdirSync, readdirSync, readFileSync, symlinkSync } from "node:fs";
-import { type AddressInfo, createServer } from "node:net";
 import { join } from "node:path";
 import { setTimeout as sleep } from "node:timers/promises";
 import { afterEach, beforeAll, expect, test } from "vitest";
-import { digestOf, ledgerOf, temporary, text, weft } from "./weft.ts";
+import { digestOf, freePort, ledgerOf, temporary, text, weft } from "./weft.ts";
 
 const script = join(import.meta.dirname, "../../deploy/slurm/train.sbatch");
 const steps = 1500;
@@ -43,16 +41,6 @@ interface Job {
   fact(name: string): string;
   log(): string;
   until(wished: () => boolean): Promise<void>;
-}
-
-/** One that nobody listens on now. */
-async function freePort(): Promise<number> {
-  const server = createServer().listen(0);
-  await once(server, "listening");
-  const { port } = server.address() as AddressInfo;
-  server.close();
-  await once(server, "close");
-  return port;
 }
 
 async function submit(...flags: string[]): Promise<Job> {

@@ -6,6 +6,7 @@ import { type AddressInfo, connect, createServer, type Socket } from "node:net";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { setTimeout as sleep } from "node:timers/promises";
+import { freePort } from "./weft.ts";
 
 /** Path of the versitygw program, which scripts/ci-s3.sh builds: S3 with real signatures over a folder. */
 const program = process.env.WEFT_VERSITYGW;
@@ -31,15 +32,6 @@ export interface Store extends AsyncDisposable {
   readonly wire: Wire;
   /** Folder with the objects of the bucket as files. */
   readonly folder: string;
-}
-
-async function freePort(): Promise<number> {
-  const server = createServer().listen(0, "127.0.0.1");
-  await once(server, "listening");
-  const { port } = server.address() as AddressInfo;
-  server.close();
-  await once(server, "close");
-  return port;
 }
 
 export async function startStore(): Promise<Store> {

@@ -1,6 +1,8 @@
 // Real processes of the compiled program, for tests of the whole: start one, wait for what it logs, signal it.
 import { type ChildProcess, spawn } from "node:child_process";
+import { once } from "node:events";
 import { mkdtempSync, readFileSync } from "node:fs";
+import { type AddressInfo, createServer } from "node:net";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { createInterface } from "node:readline";
@@ -84,6 +86,16 @@ export async function coordinator(args: readonly string[]) {
   const process = weft(["coordinator", "--port", "0", "--no-stay", ...args]);
   const { msg } = await process.until((line) => line.msg.startsWith("listening on "));
   return { ...process, url: `ws://${/listening on (\S+):/.exec(msg)![1]}` };
+}
+
+/** One that nobody listens on now. */
+export async function freePort(): Promise<number> {
+  const server = createServer().listen(0, "127.0.0.1");
+  await once(server, "listening");
+  const { port } = server.address() as AddressInfo;
+  server.close();
+  await once(server, "close");
+  return port;
 }
 
 /** Start workers one after another, each held where it has joined, and let them go together: all of them compute. */
