@@ -3,6 +3,7 @@
 // runs do the same over workers. Every value that would travel is rounded as it would be.
 
 import type { Dataset } from "../coordinator/data/dataset.ts";
+import { AdamW } from "../coordinator/optimizer/adamw.ts";
 import { Outer } from "../coordinator/optimizer/outer.ts";
 import { roundedUpdates } from "../coordinator/optimizer/rounded.ts";
 import { learningRateAt } from "../coordinator/optimizer/schedule.ts";
@@ -14,14 +15,13 @@ import { initialWeights } from "../shared/family/init.ts";
 import { layoutOf } from "../shared/family/layout.ts";
 import { randomSampler } from "../shared/sampler.ts";
 import type { Engine } from "../worker/engine/contract.ts";
-import { localTraining } from "../worker/engine/local.ts";
 import { localTask } from "../worker/task/local.ts";
 
 /** What becomes of the replicas' moments between rounds: averaged along the tree, or zeros again. */
 export type InnerState = "averaged" | "fresh";
 
 export interface LocalPlan {
-  /** Steps between two exchanges; 1 with one replica is synchronous training. */
+  /** Steps between two exchanges. */
   readonly localSteps: number;
   readonly replicas: number;
   /** Of outer gradients up and updates down. */
@@ -127,33 +127,36 @@ export async function trainLocally(
   return await validate(engine, dataset, rows);
 }
 
-/** The same tokens, one update a step over the whole batch. */
+/**
+ * The same tokens, every step exchanged over the wire: the gradient of each shard up, the update down.
+ * @param engine holds at least batchSize / shards rows
+ * @returns validation loss at the end, in nats
+ */
 export async function trainSynchronously(
   engine: Engine,
   dataset: Dataset,
   options: Options,
-  shards: number,
+  wire: WireFormat,
   progress: (step: number) => void,
 ): Promise<number> {
   const layout = layoutOf(engine.model);
   const P = layout.size;
   const ops = bestOps();
-  const { seed, steps, batchSize, beta1, beta2, eps, weightDecay, gradientClip } = options;
+  const { seed, steps, batchSize, shards } = options;
   const sampler = randomSampler(seed, batchSize, dataset.train.length - dataset.blockSize);
-  const train = localTraining(engine, ops);
-  const state = { weights: initialWeights(layout, seed, ops), m: new Float32Array(P), v: new Float32Array(P) };
+  const codec = bestCodec(wire);
+  const optimizer = roundedUpdates(P, { codec, seed, ops }, (state) => new AdamW(layout, options, ops, state));
+  const weights = initialWeights(layout, seed, ops);
+  const sum = new Float32Array(P);
   const rows = batchSize / shards;
   for (let step = 0; step < steps; step++) {
     const { tokens, targets } = await windowsOf(dataset, "train", sampler(step));
-    const steps = {
-      at: { seed, step, first: 0, count: shards },
-      rows,
-      learningRates: [learningRateAt(step, options)],
-      updates: step,
-      optimizer: { beta1, beta2, eps, weightDecay, gradientClip },
-    };
-    await train(tokens, targets, steps, state);
+    await engine.setWeights(weights);
+    const round = nodeRounding(codec, { seed, step, units: shards });
+    await engine.gradient(tokens, targets, rows, { seed, step, first: 0, count: shards, round }, sum);
+    optimizer.apply(weights, sum, { units: shards, learningRate: learningRateAt(step, options), count: step + 1 });
     progress(step + 1);
   }
+  await engine.setWeights(weights);
   return await validate(engine, dataset, rows);
 }

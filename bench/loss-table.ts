@@ -7,7 +7,7 @@
 //                         [--with nLayer=2,nEmbd=64] [--out docs/local-steps-loss]
 //
 // Equal tokens: a step is `--batch-size` windows whoever computes them, `batch-size / replicas` by each replica. One local
-// step is synchronous training, whatever else is asked.
+// step is synchronous training, in float32 and in the wires that are asked for.
 //
 // On many cores: a process for each part of the table, on a core of its own, all with the same --out; then the whole table
 // again, which trains nothing. Lines of other machines are joined with `cat`.
@@ -21,10 +21,11 @@ import { dirname } from "node:path";
 import { openDataset } from "../coordinator/data/dataset.ts";
 import { type WireFormat, wireFormats } from "../shared/arithmetic/codec.ts";
 import { modelOf, optionTable } from "../shared/config.ts";
+import { ConfigError } from "../shared/errors.ts";
 import { resolveOptions } from "../shared/resolve.ts";
 import { openEngine } from "../worker/engine/choose.ts";
 import { flagsOf } from "./flags.ts";
-import { type InnerState, trainLocally, trainSynchronously } from "./local.ts";
+import { trainLocally, trainSynchronously } from "./local.ts";
 
 const values = flagsOf("node dist/bench/loss-table.js", {
   preset: { type: "string", default: "shakespeare-cpu" },
@@ -50,13 +51,26 @@ const changes = Object.fromEntries(
     .map((pair) => pair.split("="))
     .map(([name, value]) => [name!, Number(value)]),
 );
-const numbers = (text: string): number[] => text.split(",").map(Number);
+function refuse(text: string): never {
+  console.error(text);
+  process.exit(1);
+}
+const listed = <T extends string>(name: "wires" | "inner", all: readonly T[]): T[] =>
+  values[name]
+    .split(",")
+    .map((given) => all.find((one) => one === given) ?? refuse(`--${name} ${given}: there are ${all.join(", ")}`));
+const numbers = (name: "seeds" | "local-steps" | "replicas"): number[] =>
+  values[name]
+    .split(",")
+    .map((given) => (/^\d+$/.test(given) ? Number(given) : refuse(`--${name} ${given} is no whole number`)));
 const outer = {
   learningRate: Number(values["outer-learning-rate"]),
   momentum: Number(values["outer-momentum"]),
 };
 const [steps, batchSize] = [Number(values.steps), Number(values["batch-size"])];
-const seeds = numbers(values.seeds);
+const seeds = numbers("seeds");
+/** Of a batch, where every step is exchanged. */
+const shards = 4;
 
 /** One trained cell: what it was, and how it ended. */
 interface Cell {
@@ -70,7 +84,7 @@ interface Cell {
 interface Row {
   readonly label: readonly string[];
   readonly name: string;
-  train(engineRows: number, seed: number): Promise<{ valLossNats: number; arithmetic: string }>;
+  train(seed: number): Promise<{ valLossNats: number; arithmetic: string }>;
 }
 
 const cellsPath = `${values.out}.jsonl`;
@@ -85,7 +99,7 @@ function find(name: string, seed: number): Cell | undefined {
 async function open(rows: number, seed: number) {
   const options = resolveOptions({
     preset: values.preset,
-    flags: { ...changes, data: values.data, steps, decaySteps: steps, batchSize, shards: 4, seed },
+    flags: { ...changes, data: values.data, steps, decaySteps: steps, batchSize, shards, seed },
   }).options;
   const dataset = await openDataset({ source: options.data, blockSize: options.blockSize });
   const model = modelOf(options, dataset.tokenizer.vocabSize);
@@ -105,28 +119,33 @@ const tick = (what: string) => (step: number) => {
   if (step === steps || step % 100 === 0) process.stderr.write(`\r${what}: step ${step} of ${steps}   `);
 };
 
-const synchronous: Row = {
-  label: ["1", "", "", ""],
-  name: of("synchronous"),
-  async train(engineRows, seed) {
-    const { options, dataset, engine } = await open(engineRows, seed);
-    const valLossNats = await trainSynchronously(engine, dataset, options, 4, tick("synchronous"));
-    await engine.dispose();
-    return { valLossNats, arithmetic: engine.arithmetic };
-  },
+const synchronous = (wire: WireFormat): Row => {
+  const what = wire === "float32" ? "synchronous" : `synchronous ${wire}`;
+  return {
+    label: ["1", "1", wire, ""],
+    name: of(what),
+    async train(seed) {
+      const { options, dataset, engine } = await open(batchSize / shards, seed);
+      const valLossNats = await trainSynchronously(engine, dataset, options, wire, tick(what));
+      await engine.dispose();
+      return { valLossNats, arithmetic: engine.arithmetic };
+    },
+  };
 };
+const wires = listed("wires", wireFormats);
+const exact = synchronous("float32");
 const rows: Row[] = [];
-for (const localSteps of numbers(values["local-steps"]))
-  if (localSteps === 1) rows.push(synchronous);
+for (const localSteps of numbers("local-steps"))
+  if (localSteps === 1) rows.push(exact, ...wires.filter((wire) => wire !== "float32").map(synchronous));
   else
-    for (const replicas of numbers(values.replicas))
-      for (const innerState of values.inner.split(",") as InnerState[])
-        for (const wire of values.wires.split(",") as WireFormat[]) {
+    for (const replicas of numbers("replicas"))
+      for (const innerState of listed("inner", ["averaged", "fresh"]))
+        for (const wire of wires) {
           const what = `H ${localSteps} R ${replicas} ${wire} ${innerState} outer ${outer.learningRate} ${outer.momentum}${values.late ? " late" : ""}`;
           rows.push({
             label: [String(localSteps), String(replicas), wire, innerState],
             name: of(what),
-            async train(_, seed) {
+            async train(seed) {
               const { options, dataset, engine } = await open(batchSize / replicas, seed);
               const plan = { localSteps, replicas, wire, innerState, outer, late: values.late };
               const valLossNats = await trainLocally(engine, dataset, options, plan, tick(what));
@@ -141,7 +160,7 @@ function write(): void {
     const losses = seeds.map((seed) => find(name, seed)?.valLossNats);
     return losses.some((loss) => loss === undefined) ? undefined : losses.reduce((a, b) => a! + b!, 0)! / seeds.length;
   };
-  const reference = mean(synchronous.name);
+  const reference = mean(exact.name);
   const lines = rows.map(({ label, name }) => {
     const loss = mean(name);
     const all = seeds.map((seed) => find(name, seed)?.valLossNats.toFixed(4) ?? "-").join(", ");
@@ -154,7 +173,7 @@ function write(): void {
     `Validation loss in nats at equal tokens: preset \`${[values.preset, values.with].filter(Boolean).join("` with `")}\` on ${values.data}, ${steps.toLocaleString("en")} steps of`,
     `${batchSize} windows shared among the replicas, outer Nesterov momentum ${outer.momentum} at learning rate`,
     `${outer.learningRate}. Moments are averaged along the tree at each round, or begun anew; on a small wire they travel in`,
-    "bf16. Updates down are in the wire's format too, with error feedback. The change is against synchronous training.",
+    "bf16. Updates down are in the wire's format too, with error feedback. The change is against synchronous training in float32.",
     "",
     `Made by \`node dist/bench/loss-table.js ${process.argv.slice(2).join(" ")}\` on ${cpus()[0]!.model}, ${new Date().toISOString().slice(0, 10)}; each run is one`,
     "function of its seed, so that anyone gets the same numbers on the same arithmetic.",
@@ -167,14 +186,19 @@ function write(): void {
   writeFileSync(`${values.out}.md`, text.join("\n"));
 }
 
-for (const seed of seeds)
-  for (const row of rows) {
-    if (find(row.name, seed)) continue;
-    const result = await row.train(batchSize / 4, seed);
-    const cell: Cell = { name: row.name, seed, ...result, date: new Date().toISOString() };
-    appendFileSync(cellsPath, `${JSON.stringify(cell)}\n`);
-    process.stderr.write("\n");
-    console.log(`${row.name}, seed ${seed}: ${result.valLossNats.toFixed(4)}`);
-    write();
-  }
-write();
+try {
+  for (const seed of seeds)
+    for (const row of rows) {
+      if (find(row.name, seed)) continue;
+      const result = await row.train(seed);
+      const cell: Cell = { name: row.name, seed, ...result, date: new Date().toISOString() };
+      appendFileSync(cellsPath, `${JSON.stringify(cell)}\n`);
+      process.stderr.write("\n");
+      console.log(`${row.name}, seed ${seed}: ${result.valLossNats.toFixed(4)}`);
+      write();
+    }
+  write();
+} catch (error) {
+  if (!(error instanceof ConfigError)) throw error;
+  refuse(error.message);
+}

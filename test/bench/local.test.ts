@@ -5,7 +5,7 @@ import { join } from "node:path";
 import { afterAll, beforeAll, expect, test } from "vitest";
 import { type LocalPlan, trainLocally, trainSynchronously } from "../../bench/local.ts";
 import { type Dataset, openDataset } from "../../coordinator/data/dataset.ts";
-import { wireFormats } from "../../shared/arithmetic/codec.ts";
+import { type WireFormat, wireFormats } from "../../shared/arithmetic/codec.ts";
 import { modelOf } from "../../shared/config.ts";
 import { resolveOptions } from "../../shared/resolve.ts";
 import { openEngine } from "../../worker/engine/choose.ts";
@@ -60,7 +60,7 @@ const quiet = (): void => {};
 
 test("one replica that exchanges after every step, without outer momentum, is synchronous training", async () => {
   const e = await engine();
-  const synchronous = await trainSynchronously(e, dataset, options, 1, quiet);
+  const synchronous = await trainSynchronously(e, dataset, options, "float32", quiet);
   const outer = { learningRate: 1, momentum: 0 };
   const local = await trainLocally(e, dataset, options, { ...plan, localSteps: 1, replicas: 1, outer }, quiet);
   expect(Math.abs(local - synchronous)).toBeLessThan(1e-4);
@@ -69,11 +69,18 @@ test("one replica that exchanges after every step, without outer momentum, is sy
 
 test("every wire learns, and gives the same loss on one thread and on three", async () => {
   const start = Math.log(dataset.tokenizer.vocabSize);
-  for (const wire of wireFormats) {
-    const [one, three] = [await engine(1), await engine(3)];
-    const loss = await trainLocally(one, dataset, options, { ...plan, wire }, quiet);
-    expect(loss, wire).toBeLessThan(start - 0.2);
-    expect(await trainLocally(three, dataset, options, { ...plan, wire }, quiet), wire).toBe(loss);
+  for (const train of [
+    (e: Engine, wire: WireFormat) => trainLocally(e, dataset, options, { ...plan, wire }, quiet),
+    (e: Engine, wire: WireFormat) => trainSynchronously(e, dataset, options, wire, quiet),
+  ]) {
+    const losses = new Set<number>();
+    for (const wire of wireFormats) {
+      const loss = await train(await engine(1), wire);
+      expect(loss, wire).toBeLessThan(start - 0.2);
+      expect(await train(await engine(3), wire), wire).toBe(loss);
+      losses.add(loss);
+    }
+    expect(losses.size).toBe(wireFormats.length);
   }
 });
 
