@@ -1,10 +1,12 @@
 // What `weft launch` tells the machines of a run to start, as words of a command line: pure, from the file of hosts, the
 // options, and what each machine said of itself when it was asked.
 import { isIPv6 } from "node:net";
-import { flagsFor, type OptionGroup, type OptionName, type Options, optionTable } from "../shared/config.ts";
+import { flagsFor, type OptionGroup, type Options } from "../shared/config.ts";
 import { ConfigError } from "../shared/errors.ts";
 import type { Resolved } from "../shared/resolve.ts";
+import { whyNotOnDevice } from "../worker/launcher.ts";
 import { type HostEntry, here } from "./hosts.ts";
+import { askedFor } from "./options.ts";
 
 export const ofCoordinator: readonly OptionGroup[] = ["model", "data", "training", "run", "network"];
 
@@ -69,7 +71,14 @@ export function coordinatorWords(
 /** One command for each machine: `weft worker` itself starts a process for each GPU, or as many as are asked for. */
 export function workerWords(resolved: Resolved, { gpus, processes, threads }: HostEntry, url: string): string[] {
   const own = flagsFor({ gpus, processes, threads, coordinator: [url] });
-  return ["worker", ...askedFor(resolved, ["engine"], []), ...own];
+  return ["worker", ...askedFor(resolved, ["engine"]), ...own];
+}
+
+/** Why processes of a host cannot compute on the device that was asked for; undefined where they can. */
+export function wrongDevice({ ssh, gpus = "", processes }: HostEntry, { device }: Options): string | undefined {
+  if (gpus === "" && processes === undefined) return undefined;
+  const why = whyNotOnDevice({ device, gpus, processes: processes ?? 1 });
+  return why && `launch: ${ssh}: ${why}`;
 }
 
 /** What a host lacks of the GPUs that its entry names. @param listed lines of `nvidia-smi -L` */
@@ -80,17 +89,4 @@ export function missingGpus({ ssh, gpus }: HostEntry, listed: readonly string[])
   const missing = gpus === "all" ? [] : gpus.split(",").filter((gpu) => /^\d+$/.test(gpu) && !there.includes(gpu));
   if (missing.length === 0) return undefined;
   return `launch: ${ssh} has no GPU ${missing.join(", ")}, which gpus: ${gpus} asks for; nvidia-smi lists ${listed.length}: ${there.join(", ")}`;
-}
-
-/** What was asked for, by flag or file, as flags again. */
-export function askedFor(
-  { options, origins, preset }: Omit<Resolved, "notes">,
-  groups: readonly OptionGroup[],
-  without: readonly OptionName[],
-): string[] {
-  const names = (Object.keys(optionTable) as OptionName[])
-    .filter((name) => groups.includes(optionTable[name].group) && !without.includes(name))
-    .filter((name) => origins[name] === "flag" || origins[name] === "file");
-  const flags = flagsFor(Object.fromEntries(names.map((name) => [name, options[name]])));
-  return preset !== undefined && groups.includes("training") ? ["--preset", preset, ...flags] : flags;
 }

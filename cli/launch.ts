@@ -27,6 +27,7 @@ import {
   ofCoordinator,
   urlFor,
   workerWords,
+  wrongDevice,
 } from "./launch-words.ts";
 import { createLog, relay } from "./log.ts";
 import { addOptions, sourcesOf } from "./options.ts";
@@ -51,6 +52,8 @@ export function launchCommand(): Command {
     const resolved = resolveOptions({ ...(await sourcesOf(command)), impliedPreset: defaultPreset });
     if (resolved.options.dryRun)
       throw new ConfigError("launch: what a run would take says `weft coordinator --dry-run`");
+    const wrong = file.hosts.flatMap((entry) => wrongDevice(entry, resolved.options) ?? []);
+    if (wrong.length > 0) throw new ConfigError(wrong.join("\n"));
     const token = (await resolveToken("0.0.0.0", resolved.options.tokenFile, process.env))!;
     const ssh: Ssh = { config: file.sshConfig, sockets: await mkdtemp(join(tmpdir(), "weft-ssh-")) };
     const { log, say, close } = createLog("launch");

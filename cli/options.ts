@@ -4,6 +4,7 @@ import { parse as parseYaml } from "yaml";
 import { z } from "zod";
 import {
   flagOf,
+  flagsFor,
   type OptionGroup,
   type OptionName,
   type OptionSpec,
@@ -15,7 +16,7 @@ import {
 import { ConfigError, messageOf } from "../shared/errors.ts";
 import { readText } from "../shared/json.ts";
 import { presets } from "../shared/presets.ts";
-import { resolveOptions, type Sources } from "../shared/resolve.ts";
+import { asked, type Resolved, resolveOptions, type Sources } from "../shared/resolve.ts";
 
 const entries = Object.entries(optionTable) as [OptionName, OptionSpec][];
 
@@ -97,6 +98,21 @@ export async function sourcesOf(command: Command, own: Own = {}): Promise<Source
 /** The options of a command that owns no run. @throws ConfigError */
 export async function optionsOf(command: Command, own: Own = {}): Promise<Options> {
   return resolveOptions(await sourcesOf(command, own)).options;
+}
+
+/** What was asked for, by flag or file, as flags again. @param also options beside those of the groups */
+export function askedFor(
+  { options, origins, preset }: Omit<Resolved, "notes">,
+  groups: readonly OptionGroup[],
+  without: readonly OptionName[] = [],
+  also: readonly OptionName[] = [],
+): string[] {
+  const names = entries
+    .filter(([name, { group }]) => (groups.includes(group) || also.includes(name)) && !without.includes(name))
+    .map(([name]) => name)
+    .filter((name) => asked(origins[name]));
+  const flags = flagsFor(Object.fromEntries(names.map((name) => [name, options[name]])));
+  return preset !== undefined && groups.includes("training") ? ["--preset", preset, ...flags] : flags;
 }
 
 async function readConfig(path: string): Promise<Record<string, unknown>> {

@@ -2,29 +2,36 @@
 import { hostname } from "node:os";
 import { Command } from "commander";
 import { resolveToken } from "../coordinator/serve/access.ts";
-import { type Options, optionTable, threadsEach } from "../shared/config.ts";
+import { type OptionGroup, type Options, optionTable, threadsEach } from "../shared/config.ts";
 import { ConfigError } from "../shared/errors.ts";
-import { resolveOptions } from "../shared/resolve.ts";
+import { asked, type Resolved, resolveOptions } from "../shared/resolve.ts";
 import { drivesGpus } from "../worker/engine/xla/kind.ts";
 import { chooseGpus, findGpus } from "../worker/gpus.ts";
-import { endBecauseOf, endWithLauncher, launch, planSlots } from "../worker/launcher.ts";
+import { endBecauseOf, endWithLauncher, launch, planSlots, whyNotOnDevice } from "../worker/launcher.ts";
 import { thisMachine } from "../worker/machine.ts";
 import { coordinatorFrom, gpuOf, type Place, placeOf } from "../worker/place.ts";
 import { work } from "../worker/worker.ts";
 import { createLog, relay } from "./log.ts";
-import { addOptions, sourcesOf } from "./options.ts";
+import { addOptions, askedFor, sourcesOf } from "./options.ts";
 import { onStopSignal } from "./signals.ts";
 import { workerData } from "./worker-data.ts";
 
+const groups: readonly OptionGroup[] = ["worker", "engine"];
+/** Of other groups. */
+const own = ["tokenFile", "textColumn", "tokenizer"] as const;
+
 export function workerCommand(): Command {
   const command = new Command("worker").description("compute for a coordinator; comes back by itself when it is lost");
-  addOptions(command, ["worker", "engine"], { tokenFile: {}, textColumn: {}, tokenizer: {} });
+  addOptions(command, groups, Object.fromEntries(own.map((name) => [name, {}])));
   return command.action(async () => {
-    const { options, origins } = resolveOptions(await sourcesOf(command));
+    const resolved = resolveOptions(await sourcesOf(command));
+    const { options, origins } = resolved;
     const place = placeOf(process.env);
     const placed = origins.coordinator === "default" ? optionsAt(place, options) : options;
-    if (options.gpus === "" && origins.processes === "default") await workHere(place, placed);
-    else await workInProcesses(place, placed);
+    if (options.gpus === "" && !asked(origins.processes)) return await workHere(place, placed);
+    const why = whyNotOnDevice(options);
+    if (why) throw new ConfigError(`worker: ${why}`);
+    await workInProcesses(place, resolved);
   });
 }
 
@@ -55,15 +62,16 @@ async function workHere(place: Place | undefined, options: Options): Promise<voi
   }
 }
 
-/** The same command line again for each process, with what it has of its own. */
-async function workInProcesses(place: Place | undefined, options: Options): Promise<void> {
+/** What was asked for again for each process, with what it has of its own; a config file does not travel: it asks for processes. */
+async function workInProcesses(place: Place | undefined, resolved: Resolved): Promise<void> {
+  const { options } = resolved;
   const gpus = options.gpus || "none";
   const chosen = chooseGpus(
     gpus,
     gpus === "none" ? { gpus: [], why: "" } : await findGpus(),
     process.env.CUDA_VISIBLE_DEVICES,
   );
-  const shared = argumentsWithout(process.argv.slice(2), ["--gpus", "--processes", "--name", "--threads", "--device"]);
+  const shared = askedFor(resolved, groups, ["gpus", "processes", "name", "threads", "device"], own);
   const name = options.name || (place ? `${hostname()}-${place.rank}` : hostname());
   const { log } = createLog("worker");
   const [stop, kill] = [new AbortController(), new AbortController()];
@@ -79,7 +87,7 @@ async function workInProcesses(place: Place | undefined, options: Options): Prom
     command: ({ label, threads, device }) => [
       process.execPath,
       process.argv[1]!,
-      ...shared,
+      ...["worker", ...shared],
       ...["--name", `${name}-${label}`, "--threads", String(options.threads || threads), "--device", device],
     ],
     stop: stop.signal,
@@ -96,11 +104,4 @@ function optionsAt(place: Place | undefined, options: Options): Options {
   if (!optionTable.coordinator.schema.safeParse(coordinator).success)
     throw new ConfigError(`worker: ${found.from} must be an address such as ws://127.0.0.1:7070, got "${found.url}"`);
   return { ...options, coordinator };
-}
-
-/** Command-line words without some flags and their values. */
-function argumentsWithout(words: readonly string[], flags: readonly string[]): string[] {
-  return words.filter(
-    (word, i) => !flags.some((flag) => word === flag || word.startsWith(`${flag}=`) || words[i - 1] === flag),
-  );
 }

@@ -4,6 +4,7 @@
 import { type ChildProcess, spawn } from "node:child_process";
 import { createInterface } from "node:readline";
 import { setTimeout as sleep } from "node:timers/promises";
+import type { Options } from "../shared/config.ts";
 import { ConfigError, EngineError, Interrupted, UnfitError } from "../shared/errors.ts";
 import type { Gpu } from "./gpus.ts";
 
@@ -85,6 +86,19 @@ export function planSlots(gpus: readonly Gpu[], processes: number, machine: Mach
     threads,
     device: "cpu",
   }));
+}
+
+/** Why processes so asked for cannot compute on the device that was asked for too; undefined where they can. Pure. */
+export function whyNotOnDevice({
+  device,
+  gpus,
+  processes,
+}: Pick<Options, "device" | "gpus" | "processes">): string | undefined {
+  const areOnCpu = gpus === "" || gpus === "none";
+  if (device === "gpu" && areOnCpu)
+    return `--device gpu, but ${gpus === "" ? `--processes ${processes}` : "--gpus none"} computes on the CPU; take --gpus all, or leave --device out`;
+  if (device === "cpu" && !areOnCpu) return `--device cpu, but --gpus ${gpus} computes on GPUs; leave one of them out`;
+  return undefined;
 }
 
 /** When to start a process again, and when to give up. Pure. */

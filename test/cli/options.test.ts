@@ -1,8 +1,7 @@
 // The table of options as flags, there and back.
 import { Command } from "commander";
 import { expect, test } from "vitest";
-import { askedFor } from "../../cli/launch-words.ts";
-import { addOptions, sourcesOf } from "../../cli/options.ts";
+import { addOptions, askedFor, sourcesOf } from "../../cli/options.ts";
 import { flagsFor, type OptionGroup, type OptionName, type OptionSpec, optionTable } from "../../shared/config.ts";
 import { mergeOptions, type Resolved } from "../../shared/resolve.ts";
 
