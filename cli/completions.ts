@@ -1,5 +1,6 @@
 // The completions endpoint of OpenAI's API (POST /v1/completions, GET /v1/models) over one model: what is asked for is
 // checked, bounded and done in order, one at a time, because an engine does one thing at a time.
+import { once } from "node:events";
 import { createServer, type IncomingMessage, type Server, type ServerResponse } from "node:http";
 import { z } from "zod";
 import type { Access } from "../coordinator/serve/access.ts";
@@ -27,6 +28,8 @@ const mostWaiting = 32;
 const mostConnections = 64;
 /** A completion that has taken so long ends with what it has. */
 const longestMs = 300_000;
+/** A client that has read nothing for so long has gone. */
+const longestUnreadMs = 30_000;
 
 const strings = z.union([z.string(), z.array(z.string()).max(4)]);
 const isNotDone = { error: "this server does not do that; leave it out" };
@@ -173,11 +176,13 @@ async function complete(response: ServerResponse, asked: Asked, id: string, serv
   if (asked.stream) {
     response.writeHead(200, { "Content-Type": "text/event-stream; charset=utf-8", "Cache-Control": "no-store" });
   }
+  const gone = new AbortController();
+  response.once("close", () => gone.abort());
   const send = async (value: unknown): Promise<void> => {
+    if (response.destroyed) return;
     if (response.write(`data: ${typeof value === "string" ? value : JSON.stringify(value)}\n\n`)) return;
-    await new Promise<void>((resolve) => {
-      response.once("drain", resolve).once("close", resolve);
-    });
+    const signal = AbortSignal.any([gone.signal, AbortSignal.timeout(longestUnreadMs)]);
+    await once(response, "drain", { signal }).catch(() => response.destroy());
   };
   const put = async (i: number, text: string, finish: string | null): Promise<void> => {
     written[i] += text;
@@ -187,9 +192,9 @@ async function complete(response: ServerResponse, asked: Asked, id: string, serv
 
   const options = { ...style, tokens, samples, seed, finished: ends, has: (token: number) => tokenizer.has(token) };
   for await (const { sample: i, token } of sample(engine, prompt, options)) {
+    if (isOver()) break;
     drawn[i]!.push(token);
     await put(i, texts[i]!.push(token), null);
-    if (isOver()) break;
   }
   for (const [i, text] of texts.entries()) await put(i, text.end(), reason(i));
   const completion = drawn.reduce((sum, list) => sum + list.length, 0);
@@ -210,10 +215,10 @@ async function complete(response: ServerResponse, asked: Asked, id: string, serv
 function promptOf(prompt: Asked["prompt"], { tokenizer, engine }: Served): Int32Array {
   if (typeof prompt === "string") return tokenizer.encode(prompt);
   if (typeof prompt[0] === "string") return tokenizer.encode(prompt[0]);
-  const ids = Int32Array.from(prompt as number[]);
+  const ids = prompt as number[];
   const bad = ids.findIndex((id) => id >= engine.model.vocabSize || !tokenizer.has(id));
   if (bad >= 0) throw new Refusal(400, `prompt: token ${ids[bad]} at position ${bad} is none of this model's`);
-  return ids;
+  return Int32Array.from(ids);
 }
 
 function sendJson(response: ServerResponse, status: number, value: unknown): void {

@@ -9,6 +9,8 @@ export class ToyModel implements Decodable {
   /** Tokens fed in all, to see what is computed twice. */
   fed = 0;
   open = 0;
+  /** Waited for before each token, by a model that takes its time. */
+  pace: () => Promise<unknown> = async () => {};
 
   constructor(blockSize: number, vocabSize: number) {
     this.model = { blockSize, vocabSize };
@@ -31,6 +33,7 @@ export class ToyModel implements Decodable {
         return held.map((tokens) => tokens.length);
       },
       feed: async (added) => {
+        await this.pace();
         const logits = new Float32Array(rows * vocabSize);
         for (const [row, tokens] of added.entries()) {
           held[row]!.push(...tokens);

@@ -81,9 +81,12 @@ export async function dial({ url, token, timeoutMs }: Dial): Promise<Pipe> {
     socket.on("unexpected-response", (_request, response) => {
       let body = "";
       response.on("data", (chunk: Buffer) => {
-        body += body.length < 1000 ? chunk.toString() : "";
+        body += chunk.toString();
+        if (body.length > 1000) response.destroy();
       });
-      response.on("end", () => {
+      response.on("error", () => {});
+      // Whole or cut: what came of it says enough.
+      response.on("close", () => {
         const status = response.statusCode!;
         const other = bystander({ status, headers: response.headers, body }, true);
         const reason = `${url}: ${other ?? `answers ${status}: ${clear(body) || response.statusMessage}`}`;

@@ -72,6 +72,7 @@ test.each([
   [{ prompt: "" }, 400, /it is empty/],
   [{ prompt: "Q" }, 400, /"Q"/],
   [{ prompt: [99] }, 400, /token 99 at position 0/],
+  [{ prompt: [1, 2 ** 32 + 1] }, 400, /token 4294967297 at position 1/],
   [{ logprobs: 2 }, 400, /logprobs: this server does not do that/],
   [{ logprobs: 0 }, 400, /logprobs: this server does not do that/],
   [{ echo: true }, 400, /echo: this server does not do that/],
@@ -98,8 +99,14 @@ test("without the token nothing is told, and what is too long is not read", asyn
 
 test("who leaves in the middle stops the work, and the next one is served", async () => {
   const stop = new AbortController();
+  const left = new Promise((resolve) => server.once("request", (_, response) => response.once("close", resolve)));
+  // Three tokens, the next when the client has gone.
+  let tokens = 0;
+  engine.pace = async () => ++tokens > 3 && (await left);
   const parts = await client.completions.create({ ...asked, max_tokens: 100, stream: true }, { signal: stop.signal });
   for await (const _ of parts) break;
   stop.abort();
+  await left;
+  engine.pace = async () => {};
   expect((await client.completions.create(asked)).choices[0]!.text).toBe((await expected())[0]);
 });

@@ -4,7 +4,7 @@ import type { AddressInfo } from "node:net";
 import { afterEach, expect, test } from "vitest";
 import { Remote } from "../../../cli/remote.ts";
 import { ConfigError, Interrupted, messageOf } from "../../../shared/errors.ts";
-import { dial } from "../../../shared/wire/web-socket.ts";
+import { dial, UnreachableError } from "../../../shared/wire/web-socket.ts";
 
 const servers: (() => void)[] = [];
 afterEach(() => {
@@ -63,6 +63,22 @@ test.each([
   const { line, error } = await work(await proxy(status, headers, body));
   expect(error).toBeInstanceOf(ConfigError);
   expect(line).toMatch(expected);
+});
+
+test.each([
+  ["is cut", true],
+  ["does not end", false],
+])("a refusal whose body %s is one all the same", async (_, isCut) => {
+  const server = createServer().on("upgrade", (_, socket) => {
+    socket.write("HTTP/1.1 503 Busy\r\ncontent-length: 1000\r\n\r\nbusy!", () => isCut && socket.end());
+    socket.on("error", () => {});
+  });
+  await new Promise<void>((resolve) => server.listen(0, "127.0.0.1", resolve));
+  servers.push(() => server.close().closeAllConnections());
+  const url = `ws://127.0.0.1:${(server.address() as AddressInfo).port}`;
+  const { line, error } = await failure(dial({ url, token: undefined, timeoutMs: 300 }));
+  expect(error).toBeInstanceOf(UnreachableError);
+  expect(line).toMatch(isCut ? /503/ : /timed out/);
 });
 
 test.each([502, 503, 504])("a worker tries again after a proxy's %i", async (status) => {
