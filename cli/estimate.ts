@@ -1,4 +1,5 @@
 // What a run takes, before it begins: memory of this machine, held against what is free, and time by a short measurement.
+import { constants } from "node:buffer";
 import { performance } from "node:perf_hooks";
 import type { Logger } from "pino";
 import { coordinatorBytes, processBytes, vectorsSent } from "../coordinator/memory.ts";
@@ -55,6 +56,7 @@ function sentence({ coordinatorBytes: own, workerBytes, workers }: Memory): stri
  * @throws ConfigError where it is more, with what to change
  */
 export async function checkMemory(options: Options, model: ModelConfig, workers: number): Promise<string> {
+  checkLength(options, model);
   // What this process holds already is part of the estimate.
   const free = process.availableMemory() + process.memoryUsage.rss();
   const limit = options.memoryLimit > 0 ? options.memoryLimit * 2 ** 30 : Number.POSITIVE_INFINITY;
@@ -96,6 +98,18 @@ export async function checkMemory(options: Options, model: ModelConfig, workers:
   throw new ConfigError(
     `config: this machine cannot hold ${summaryOf(model)}, ${rows} ${rows === 1 ? "sequence" : "sequences"} at once: ${about}${least}, ` +
       `${had}; ${cure}`,
+  );
+}
+
+/** What travels is one array. */
+function checkLength(options: Options, model: ModelConfig): void {
+  const [vectors, { size }] = [vectorsSent(options), layoutOf(model)];
+  const most = constants.MAX_LENGTH;
+  if (vectors * size <= most) return;
+  const cure = vectors > 1 && size <= most ? "take --inner-state fresh" : "take a smaller model";
+  throw new ConfigError(
+    `config: ${summaryOf(model)}: ${vectors > 1 ? `weights and averaged moments are ${vectors} times ` : ""}${size.toLocaleString("en")} values, ` +
+      `and an array of Node.js ${process.versions.node} holds ${most.toLocaleString("en")}; ${cure}`,
   );
 }
 

@@ -2,7 +2,8 @@
 // memory of the one before it used again; and shared memory for workers on this machine. Where the run's wire is small,
 // who has the weights of the step before is sent what changes them into this step's.
 import type { Codec } from "../shared/arithmetic/codec.ts";
-import { bytesOf, encodedFrames, framesOf } from "../shared/wire/frame.ts";
+import { bestCodec } from "../shared/arithmetic/native.ts";
+import { encodedFrames } from "../shared/wire/frame.ts";
 import type { WeightsUpdate } from "../shared/wire/protocol.ts";
 import { SharedVector } from "../shared/wire/shared-memory.ts";
 
@@ -50,7 +51,9 @@ export class WeightsSnapshot {
       ];
       return this.#frames.update;
     }
-    this.#frames.whole ??= [...framesOf("weights", this.step, bytesOf(this.weights), this.#spare.whole)];
+    this.#frames.whole ??= [
+      ...encodedFrames("weights", this.step, this.weights, bestCodec("float32"), this.#spare.whole),
+    ];
     return this.#frames.whole;
   }
 }

@@ -9,6 +9,9 @@ import { bytesOf, frameEnds } from "../shared/wire/frame.ts";
 import type { LocalTerms, SampleTerms } from "../shared/wire/protocol.ts";
 import type { Assignment, GrowingVector, Outcome } from "../worker/task/task.ts";
 
+/** Values that are compared at once: as bytes, a long vector is longer than an array can be. */
+const compared = 2 ** 24;
+
 /** The answer's vector on its way upwards, from the first frame whose values are known. */
 class Growing implements GrowingVector {
   readonly #pool: VectorPool;
@@ -55,8 +58,11 @@ class Growing implements GrowingVector {
   /** Are these the values that were sent already? Not those of an answer that was refused, or never became whole. */
   isPartOf(whole: Float32Array): boolean {
     if (!this.#values) return true;
-    const bytes = (vector: Float32Array) => bytesOf(vector.subarray(0, this.#known));
-    return Buffer.compare(bytes(this.#values), bytes(whole)) === 0;
+    for (let start = 0; start < this.#known; start += compared) {
+      const bytes = (vector: Float32Array) => bytesOf(vector.subarray(start, Math.min(start + compared, this.#known)));
+      if (Buffer.compare(bytes(this.#values), bytes(whole)) !== 0) return false;
+    }
+    return true;
   }
 
   get hasBegun(): boolean {

@@ -40,7 +40,7 @@ export class SharedVector {
       return new SharedVector(file, addon.openShared(`/proc/self/fd/${file}`, bytes, true));
     } catch {
       if (file !== undefined) closeSync(file);
-      return undefined; // an old kernel, a sandbox, too many open files, or too little memory: the wire is there
+      return undefined; // an old kernel, a sandbox, too many open files, too little memory, or more than 4 GiB: the wire is there
     }
   }
 

@@ -1,4 +1,5 @@
 // What a run takes, told before it begins: refused where it cannot fit, with what would; and --dry-run, which leaves no trace.
+import { constants } from "node:buffer";
 import { existsSync } from "node:fs";
 import { join } from "node:path";
 import type { Logger } from "pino";
@@ -48,6 +49,18 @@ test("what an engine cannot address is refused however much is free", async () =
     "take a smaller model or another machine",
   );
 });
+
+test.runIf(constants.MAX_LENGTH === 2 ** 32)(
+  "what is longer than an array can be is refused, with what is not",
+  async () => {
+    const xl = { nLayer: 48, nHead: 25, nEmbd: 1600, engine: "native", localSteps: 4, replicas: 2 };
+    await expect(checked(xl, 2000 * GB, 0)).rejects.toThrow(
+      /weights and averaged moments are 3 times 1,55\d,\d+,\d+ values, and an array of Node.js .* holds 4,294,967,296; take --inner-state fresh/,
+    );
+    expect(await checked({ ...xl, innerState: "fresh" }, 2000 * GB, 0)).toMatch(/for the coordinator/);
+    await expect(checked({ ...xl, nLayer: 200, innerState: "fresh" }, 2000 * GB, 0)).rejects.toThrow(/smaller model/);
+  },
+);
 
 test("a coordinator alone answers for itself", async () => {
   expect(await checked({}, 8 * GB, 0)).toBe("about 4.14 GB for the coordinator; 8.00 GB are free");
