@@ -21,7 +21,7 @@ import { onStopSignal } from "./signals.ts";
 
 export function coordinatorCommand(): Command {
   const command = new Command("coordinator").description("own a run and let workers on any machine compute it");
-  addOptions(command, ["model", "data", "training", "run", "network", "serving"]);
+  addOptions(command, ["model", "data", "training", "run", "network", "trust", "serving"]);
   return command.action(async () => {
     const sources = { ...(await sourcesOf(command)), impliedPreset: defaultPreset };
     const { log, say, close } = createLog("coordinator");

@@ -8,7 +8,7 @@ import { whyNotOnDevice } from "../worker/launcher.ts";
 import { type HostEntry, here } from "./hosts.ts";
 import { askedFor } from "./options.ts";
 
-export const ofCoordinator: readonly OptionGroup[] = ["model", "data", "training", "run", "network"];
+export const ofCoordinator: readonly OptionGroup[] = ["model", "data", "training", "run", "network", "trust"];
 
 /** A host, and what it says of itself. */
 export interface Machine {

@@ -18,6 +18,7 @@ const own = {
   name: {},
   patience: {},
   anyArithmetic: {},
+  timeout: { help: "longest wait for a coordinator that is called; what workers are given is the run's" },
   threads: { help: "threads for sums and for the wire" },
   out: { default: "runs/relay", help: "folder of the certificate of --tls self-signed" },
 } satisfies Own;

@@ -29,7 +29,7 @@ import { ModelText, say, tell } from "./terminal.ts";
 
 export function trainCommand(): Command {
   const command = new Command("train").description("train on this machine, then show a sample");
-  addOptions(command, ["model", "data", "training", "run", "engine", "network", "local"]);
+  addOptions(command, ["model", "data", "training", "run", "engine", "network", "trust", "local"]);
   return command.action(async () => {
     const sources = { ...(await sourcesOf(command)), impliedPreset: defaultPreset };
     const { log, say, close } = createLog("weft");

@@ -17,6 +17,7 @@ export type OptionGroup =
   | "run"
   | "engine"
   | "network"
+  | "trust"
   | "serving"
   | "local"
   | "worker"
@@ -324,20 +325,20 @@ export const optionTable = {
     "workers on this machine share weights and gradients instead of sending them",
     "workers on this machine too are sent weights and send gradients, instead of sharing memory",
   ),
+  maxWorkers: number("network", 256, { min: 1, max: 65_536, ...integer }, "most connections at once"),
   verify: number(
-    "network",
+    "trust",
     0,
     { min: 0, max: 1 },
     "share of the leases that a second worker confirms before they count, and each worker's first ones",
   ),
   onLiar: choice(
-    "network",
+    "trust",
     ["rollback", "quarantine", "stop"],
     "rollback",
     "who gives wrong answers goes; what it gave unconfirmed is undone, or stays, or the run stops",
   ),
-  allow: list("network", "NAME", "let a worker, or an address, out of quarantine; may be given several times"),
-  maxWorkers: number("network", 256, { min: 1, max: 65_536, ...integer }, "most connections at once"),
+  allow: list("trust", "NAME", "let a worker, or an address, out of quarantine; may be given several times"),
 
   workers: number("local", 2, { min: 1, max: 256, ...integer }, "worker processes on this machine"),
   sampleTokens: number("local", 500, { min: 0, ...integer }, "length of the sample at the end", { unit: "tokens" }),

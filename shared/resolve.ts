@@ -40,7 +40,17 @@ export interface Resolved {
 const entries = Object.entries(optionTable) as [OptionName, OptionSpec][];
 
 /** What a run is made of, and takes along when it goes on. */
-const kept: readonly OptionGroup[] = ["model", "data", "training", "run", "engine", "network", "serving", "local"];
+const kept: readonly OptionGroup[] = [
+  "model",
+  "data",
+  "training",
+  "run",
+  "engine",
+  "network",
+  "trust",
+  "serving",
+  "local",
+];
 const notKept: readonly string[] = ["out", "resume", "resumeOrStart", "dryRun", "allow"];
 
 /** The options that are saved with a run. */
@@ -140,20 +150,24 @@ function checkTogether({ options, origins: came }: Omit<Resolved, "notes">): str
     refuse(
       `${say("replicas")} are more than ${say("shards")}: a replica computes whole shards of every step; take --replicas ${shards}, or --shards ${replicas}`,
     );
+  const notes: string[] = [];
   if (schedule === "constant")
     for (const name of ["decaySteps", "minLearningRate"] as const)
-      if (came[name] === "flag" && came.schedule === "flag")
-        refuse(`${flagOf(name)} belongs to a schedule that decays; leave it out, or --schedule constant`);
+      if (asked(came[name])) {
+        if (came[name] === came.schedule)
+          refuse(`${flagOf(name)} belongs to a schedule that decays; leave it out, or --schedule constant`);
+        notes.push(`${say(name)} changes nothing with ${say("schedule")}`);
+      }
   if (schedule !== "constant" && minLearningRate > learningRate)
     refuse(
       `${say("minLearningRate")} is above ${say("learningRate")}: the learning rate would rise; lower --min-learning-rate too`,
     );
   if (schedule !== "constant" && decaySteps > 0 && decaySteps <= warmupSteps)
     refuse(`${say("decaySteps")} is not after the warm-up, ${say("warmupSteps")}`);
-  const notes: string[] = [];
   for (const name of ["replicas", "innerState", "outerLearningRate", "outerMomentum"] as const)
-    if (localSteps === 1 && came[name] === "flag")
-      notes.push(`${say(name)} changes nothing without --local-steps above 1`);
+    if (localSteps === 1 && asked(came[name])) notes.push(`${say(name)} changes nothing without --local-steps above 1`);
+  if (asked(came.onLiar) && options.verify === 0)
+    notes.push(`${say("onLiar")} changes nothing without --verify: nobody is found to lie`);
   if (warmupSteps >= steps) {
     const why = `${say("warmupSteps")} ${warmupSteps > steps ? "are more than" : "are all of"} ${say("steps")}: the learning rate never reaches ${learningRate}`;
     if (asked(came.warmupSteps) && warmupSteps > steps) refuse(`${why}; lower --warmup-steps`);

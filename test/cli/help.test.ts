@@ -34,6 +34,12 @@ test("every command has examples, of commands and flags that there are", () => {
     }
 });
 
+test("a relay has no options that only its coordinator can follow", () => {
+  const flags = commands.get("relay")!.options.map(({ long }) => long);
+  for (const own of ["--verify", "--on-liar", "--allow", "--steps"]) expect(flags).not.toContain(own);
+  expect(flags).toContain("--max-workers");
+});
+
 test.each([60, 80, 120])("help on %i columns", async (columns) => {
   const program = await weftProgram();
   for (const [path] of commands) {

@@ -3,7 +3,7 @@ import { Command } from "commander";
 import { expect, test } from "vitest";
 import { addOptions, askedFor, sourcesOf } from "../../cli/options.ts";
 import { flagsFor, type OptionGroup, type OptionName, type OptionSpec, optionTable } from "../../shared/config.ts";
-import { mergeOptions, type Resolved } from "../../shared/resolve.ts";
+import { mergeOptions, type Resolved, resolveOptions } from "../../shared/resolve.ts";
 
 const groups = [...new Set(Object.values(optionTable).map(({ group }) => group))] as OptionGroup[];
 
@@ -37,10 +37,20 @@ test("what launch hands on says the same: a switch that is off, a list, an empty
   const given = { stay: false, sharedMemory: false, allow: ["a", "b"], prompt: "", resume: true, threads: 3 };
   const words = askedFor(
     await read([...flagsFor(given), "--steps", "40"]),
-    ["network", "run", "serving", "training"],
+    ["network", "trust", "run", "serving", "training"],
     ["resume"],
   );
   expect(words).toEqual([
     ...["--steps", "40", "--prompt", "", "--no-stay", "--no-shared-memory", "--allow", "a", "--allow", "b"],
   ]);
+});
+
+test("what changes nothing is said, from wherever it came; two of one place that contradict each other are refused", () => {
+  const notes = (file: object, flags: object = {}) =>
+    resolveOptions({ file: { path: "f.yaml", values: { ...file } }, flags: { ...flags } }).notes.join("\n");
+  expect(notes({ replicas: 2 })).toMatch(/--replicas 2 \(from the file\) changes nothing without --local-steps/);
+  expect(notes({ onLiar: "stop" })).toMatch(/--on-liar stop \(from the file\) changes nothing without --verify/);
+  expect(notes({ decaySteps: 500 }, { schedule: "constant" })).toMatch(/--decay-steps 500 .* changes nothing with/);
+  expect(() => notes({ schedule: "constant", minLearningRate: 1e-5 })).toThrow(/--min-learning-rate belongs to/);
+  expect(notes({ localSteps: 2, replicas: 2, verify: 0.1, onLiar: "stop" })).toBe("");
 });
