@@ -5,11 +5,13 @@ import { z } from "zod";
 const number = z.number();
 
 /** One step, as GET /history and history.json give it. */
-const trainColumns = ["step", "seconds", "lossNats", "gradientNorm", "learningRate", "tokensPerSec"] as const;
-const validationColumns = ["step", "seconds", "valLossNats"] as const;
+const trainColumns = ["step", "tokens", "seconds", "lossNats", "gradientNorm", "learningRate", "tokensPerSec"] as const;
+const validationColumns = ["step", "tokens", "seconds", "valLossNats"] as const;
 
 export interface HistoryPoint {
   readonly step: number;
+  /** Trained on by then. */
+  readonly tokens: number;
   /** Since the run's first step, without the times in which no coordinator was there. */
   readonly seconds: number;
   readonly lossNats: number;
@@ -20,6 +22,7 @@ export interface HistoryPoint {
 
 export interface ValPoint {
   readonly step: number;
+  readonly tokens: number;
   readonly seconds: number;
   readonly valLossNats: number;
 }
@@ -31,7 +34,12 @@ export type Sample = z.infer<typeof sampleSchema>;
 const mostSamples = 40;
 
 const columnsOf = <const K extends string>(names: readonly K[]) =>
-  z.object(Object.fromEntries(names.map((name) => [name, z.array(number)])) as Record<K, z.ZodArray<z.ZodNumber>>);
+  z.object(
+    // Files of earlier versions have no tokens.
+    Object.fromEntries(
+      names.map((name) => [name, name === "tokens" ? z.array(number).default([]) : z.array(number)]),
+    ) as Record<K, z.ZodArray<z.ZodNumber>>,
+  );
 
 /** Points by column: a quarter of the bytes of a list of objects. */
 export const curvesSchema = z.object({
@@ -74,13 +82,17 @@ export class History {
     return Math.max(this.#last?.seconds ?? 0, this.#val.at(-1)?.seconds ?? 0);
   }
 
-  /** Steps come in rising order; one that is not above the last (a resumed run went back) cuts the curve there. */
+  /** The run goes on from this step: what came after it is gone. */
+  backTo(step: number): void {
+    this.#train = this.#train.filter((p) => p.step <= step);
+    this.#val = this.#val.filter((p) => p.step <= step);
+    this.#samples = this.#samples.filter((p) => p.step <= step);
+    this.#last = this.#train.at(-1);
+  }
+
+  /** Steps come in rising order; one that is not above the last cuts the curve there. */
   addStep(point: HistoryPoint): void {
-    if (this.#last && point.step <= this.#last.step) {
-      this.#train = this.#train.filter((p) => p.step < point.step);
-      this.#val = this.#val.filter((p) => p.step < point.step);
-      this.#samples = this.#samples.filter((p) => p.step < point.step);
-    }
+    if (this.#last && point.step <= this.#last.step) this.backTo(point.step - 1);
     this.#last = point;
     if (point.step % this.#stride !== 0 && this.#train.length > 0) return;
     this.#train.push(point);

@@ -94,7 +94,10 @@ export class Ledger {
       if (error.code !== "ELOOP") throw diskError(error, path, "written");
       throw new ConfigError(`${path} is a symbolic link; "weft audit ${runDir} --repair" puts the file in its place`);
     });
-    if (found) return new Ledger(path, file, found.bytes, found, options);
+    if (found) {
+      const { bytes, ...position } = found;
+      return new Ledger(path, file, bytes, position, options);
+    }
     const ledger = new Ledger(path, file, 0, ledgerStart, options);
     ledger.#add({ begins: options.begins });
     options.onTrouble?.(`${path} is not there: a new one begins with the weights after step ${options.begins!.step}`);

@@ -93,6 +93,9 @@ export interface RunSetup {
 /** What a run goes back to. */
 export type EarlierState = Pick<RunSetup, "weights" | "optimizer" | "step" | "tokensSeen" | "valLossNats">;
 
+const validationOf = ({ step, valLossNats }: EarlierState) =>
+  valLossNats === undefined ? undefined : { step, lossNats: valLossNats };
+
 /** The run went back: what follows begins at its step. */
 class WentBack extends Error {}
 
@@ -132,7 +135,8 @@ export class TrainingRun {
   readonly #evaluatedBy: Map<string, number>;
   /** Of the last step; none before the first of this process. */
   #last: { lossNats: number; gradientNorm: number; learningRate: number } | undefined;
-  #valLossNats: number | null = null;
+  /** The newest. */
+  #validation: { readonly step: number; readonly lossNats: number } | undefined;
   #checkpointAsked = false;
   /** Seconds of training before this process, and the moment from which it counts its own. */
   readonly #trainedSeconds: number;
@@ -161,7 +165,7 @@ export class TrainingRun {
     );
     this.#step = setup.step;
     this.#seen = { step: setup.step, tokens: setup.tokensSeen };
-    this.#valLossNats = setup.valLossNats ?? null;
+    this.#validation = validationOf(setup);
     this.#evaluatedBy = new Map(setup.evaluatedBy?.map(({ worker, step }) => [worker, step]));
     this.#digest = ops.digest(setup.weights);
     this.#archive = setup.openArchive(this.journal);
@@ -216,7 +220,7 @@ export class TrainingRun {
       goodbye = error instanceof Stopped && error.isForGood ? `the run was stopped: ${error.message}` : "";
       this.journal.tell("ended", `stopping after step ${this.#step}: ${error.message}`, { step: this.#step });
       const isNew = this.#step > Math.max(this.#setup.step, this.#archive.newest);
-      if (isNew) await this.#checkpoint(null, false);
+      if (isNew) await this.#checkpoint(false);
       await this.#archive.whenWritten();
       if (error instanceof Diverged) await this.#giveUp(error);
       if (error instanceof Distrust) {
@@ -228,7 +232,7 @@ export class TrainingRun {
     const finished = this.#state === "finished";
     // A fault that has passed by now must not cost what was trained since the checkpoint before.
     if (this.#archive.trouble !== undefined) {
-      await this.#checkpoint(finished ? this.#valLossNats : null, finished);
+      await this.#checkpoint(finished);
       await this.#archive.whenWritten();
     }
     // A process that a signal ends is started again, and its workers wait for that.
@@ -243,7 +247,7 @@ export class TrainingRun {
     return {
       step: this.#step,
       finished,
-      valLossNats: this.#valLossNats,
+      valLossNats: this.#validation?.lossNats ?? null,
       weightsDigest: this.#digest,
       checkpoint: this.#step > 0 ? join(options.out, checkpointName(this.#step)) : null,
     };
@@ -257,9 +261,10 @@ export class TrainingRun {
     for (;;)
       try {
         await this.#answerFor(liars);
-        // A run that was stopped in its last evaluation still owes it.
-        if (this.#step === options.steps && this.#valLossNats === null && this.#validates)
-          await this.#validateAndSave(this.#step);
+        // A run that was stopped in its evaluation still owes it.
+        const before = stepBefore(this.#step, options.localSteps);
+        const owes = this.#validates && this.#lossHere === null && this.#isDue(options.evalInterval, before);
+        if (this.#step > 0 && owes) await this.#validateAndSave(before);
         while (this.#step < options.steps) {
           const before = this.#step;
           await this.#trainRound();
@@ -323,7 +328,7 @@ export class TrainingRun {
     this.#optimizer = this.#newOptimizer(state.optimizer);
     this.#step = state.step;
     this.#seen = { step: state.step, tokens: state.tokensSeen };
-    this.#valLossNats = state.valLossNats ?? null;
+    this.#validation = validationOf(state);
     this.#digest = ops.digest(weights);
     for (const [worker, step] of this.#evaluatedBy) if (step > state.step) this.#evaluatedBy.delete(worker);
     const workers = [...new Set(liars.flatMap(({ names }) => names))];
@@ -333,6 +338,7 @@ export class TrainingRun {
     // What the disk refuses has been told by then, and follows with the next line.
     await ledger.sync().catch(() => {});
     await this.#archive.forgetAfter(state.step);
+    this.history.backTo(state.step);
     this.journal.warn("quarantined", `back from step ${from} to step ${state.step}: ${what}`, { step: state.step });
     this.#broadcast();
     throw new WentBack();
@@ -427,7 +433,10 @@ export class TrainingRun {
     this.metrics.observeStep(seconds, phases);
     const { stepSeconds } = this.#watch;
     const tokensPerSec = Math.round((options.batchSize * options.blockSize) / stepSeconds!);
-    this.history.addStep({ step: this.#step, seconds: this.#seconds, ...this.#last, tokensPerSec });
+    this.history.addStep({
+      ...{ step: this.#step, tokens: this.#tokensSeen, seconds: this.#seconds },
+      ...{ ...this.#last, tokensPerSec },
+    });
     const etaSeconds = stepSeconds! * (options.steps - this.#step);
     log.info(
       {
@@ -488,25 +497,31 @@ export class TrainingRun {
   /** What is due after the steps since `before`. */
   async #validateAndSave(before: number): Promise<void> {
     const { options, log } = this.#setup;
-    const isLast = this.#step === options.steps;
-    const due = (interval: number) =>
-      isLast || (interval > 0 && Math.floor(this.#step / interval) > Math.floor(before / interval));
-    let valLossNats: number | null = null;
-    if (due(options.evalInterval) && this.#validates) {
+    if (this.#isDue(options.evalInterval, before) && this.#validates) {
       this.#state = "evaluating";
-      valLossNats = await this.#betweenSteps("eval", () => this.#validationLoss());
-      this.#valLossNats = valLossNats;
-      this.history.addValidation({ step: this.#step, seconds: this.#seconds, valLossNats });
-      this.journal.keep("evaluation", `validation loss ${valLossNats.toFixed(4)} after step ${this.#step}`, {
-        step: this.#step,
-      });
-      log.info({ step: this.#step, valLossNats }, "validation");
+      const lossNats = await this.#betweenSteps("eval", () => this.#validationLoss());
+      const step = this.#step;
+      this.#validation = { step, lossNats };
+      this.history.addValidation({ step, tokens: this.#tokensSeen, seconds: this.#seconds, valLossNats: lossNats });
+      this.journal.keep("evaluation", `validation loss ${lossNats.toFixed(4)} after step ${step}`, { step });
+      log.info({ step, valLossNats: lossNats }, "validation");
       if (options.evalSampleTokens > 0) await this.#betweenSteps("eval", () => this.#sample());
     }
-    const isBest = valLossNats !== null && valLossNats < (this.#archive.best ?? Number.POSITIVE_INFINITY);
+    const isBest = this.#lossHere !== null && this.#lossHere < (this.#archive.best ?? Number.POSITIVE_INFINITY);
     const owed = this.#archive.owes();
-    if (due(options.checkpointInterval) || isBest || this.#checkpointAsked || owed)
-      await this.#betweenSteps("checkpoint", () => this.#checkpoint(valLossNats, isLast));
+    if (this.#isDue(options.checkpointInterval, before) || isBest || this.#checkpointAsked || owed)
+      await this.#betweenSteps("checkpoint", () => this.#checkpoint(this.#step === options.steps));
+  }
+
+  /** Something of every so many steps, 0 for never: in the steps since `before`, and at the end. */
+  #isDue(interval: number, before: number): boolean {
+    if (this.#step === this.#setup.options.steps) return true;
+    return interval > 0 && Math.floor(this.#step / interval) > Math.floor(before / interval);
+  }
+
+  /** Validation loss of these very weights. */
+  get #lossHere(): number | null {
+    return this.#validation?.step === this.#step ? this.#validation.lossNats : null;
   }
 
   /** With --val-fraction 0 there is nothing to validate on. */
@@ -561,7 +576,8 @@ export class TrainingRun {
     log.info({ step, sample: text }, `sample after step ${step}`);
   }
 
-  async #checkpoint(valLossNats: number | null, isFinal: boolean): Promise<void> {
+  async #checkpoint(isFinal: boolean): Promise<void> {
+    const valLossNats = this.#lossHere;
     const { options, model, weights, ledger, dataset } = this.#setup;
     this.#checkpointAsked = false;
     await this.#savePast();
@@ -659,7 +675,7 @@ export class TrainingRun {
       shards: options.shards,
       tokensPerStep,
       lossNats: this.#last?.lossNats ?? null,
-      valLossNats: this.#valLossNats,
+      valLossNats: this.#validation?.lossNats ?? null,
       bestValLossNats: this.#archive.best ?? null,
       gradientNorm: this.#last?.gradientNorm ?? null,
       learningRate: this.#last?.learningRate ?? null,

@@ -11,7 +11,11 @@ import { type Curves, curvesSchema } from "./history.ts";
 
 export const pastName = "history.json";
 
-const pastSchema = curvesSchema.extend({
+/** Files of versions that did not count them: of a run that never changed its batch. */
+const withTokens = <C extends { step: number[]; tokens: number[] }>(columns: C, tokensPerStep: number): C =>
+  columns.tokens.length > 0 ? columns : { ...columns, tokens: columns.step.map((step) => step * tokensPerStep) };
+
+const fileSchema = curvesSchema.extend({
   /** The run that wrote it, for people. */
   model: z.string(),
   steps: z.int().min(1),
@@ -19,6 +23,11 @@ const pastSchema = curvesSchema.extend({
   /** The options that are not at their defaults. */
   options: z.record(z.string(), z.union([z.string(), z.number(), z.boolean(), z.array(z.string())])),
 });
+const pastSchema = fileSchema.transform((past) => ({
+  ...past,
+  train: withTokens(past.train, past.tokensPerStep),
+  validation: withTokens(past.validation, past.tokensPerStep),
+}));
 /** A run's curves, and what they are the curves of. */
 export type Past = z.infer<typeof pastSchema>;
 
@@ -52,7 +61,6 @@ export interface EarlierRun {
   readonly model: string;
   readonly step: number;
   readonly steps: number;
-  readonly tokensPerStep: number;
   /** Lowest of its evaluations; null before the first. */
   readonly bestValLossNats: number | null;
   readonly options: Past["options"];
@@ -89,14 +97,13 @@ export class EarlierRuns {
   }
 }
 
-function summaryOf(name: string, { model, steps, tokensPerStep, options, train, validation }: Past): EarlierRun {
+function summaryOf(name: string, { model, steps, options, train, validation }: Past): EarlierRun {
   const losses = validation.valLossNats;
   return {
     name,
     model,
     step: train.step.at(-1) ?? 0,
     steps,
-    tokensPerStep,
     bestValLossNats: losses.length === 0 ? null : Math.min(...losses),
     options,
   };

@@ -158,7 +158,7 @@ export function httpHandler({ run, access, onError }: HttpOptions & { readonly r
         if (segments.length > 1) break;
         allow("GET");
         response.setHeader("Content-Disposition", `attachment; filename="${run.status().run.name}.csv"`);
-        return send(request, response, 200, "text/csv; charset=utf-8", csvOf(run.history.curves(), run.status()));
+        return send(request, response, 200, "text/csv; charset=utf-8", csvOf(run.history.curves()));
       case "events":
         if (segments.length > 1) break;
         allow("GET");
@@ -297,17 +297,17 @@ function decoded(segment: string): string {
 }
 
 /** Steps and evaluations in one table, by step. */
-function csvOf({ train, validation }: Curves, { tokensPerStep }: RunStatus): string {
+function csvOf({ train, validation }: Curves): string {
   const losses = new Map(validation.step.map((step, i) => [step, validation.valLossNats[i]]));
   const lines = train.step.map((step, i) =>
     [
-      ...[step, step * tokensPerStep, train.seconds[i], train.lossNats[i], losses.get(step) ?? ""],
+      ...[step, train.tokens[i], train.seconds[i], train.lossNats[i], losses.get(step) ?? ""],
       ...[train.gradientNorm[i], train.learningRate[i], train.tokensPerSec[i]],
     ].join(","),
   );
   const seen = new Set(train.step);
   for (const [i, step] of validation.step.entries())
-    if (!seen.has(step)) lines.push(`${step},${step * tokensPerStep},${validation.seconds[i]},,${losses.get(step)},,,`);
+    if (!seen.has(step)) lines.push(`${step},${validation.tokens[i]},${validation.seconds[i]},,${losses.get(step)},,,`);
   lines.sort((a, b) => Number.parseInt(a, 10) - Number.parseInt(b, 10));
   const names = "step,tokens,seconds,loss_nats,validation_loss_nats,gradient_norm,learning_rate,tokens_per_second";
   return `${[names, ...lines].join("\n")}\n`;

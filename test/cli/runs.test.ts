@@ -23,8 +23,9 @@ async function makeRun(name: string, learningRate: number): Promise<void> {
   for (let step = 1; step <= steps; step++) {
     const point = { step, lossNats: 4 - step * learningRate, gradientNorm: 1, learningRate };
     await ledger.append({ ...point, parts: [{ shards: "0", worker: "a", leases: 1 }], weights: "00" });
-    history.addStep({ ...point, seconds: step / 10, tokensPerSec: 10 });
-    if (step % 20 === 0) history.addValidation({ step, seconds: step / 10, valLossNats: 4.5 - step * learningRate });
+    history.addStep({ ...point, tokens: 64 * step, seconds: step / 10, tokensPerSec: 10 });
+    if (step % 20 === 0)
+      history.addValidation({ step, tokens: 64 * step, seconds: step / 10, valLossNats: 4.5 - step * learningRate });
   }
   await ledger.close();
   const about = { model: "gpt2: 1 layers", steps, tokensPerStep: 64, options: { learningRate, nLayer: 1 } };

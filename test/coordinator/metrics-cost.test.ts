@@ -56,7 +56,15 @@ test("recording a step costs less than 1 % of computing the smallest one that an
     for (const phase of ["wire", "apply", "broadcast", "ledger"] as const) watch.mark(phase);
     const { seconds, phases } = watch.end({ tokensByWorker: units, secondsByWorker: units }, 1);
     metrics.observeStep(seconds, phases);
-    history.addStep({ step: ++step, seconds, lossNats: 2, gradientNorm: 1, learningRate: 1e-3, tokensPerSec: 1e5 });
+    history.addStep({
+      step: ++step,
+      tokens: step,
+      seconds,
+      lossNats: 2,
+      gradientNorm: 1,
+      learningRate: 1e-3,
+      tokensPerSec: 1e5,
+    });
   });
   expect(recordMs / stepMs, `${recordMs} ms beside ${stepMs} ms`).toBeLessThan(0.01);
 

@@ -97,13 +97,14 @@ export async function serveRun(options: { token?: string; steps?: number[] } = {
   for (let step = 1; step <= 250; step++)
     history.addStep({
       step,
+      tokens: 768 * step,
       seconds: step / 50,
       lossNats: 4.17 / (1 + step / 200),
       gradientNorm: 1,
       learningRate: 1e-3,
       tokensPerSec: 40_000,
     });
-  history.addValidation({ step: 250, seconds: 5, valLossNats: 2.4140625 });
+  history.addValidation({ step: 250, tokens: 192_000, seconds: 5, valLossNats: 2.4140625 });
   const journal = new Journal(pino({ level: "silent" }));
   journal.tell("joined", "worker a-1 joined: AVX-512, 1 thread", { worker: "a-1" });
   const server = createHttpServer({

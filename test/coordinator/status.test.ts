@@ -25,6 +25,7 @@ test("health: progress, a stated reason or the end; anything else is a stall", (
 
 const step = (step: number) => ({
   step,
+  tokens: 10 * step,
   seconds: step / 10,
   lossNats: 4 / step,
   gradientNorm: 1,
@@ -45,7 +46,7 @@ test("a long curve keeps its ends, its spacing and its bound", () => {
 test("a run that resumes from an earlier step has one curve, not two", () => {
   const history = new History();
   for (const i of [1, 2, 3, 4, 5]) history.addStep(step(i));
-  history.addValidation({ step: 4, seconds: 0.4, valLossNats: 2 });
+  history.addValidation({ step: 4, tokens: 40, seconds: 0.4, valLossNats: 2 });
   for (const i of [4, 5]) history.addStep(step(i));
   const { train, validation } = history.curves();
   expect(train.step).toEqual([1, 2, 3, 4, 5]);
@@ -55,14 +56,14 @@ test("a run that resumes from an earlier step has one curve, not two", () => {
 test("the curves of a resumed run begin where the run began, and a viewer may ask for what is new", () => {
   const before = new History(100);
   for (let i = 1; i <= 1000; i++) before.addStep(step(i));
-  before.addValidation({ step: 900, seconds: 90, valLossNats: 3 });
-  before.addValidation({ step: 1000, seconds: 100, valLossNats: 2 });
+  before.addValidation({ step: 900, tokens: 9000, seconds: 90, valLossNats: 3 });
+  before.addValidation({ step: 1000, tokens: 10_000, seconds: 100, valLossNats: 2 });
   const after = History.from(before.curves(), 960);
   expect(after.seconds).toBe(96);
   after.addStep(step(961));
   const { stride, train, validation } = after.curves();
   expect([stride, train.step[0], train.step.at(-2), train.step.at(-1)]).toEqual([16, 1, 960, 961]);
-  expect(validation).toEqual({ step: [900], seconds: [90], valLossNats: [3] });
+  expect(validation).toEqual({ step: [900], tokens: [9000], seconds: [90], valLossNats: [3] });
   expect(after.curves(944).train.step).toEqual([960, 961]);
 });
 

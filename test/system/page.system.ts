@@ -37,8 +37,17 @@ function curve(last: number, slower: number): History {
     const learningRate = 1e-3 * (step < 2000 ? step / 2000 : 0.55 + 0.45 * Math.cos((Math.PI * step) / steps));
     const gradientNorm = 0.4 + 0.6 * Math.exp(-step / 9000) + 0.1 * Math.abs(noise(step * 3));
     const tokensPerSec = 41_000 + 900 * noise(step * 7);
-    history.addStep({ step, seconds: step / 53, lossNats, gradientNorm, learningRate, tokensPerSec });
-    if (step % 5000 === 0) history.addValidation({ step, seconds: step / 53, valLossNats: lossNats + 0.05 });
+    history.addStep({
+      step,
+      tokens: 768 * step,
+      seconds: step / 53,
+      lossNats,
+      gradientNorm,
+      learningRate,
+      tokensPerSec,
+    });
+    if (step % 5000 === 0)
+      history.addValidation({ step, tokens: 768 * step, seconds: step / 53, valLossNats: lossNats + 0.05 });
   }
   return history;
 }

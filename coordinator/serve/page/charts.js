@@ -16,7 +16,7 @@ const choices = {
 };
 const remember = () => localStorage.setItem("weft-curves", JSON.stringify(choices));
 
-/** @type {{curves: object, tokensPerStep: number} | undefined} */
+/** This run's curves. */
 let own;
 /** Compared runs by name, in the order in which they were chosen. */
 const others = new Map();
@@ -50,14 +50,12 @@ function smoothed(values) {
   return values.map((value, i) => (value === null ? null : sums[i] / weights[i]));
 }
 
-function xsOf(columns, tokensPerStep) {
-  if (choices.x === "seconds") return columns.seconds;
-  return choices.x === "tokens" ? columns.step.map((step) => step * tokensPerStep) : columns.step;
-}
+/** Column of the x axis: step, tokens or seconds. */
+const xsOf = (columns) => columns[choices.x] ?? columns.step;
 
 /** x must rise: two points of one moment would be drawn backwards. */
-function table(columns, tokensPerStep, ...ys) {
-  const xs = xsOf(columns, tokensPerStep);
+function table(columns, ...ys) {
+  const xs = xsOf(columns);
   const keep = xs.map((x, i) => i === 0 || x > xs[i - 1]);
   return [xs, ...ys].map((values) => values.filter((_, i) => keep[i]));
 }
@@ -144,19 +142,19 @@ const marks = (color) => ({
 
 /** Tables of the loss chart, and its series, this run's first. */
 function lossData() {
-  const { curves, tokensPerStep } = own;
+  const curves = own;
   const raw = finite(curves.train.lossNats);
   const tables = [
-    table(curves.train, tokensPerStep, raw, smoothed(raw)),
-    table(curves.validation, tokensPerStep, finite(curves.validation.valLossNats)),
+    table(curves.train, raw, smoothed(raw)),
+    table(curves.validation, finite(curves.validation.valLossNats)),
   ];
   const series = [line("accent-soft"), line("accent", 2), marks("val")];
   let i = 0;
   for (const other of others.values()) {
     const color = otherColors[i++ % otherColors.length];
-    const { train, validation } = other.curves;
-    tables.push(table(train, other.tokensPerStep, smoothed(finite(train.lossNats))));
-    tables.push(table(validation, other.tokensPerStep, finite(validation.valLossNats)));
+    const { train, validation } = other;
+    tables.push(table(train, smoothed(finite(train.lossNats))));
+    tables.push(table(validation, finite(validation.valLossNats)));
     series.push(line(color, 1.5), marks(color));
   }
   return {
@@ -168,13 +166,13 @@ function lossData() {
 }
 
 function panelData({ column }) {
-  const { curves, tokensPerStep } = own;
+  const curves = own;
   const raw = finite(curves.train[column]);
-  const tables = [table(curves.train, tokensPerStep, raw, smoothed(raw))];
+  const tables = [table(curves.train, raw, smoothed(raw))];
   const series = [line("accent-soft", 1), line("accent")];
   let i = 0;
   for (const other of others.values()) {
-    tables.push(table(other.curves.train, other.tokensPerStep, smoothed(finite(other.curves.train[column]))));
+    tables.push(table(other.train, smoothed(finite(other.train[column]))));
     series.push(line(otherColors[i++ % otherColors.length], 1));
   }
   return { data: uPlot.join(tables), series };
@@ -182,7 +180,7 @@ function panelData({ column }) {
 
 /** All charts anew: what is drawn, or how, has changed. */
 function rebuild() {
-  if (!own || own.curves.train.step.length === 0) return;
+  if (!own || own.train.step.length === 0) return;
   for (const plot of plots) plot.destroy();
   plots = [];
   zoomed = false;
@@ -237,14 +235,14 @@ function showTip(plot) {
   tip.hidden = idx === null || idx === undefined || left < 0;
   if (tip.hidden) return;
   const x = plot.data[0][idx];
-  const { curves, tokensPerStep } = own;
-  const xs = xsOf(curves.train, tokensPerStep);
+  const curves = own;
+  const xs = xsOf(curves.train);
   let nearest = 0;
   for (let i = 1; i < xs.length; i++) if (Math.abs(xs[i] - x) < Math.abs(xs[nearest] - x)) nearest = i;
   const at = (column) => curves.train[column][nearest];
-  const near = xsOf(curves.validation, tokensPerStep).findIndex((v) => v === xs[nearest] || v === x);
+  const near = xsOf(curves.validation).findIndex((v) => v === xs[nearest] || v === x);
   const lines = [
-    `step ${whole(at("step"))}, ${short(at("step") * tokensPerStep)} tokens, ${time(at("seconds"))}`,
+    `step ${whole(at("step"))}, ${short(at("tokens"))} tokens, ${time(at("seconds"))}`,
     `loss ${fixed(4)(at("lossNats"))}`,
     `smoothed ${fixed(4)(plot.data[2].slice(0, idx + 1).findLast((y) => y !== null && y !== undefined))}`,
     ...(near < 0 ? [] : [`validation ${fixed(4)(curves.validation.valLossNats[near])}`]),
@@ -262,14 +260,14 @@ function showTip(plot) {
 }
 
 /** The run's curves, again and again. */
-export function showCurves(curves, tokensPerStep) {
-  own = { curves, tokensPerStep };
+export function showCurves(curves) {
+  own = curves;
   update();
 }
 
 /** Add or remove another run. @param curves undefined: remove */
-export function compareWith(name, curves, tokensPerStep) {
-  if (curves) others.set(name, { curves, tokensPerStep });
+export function compareWith(name, curves) {
+  if (curves) others.set(name, curves);
   else others.delete(name);
   rebuild();
 }

@@ -134,6 +134,8 @@ async function poll() {
       await showEarlier();
     }
     const events = await get(`events?after=${lastEvent}`);
+    // A run that went back has other curves from there on.
+    if (status.step < last?.step || events.some(({ kind }) => kind === "quarantined")) curves = undefined;
     if (anew || status.step !== last?.step) await fetchCurves();
     runId = status.run.id;
     lastEvent = events.at(-1)?.number ?? lastEvent;
@@ -141,7 +143,7 @@ async function poll() {
     showStatus(status);
     if (anew || events.length > 0) showEvents(events, anew);
     showSamples(status.samples);
-    showCurves(curves, status.tokensPerStep);
+    showCurves(curves);
   } catch (error) {
     if (error.status === 401) {
       $("login").hidden = false;
@@ -164,7 +166,7 @@ async function showEarlier() {
       box.type = "checkbox";
       box.addEventListener("change", async () => {
         const other = box.checked ? await get(`runs/${encodeURIComponent(run.name)}`) : undefined;
-        compareWith(run.name, other, run.tokensPerStep);
+        compareWith(run.name, other);
       });
       const loss = run.bestValLossNats === null ? none : fixed(4)(run.bestValLossNats);
       const about = `step ${whole(run.step)} of ${whole(run.steps)}, best validation loss ${loss}`;

@@ -50,7 +50,7 @@ test("the pages of a run", async () => {
   const history = (await (await fetch(`${open.url}/history`)).json()) as Curves;
   expect([history.train.step.length, history.validation]).toEqual([
     250,
-    { step: [250], seconds: [5], valLossNats: [2.4140625] },
+    { step: [250], tokens: [192_000], seconds: [5], valLossNats: [2.4140625] },
   ]);
   const page = await fetch(`${open.url}/`);
   expect(page.headers.get("content-type")).toBe("text/html; charset=utf-8");
@@ -111,12 +111,28 @@ test("the runs beside this one, by their names alone", async () => {
   const beside = join(open.runDirectory, "..", `beside-${process.pid}`);
   mkdirSync(beside);
   const past = { model: "gpt2", steps: 10, tokensPerStep: 8, options: {}, stride: 1, samples: [] };
-  const train = { step: [5], seconds: [1], lossNats: [2], gradientNorm: [1], learningRate: [1], tokensPerSec: [1] };
-  await writePast(beside, { ...past, train, validation: { step: [5], seconds: [1], valLossNats: [2.5] } });
+  const train = {
+    step: [5],
+    tokens: [50],
+    seconds: [1],
+    lossNats: [2],
+    gradientNorm: [1],
+    learningRate: [1],
+    tokensPerSec: [1],
+  };
+  const validation = { step: [5], tokens: [50], seconds: [1], valLossNats: [2.5] };
+  await writePast(beside, { ...past, train, validation });
   const name = `beside-${process.pid}`;
   const runs = (await (await fetch(`${open.url}/runs`)).json()) as { name: string }[];
   expect(runs.find((run) => run.name === name)).toMatchObject({ step: 5, steps: 10, bestValLossNats: 2.5 });
   expect(await (await fetch(`${open.url}/runs/${name}`)).json()).toMatchObject({ train });
+  // As earlier versions wrote it, of a run that never changed its batch.
+  const [{ tokens: _, ...old }, { tokens: __, ...oldValidation }] = [train, validation];
+  await writePast(beside, { ...past, train: old, validation: oldValidation } as never);
+  expect(await (await fetch(`${open.url}/runs/${name}`)).json()).toMatchObject({
+    train: { ...train, tokens: [40] },
+    validation: { ...validation, tokens: [40] },
+  });
   for (const other of ["nobody", "%2e%2e%2f", encodeURIComponent(beside), "%"])
     expect([other, (await fetch(`${open.url}/runs/${other}`)).status]).not.toEqual([other, 200]);
   rmSync(beside, { recursive: true });
