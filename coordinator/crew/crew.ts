@@ -9,7 +9,7 @@ import type { GoneWorker, WorkerStatus } from "../status.ts";
 import type { Stopwatch } from "../stopwatch.ts";
 import { type Passage, Weights } from "../weights.ts";
 import { Connection, type ConnectionEvents } from "./connection.ts";
-import { type Pace, paceAfter } from "./pace.ts";
+import { longestHeldMs, type Pace, paceAfter } from "./pace.ts";
 import type { Lease, WorkerView } from "./plan.ts";
 import { Quarantine, type Quarantined } from "./quarantine.ts";
 import { Standing } from "./standing.ts";
@@ -28,7 +28,7 @@ interface Debt {
   readonly kind: RoundKind;
   readonly count: number;
   readonly grantedAt: number;
-  /** When its holder last said a word of it; else when it was granted. */
+  /** When its holder last said a word of it, or of one before it; else when it was granted. */
   readonly heardAt: number;
 }
 
@@ -215,8 +215,8 @@ export class Crew {
   }
 
   /** A lease is over for everyone but its holder, who will still say something about it. */
-  owe(worker: Connection, kind: RoundKind, { id, count, grantedAt, heard }: Lease): void {
-    this.#members.get(worker)?.owes.set(id, { kind, count, grantedAt, heardAt: heard?.at ?? grantedAt });
+  owe(worker: Connection, kind: RoundKind, { id, count, grantedAt, heardAt }: Omit<Debt, "kind"> & { id: number }): void {
+    this.#members.get(worker)?.owes.set(id, { kind, count, grantedAt, heardAt });
   }
 
   /** The holder has said something about a lease that was over: learn from it. @param units that it has computed */
@@ -229,11 +229,11 @@ export class Crew {
     if (count >= 1 / largestLease) this.learn(worker, owed.kind, { count, grantedAt: owed.grantedAt }, computeMs);
   }
 
-  /** Connections that have owed an answer since before then. */
-  *debtors(before: number): Generator<{ worker: Connection; heardAt: number }> {
-    for (const [worker, { owes }] of this.#members)
-      for (const { heardAt } of owes.values())
-        if (heardAt < before) {
+  /** Connections that owe an answer beyond all patience. */
+  *debtors(leaseMs: number): Generator<{ worker: Connection; heardAt: number }> {
+    for (const [worker, { owes, paces }] of this.#members)
+      for (const { heardAt, kind, count } of owes.values())
+        if (this.#clock.now() - heardAt > longestHeldMs(leaseMs, paces.get(kind), count)) {
           yield { worker, heardAt };
           break;
         }

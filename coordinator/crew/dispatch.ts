@@ -19,7 +19,7 @@ import { BegunUnits, type HandedOver, stepsOf } from "./begun.ts";
 import type { Answer, Connection, ConnectionEvents, Progress } from "./connection.ts";
 import { Crew, type Origin } from "./crew.ts";
 import { digestOf, Lots } from "./opinion.ts";
-import { secondsOf } from "./pace.ts";
+import { longestHeldMs } from "./pace.ts";
 import { type Awaited, type Lease, planRound, type WorkerView } from "./plan.ts";
 import type { Quarantine, Quarantined } from "./quarantine.ts";
 import { type Opinion, type PartRecord, type Question, Work } from "./work.ts";
@@ -332,15 +332,23 @@ export class Dispatch {
     // What is behind an answer that waits for room waits with it.
     const waiting = new Set(this.leases.filter(({ waits }) => waits).map(({ worker }) => worker));
     for (const lease of this.leases.filter(({ worker }) => !waiting.has(worker))) {
-      const pace = views.get(lease.worker)?.pace;
-      const heldMs = now - (lease.heard?.at ?? lease.grantedAt);
-      if (heldMs > leaseMs + (pace ? 10_000 * secondsOf(pace, lease.count) : 0))
+      const heldMs = now - this.#heardAt(lease);
+      if (heldMs > longestHeldMs(leaseMs, views.get(lease.worker)?.pace, lease.count))
         this.crew
           .find(lease.worker)
           ?.close(`lease ${nodeName(lease)} of ${round.name} not answered in ${(heldMs / 1000).toFixed(0)} s`);
     }
-    for (const { worker, heardAt } of [...this.crew.debtors(now - leaseMs)])
-      worker.close(`a lease of an earlier round not answered in ${((now - heardAt) / 1000).toFixed(0)} s`);
+    for (const { worker, heardAt } of [...this.crew.debtors(leaseMs)])
+      worker.close(`a lease that others answered not handed back in ${((now - heardAt) / 1000).toFixed(0)} s`);
+  }
+
+  /** When its holder last said a word of it, or of what it has to do before it; else when it was granted. */
+  #heardAt(lease: Lease): number {
+    const holder = this.crew.find(lease.worker);
+    const words = [lease, ...this.leases].flatMap(({ worker, grantedAt, heard }) =>
+      worker === lease.worker && grantedAt <= lease.grantedAt && heard ? [heard.at] : [],
+    );
+    return Math.max(lease.grantedAt, holder ? this.crew.lastAnswerAt(holder) : 0, ...words);
   }
 
   readonly #events: ConnectionEvents = {
@@ -622,7 +630,8 @@ export class Dispatch {
     work.end(lease);
     const holder = this.crew.find(lease.worker);
     if (!holder) return;
-    this.crew.owe(holder, this.#round!.kind, { ...lease, count: unitsOf(lease, this.#round!) });
+    const count = unitsOf(lease, this.#round!);
+    this.crew.owe(holder, this.#round!.kind, { ...lease, count, heardAt: this.#heardAt(lease) });
     holder.cancel(lease.id);
   }
 

@@ -14,6 +14,11 @@ export function secondsOf({ overheadSeconds, unitsPerSecond }: Pace, units: numb
   return overheadSeconds + units / unitsPerSecond;
 }
 
+/** How long a holder that says nothing is let keep so many units. @param leaseMs what any lease is given, of slow links too */
+export function longestHeldMs(leaseMs: number, pace: Pace | undefined, units: number): number {
+  return leaseMs + (pace ? 10_000 * secondsOf(pace, units) : 0);
+}
+
 /** What no answer and no computing takes less than. */
 const shortestSeconds = 1e-4;
 /** So many times what was expected is a stall. */

@@ -64,6 +64,17 @@ test("units of many timeouts: nobody is asked twice while all go on, and a mute 
   expect(await live({ ...long, faults: [mute] })).toMatchObject({ failures: [] });
 });
 
+test("whoever computes and says so stays, when another was faster with what waited behind that", async () => {
+  const { options, ...plan } = inRounds(planOf(3));
+  const link = { latencyMs: 1, bytesPerMs: 1000 };
+  const local = { localSteps: 20, replicas: 8, shards: 8, batchSize: 8, steps: 40, timeout: 1, evalInterval: 0 };
+  // The first gets 30 s of work, and behind it more that the last, ten times as fast, takes over.
+  const workers = [3025, 1574, 6502, 315].map((unitMs) => ({ unitMs, link }));
+  const verdict = await live({ ...plan, options: { ...options, ...local, decaySteps: 40 }, workers, faults: [] });
+  expect(verdict).toMatchObject({ failures: [], left: 0 });
+  expect(verdict.hedged).toBeGreaterThan(0);
+});
+
 test.each([
   [1, "ends in the honest digest, or nobody was there to ask and the ledger says so"],
   [0.1, "goes back when the liar is found, and ends in the honest digest"],

@@ -455,6 +455,8 @@ export interface Verdict {
   readonly last: ReadonlySet<string>;
   /** Parts of steps that were with more than one worker when they were answered. */
   readonly hedged: number;
+  /** Connections that the last coordinator lost, or closed, before its end. */
+  readonly left: number;
   /** Gradients of shards that the workers computed for all that. */
   readonly gradients: number;
   /** Parts that a worker went on with from another's state. */
@@ -541,6 +543,7 @@ class World {
       workers: new Set(parts.map(({ worker }) => worker)),
       last: new Set(steps.at(-1)?.parts.map(({ worker }) => worker)),
       hedged: parts.filter(({ leases }) => leases > 1).length,
+      left: this.#run!.journal.after(0).filter(({ kind }) => kind === "left").length,
       gradients: this.#members.reduce((sum, { health }) => sum + health.gradients, 0),
       takenOver: parts.filter(({ begun }) => begun).length,
       lie: this.#lie && { ...this.#lie, found },
