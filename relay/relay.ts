@@ -1,6 +1,7 @@
 // A relay: a worker to its coordinator, a coordinator to workers of its own, for sites with many of them and for
 // coordinators whose link is the limit. It computes a lease by dealing it on; what comes out is the same bits, and a relay
 // that is gone is a worker that is gone. Trees of any depth: its workers may be relays.
+import { randomUUID } from "node:crypto";
 import { isDeepStrictEqual } from "node:util";
 import type { Logger } from "pino";
 import type { Connection } from "../coordinator/crew/connection.ts";
@@ -18,7 +19,7 @@ import { EngineError } from "../shared/errors.ts";
 import type { Frame } from "../shared/wire/frame.ts";
 import type { Pipe } from "../shared/wire/pipe.ts";
 import type { Welcome } from "../shared/wire/protocol.ts";
-import { type Computer, type Computers, Deserted } from "../worker/computer.ts";
+import { Below, type Computer, type Computers, Deserted } from "../worker/computer.ts";
 import type { Assignment, Outcome } from "../worker/task/task.ts";
 import { LeasedRound } from "./round.ts";
 
@@ -44,6 +45,7 @@ interface Run {
 
 export class Relay implements Computers, RelayView {
   readonly #settings: RelaySettings;
+  readonly #id = randomUUID();
   #run: Run | undefined;
   /** It has a coordinator: only then does it take new workers, who may know another. */
   #isUp = false;
@@ -62,8 +64,10 @@ export class Relay implements Computers, RelayView {
   /** A worker has connected. @param isLocal from this machine, or by way of it @param address where it comes from, else */
   admit(pipe: Pipe, isLocal: boolean, address: string | undefined): void {
     const mayShareMemory = isLocal && this.#settings.options.sharedMemory;
-    if (this.#run && this.#isUp) this.#run.dispatch.admit(pipe, this.#run.welcome, { mayShareMemory, address });
-    else pipe.close(1013, "this relay has no coordinator at the moment");
+    if (this.#run && this.#isUp) {
+      const { dispatch, welcome } = this.#run;
+      dispatch.admit(pipe, { ...welcome, above: [this.#id, ...(welcome.above ?? [])] }, { mayShareMemory, address });
+    } else pipe.close(1013, "this relay has no coordinator at the moment");
   }
 
   /** @returns once a worker is there: what it computes with is what the relay does */
@@ -72,8 +76,9 @@ export class Relay implements Computers, RelayView {
     signal: AbortSignal,
     tell: (device: string) => void,
   ): Promise<Computer> {
+    if (welcome.above?.includes(this.#id)) throw new Below("it stands below this relay, and has its work from here");
     if (!isDeepStrictEqual(welcome, this.#run?.welcome)) {
-      this.suspend("the coordinator has another run");
+      this.suspend("the coordinator has another run, or there are other relays between");
       const { wire, vectors, parameters } = welcome;
       const codec = codecOf(wire, vectors, parameters, (format) => bestCodec(format, this.#settings.threads));
       const pool = new VectorPool(vectors * parameters);

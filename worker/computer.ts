@@ -34,9 +34,12 @@ export interface Computer {
 /** Who would compute is gone: the coordinator is left, so that it gives the work to others, until somebody comes. */
 export class Deserted extends Error {}
 
+/** The coordinator has its work from us: to work for it would be to wait for ourselves. */
+export class Below extends Error {}
+
 /** What opens a computer for a run, and keeps it over the sessions that ask for the same. */
 export interface Computers {
-  /** @param signal nobody waits for it any more @param tell of another device than that it had */
+  /** @param signal nobody waits for it any more @param tell of another device than that it had @throws Below */
   for(welcome: Welcome, signal: AbortSignal, tell: (device: string) => void): Promise<Computer>;
 }
 

@@ -26,12 +26,12 @@ import {
   type Welcome,
 } from "../shared/wire/protocol.ts";
 import { openSharedVector } from "../shared/wire/shared-memory.ts";
-import { type Computer, type Computers, Deserted } from "./computer.ts";
+import { Below, type Computer, type Computers, Deserted } from "./computer.ts";
 import { isHandedOver, Link } from "./leaving.ts";
 import type { GrowingVector, Outcome } from "./task/task.ts";
 
 /** How a session ended. `lost`: come back later. */
-export type Ending = { how: "finished" | "left" | "lost"; reason: string; wasWelcome: boolean };
+export type Ending = { how: "finished" | "left" | "lost"; reason: string; wasWelcome: boolean; isBelow?: true };
 
 export interface SessionOptions {
   readonly pipe: Pipe;
@@ -188,7 +188,10 @@ class Session {
       case "welcome":
         if (this.#welcome) throw new ProtocolError("a second welcome");
         this.#welcome = message;
-        this.#opening = this.#open(message).catch((error) => this.#fail(error));
+        this.#opening = this.#open(message).catch((error) => {
+          if (!(error instanceof Below)) return this.#fail(error);
+          this.#end({ how: "lost", reason: error.message, wasWelcome: false, isBelow: true });
+        });
         return;
       case "lease":
         this.#onLease(message);

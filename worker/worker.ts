@@ -58,6 +58,8 @@ export async function work(settings: WorkerSettings, world = thisWorld, computer
   const engines = new EngineKeeper(settings, world);
   const urls = options.coordinator;
   const handshakeMs = timesOf(options.timeout * 1000).handshakeMs;
+  /** Of a relay: who has its work from here. Not so for ever: who lost its coordinator may have found another. */
+  const below = new Set<string>();
   let aloneSince = clock.now();
   let waitMs = firstWaitMs;
   /** @param better where we would rather be: once somebody works there again, this session is left for it */
@@ -74,6 +76,8 @@ export async function work(settings: WorkerSettings, world = thisWorld, computer
       const own = { pipe, clock, url, name, threads, handshakeMs, open, onEvent, data, leave: elsewhere.signal };
       const ending = await runSession(own);
       const isReturn = ending.how === "left" && !leave.aborted;
+      if (ending.isBelow) below.add(url);
+      else if (ending.how === "lost" && ending.wasWelcome) below.clear();
       return isReturn ? { ...ending, how: "lost", reason: `${better.join(", ")} may be back` } : ending;
     } catch (error) {
       if (!(error instanceof UnreachableError)) throw error;
@@ -89,6 +93,7 @@ export async function work(settings: WorkerSettings, world = thisWorld, computer
       await sleep(clock, returnEveryMs, over);
       for (const url of better) {
         if (over.aborted) return false;
+        if (below.has(url)) continue;
         const pipe = await world.connect({ url, token, timeoutMs: handshakeMs }).catch(() => undefined);
         if (pipe && (await staysOpen(pipe, clock))) return true;
       }

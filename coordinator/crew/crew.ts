@@ -215,7 +215,11 @@ export class Crew {
   }
 
   /** A lease is over for everyone but its holder, who will still say something about it. */
-  owe(worker: Connection, kind: RoundKind, { id, count, grantedAt, heardAt }: Omit<Debt, "kind"> & { id: number }): void {
+  owe(
+    worker: Connection,
+    kind: RoundKind,
+    { id, count, grantedAt, heardAt }: Omit<Debt, "kind"> & { id: number },
+  ): void {
     this.#members.get(worker)?.owes.set(id, { kind, count, grantedAt, heardAt });
   }
 

@@ -14,7 +14,7 @@ import { ProtocolError } from "../errors.ts";
 import { modelSchema, precisions } from "../model.ts";
 import { titleSchema } from "./names.ts";
 
-export const protocolVersion = 7;
+export const protocolVersion = 8;
 export const subprotocol = "weft.v1";
 
 /** Largest control message in bytes: the losses of a lease are the longest. */
@@ -138,6 +138,8 @@ const fromCoordinator = z.discriminatedUnion("type", [
     /** What every node's sum is rounded to, and how gradients and updates of the weights travel. */
     wire: z.enum(wireFormats),
     timeoutMs: z.number().min(1),
+    /** Of a relay: what it is called by, and those of the relays above it, the nearest first. */
+    above: z.array(name).max(64).optional(),
     /** Who leaves in the middle of a replica may hand over its state. */
     handsOver: z.literal(true).optional(),
     /** To a worker that may be on the coordinator's machine: (vectors * P) of its weights and of this worker's gradient. */

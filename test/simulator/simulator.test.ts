@@ -127,6 +127,24 @@ test("workers of a relay that died go on with the next coordinator, and come bac
   expect(last).toEqual(new Set(["r0"]));
 });
 
+test("relays that name each other first do not wait for each other", async () => {
+  const { options, workers } = planOf(5);
+  const link = { latencyMs: 1, bytesPerMs: 1000 };
+  const about = { steps: 400, decaySteps: 400, shards: 4, batchSize: 4, evalInterval: 0, evalSampleTokens: 0 };
+  // They look for better addresses every 30 s: the run takes minutes.
+  const both = [0, 0].map((below) => ({ ...workers[0]!, unitMs: 200, below }));
+  // One is later by more than a knock takes: else each would find the other on its way.
+  const relays = [
+    { link, first: 1, killedAt: Number.POSITIVE_INFINITY },
+    { link: { ...link, latencyMs: 800 }, first: 0, killedAt: Number.POSITIVE_INFINITY },
+  ];
+  const plan = { seed: 5, options: { ...options, ...about }, workers: both, faults: [], relays };
+  const { failures, virtualMs, workers: helpers } = await live(plan);
+  expect(failures).toEqual([]);
+  expect(helpers.size).toBeGreaterThan(0);
+  expect(virtualMs).toBeLessThan(400 * 4 * 200 + 400 * 4 * 800);
+});
+
 test.each(wireFormats.flatMap((wire) => [[wire, 1, 4] as const, [wire, 20, 4] as const, [wire, 20, 8] as const]))(
   "%s, H %d, R %d: one digest for 1, 2, 3 and 5 workers below no relay, one and two, whoever is killed",
   async (wire, localSteps, replicas) => {

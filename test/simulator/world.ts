@@ -62,7 +62,13 @@ export interface Plan {
     readonly hasData?: boolean;
   }[];
   /** Relays, each below an earlier one or the coordinator, and when they are killed. */
-  readonly relays?: readonly { readonly link: LinkSettings; readonly below?: number; readonly killedAt: number }[];
+  readonly relays?: readonly {
+    readonly link: LinkSettings;
+    readonly below?: number;
+    /** Named before those: any other relay. */
+    readonly first?: number;
+    readonly killedAt: number;
+  }[];
   readonly faults: readonly Fault[];
   /** What the last worker does, from a moment on; the one before it and worker 0 are honest. */
   readonly lie?: { readonly kind: Lie; readonly fromMs: number };
@@ -397,7 +403,8 @@ class RelayMember {
 
   start(): void {
     const { time, network, plan, random } = this.#world;
-    const { link, below } = plan.relays![this.#index]!;
+    const { link, below, first } = plan.relays![this.#index]!;
+    const coordinator = [...(first === undefined ? [] : [`ws://relay-${first}`]), ...urlsOf(plan, below)];
     const process = new Process(time);
     this.#process = process;
     const { options } = plan;
@@ -414,7 +421,7 @@ class RelayMember {
     };
     work(
       {
-        options: { ...options, coordinator: urlsOf(plan, below) },
+        options: { ...options, coordinator },
         ...{ threads: 1, name: `r${this.#index}`, token: undefined, log, leave: new AbortController().signal },
       },
       {
