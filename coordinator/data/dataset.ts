@@ -5,7 +5,7 @@ import { ConfigError } from "../../shared/errors.ts";
 import { tokenArray } from "../../shared/token-array.ts";
 import { addCodePoints, CharTokenizer } from "../../shared/tokenizers/char.ts";
 import { StreamEncoder, type Tokenizer } from "../../shared/tokenizers/tokenizer.ts";
-import { openTokenFiles, splitTokens } from "./prepared.ts";
+import { openTokenFiles, splitTokens, trainLength } from "./prepared.ts";
 import { openShakespeare } from "./shakespeare.ts";
 import { isTokenSource } from "./shards.ts";
 import { documentEnd, findDocuments, largestTextBytes, type TextDocument } from "./text-source.ts";
@@ -101,15 +101,35 @@ export class Dataset {
   }
 
   /** Starts of all windows that follow each other without overlap: 0, T, 2T, ... */
-  consecutive(split: Split, T = this.blockSize): Int32Array {
-    const count = Math.max(0, Math.floor((this.#splits[split].length - 1) / T));
-    return Int32Array.from({ length: count }, (_, i) => i * T);
+  consecutive(split: Split, T = this.blockSize): Float64Array {
+    return windowStarts(0, this.#splits[split].length, T);
+  }
+
+  /**
+   * Those of a text that lies whole in the training split: of both parts that it would be cut into, so that the figure is
+   * their mean; of a text that is too short to be cut, those of the whole.
+   */
+  uncut(T: number): Float64Array {
+    const { length } = this.train;
+    const cut = trainLength(length);
+    if (Math.min(cut, length - cut) <= T) return windowStarts(0, length, T);
+    const [first, second] = [windowStarts(0, cut, T), windowStarts(cut, length, T)];
+    const starts = new Float64Array(first.length + second.length);
+    starts.set(first);
+    starts.set(second, first.length);
+    return starts;
   }
 
   /** Close the files. Nothing may be read afterwards. */
   async close(): Promise<void> {
     await this.#close();
   }
+}
+
+/** Starts of the windows of T tokens, and their last target, that lie one after another in [begin, end). */
+function windowStarts(begin: number, end: number, T: number): Float64Array {
+  const count = Math.max(0, Math.floor((end - begin - 1) / T));
+  return Float64Array.from({ length: count }, (_, i) => begin + i * T);
 }
 
 /** @throws ConfigError where the data is missing, empty, foreign, or shorter than a block */

@@ -3,7 +3,7 @@ import { mkdir, mkdtemp, rm, truncate, writeFile } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { afterEach, beforeEach, describe, expect, test } from "vitest";
-import { openDataset } from "../../../coordinator/data/dataset.ts";
+import { Dataset, openDataset } from "../../../coordinator/data/dataset.ts";
 import { CharTokenizer } from "../../../shared/tokenizers/char.ts";
 import { openOracle } from "../../oracle.ts";
 import { shakespearePath, testWithShakespeare } from "../../text.ts";
@@ -51,6 +51,16 @@ test("the last window ends with the last target, and nothing can be read beyond"
   expect(data.tokenizer.decode(tokens)).toBe("890123456");
   expect(data.tokenizer.decode(targets)).toBe("901234567");
   await expect(data.windows("train", [105])).rejects.toThrow("train split has 108 tokens, asked for 105 to 109");
+});
+
+test("windows beyond two billion tokens start where they lie", () => {
+  const tokens = { length: 10 * 2 ** 30 + 1, read: async () => {} };
+  const parts = { name: "long", tokenizer: CharTokenizer.of("ab"), fingerprint: "", blockSize: 2 ** 30 };
+  const data = new Dataset({ ...parts, train: tokens, val: tokens });
+  expect([...data.consecutive("val")]).toEqual(Array.from({ length: 10 }, (_, i) => i * 2 ** 30));
+  const T = 2 ** 29;
+  const cut = 18 * T;
+  expect([...data.uncut(T)]).toEqual([...Array.from({ length: 17 }, (_, i) => i * T), cut, cut + T]);
 });
 
 test("a folder and a glob give the same tokens as one file, in the order of names", async () => {
