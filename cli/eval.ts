@@ -17,10 +17,10 @@ const rows = 8;
 
 export function evalCommand(): Command {
   const command = new Command("eval").description("loss of a model over all consecutive windows of a text");
-  addOptions(command, ["engine"], { checkpoint: {}, data: {}, split: {}, valFraction: {} });
+  addOptions(command, ["engine"], { checkpoint: {}, data: {}, textColumn: {}, split: {}, valFraction: {} });
   return command.action(async () => {
     const { options, origins } = resolveOptions(await sourcesOf(command));
-    const { checkpoint, data, split, valFraction } = options;
+    const { checkpoint, data, textColumn, split, valFraction } = options;
     if (checkpoint === "")
       throw new ConfigError("eval: name a checkpoint, a run or a Hugging Face folder with --checkpoint");
     const loaded = await openModel(checkpoint, say);
@@ -29,7 +29,7 @@ export function evalCommand(): Command {
     const all = split === "all";
     const wanted: readonly Split[] = all ? ["train", "val"] : [split as Split];
     const dataset = await openDataset({
-      ...{ source: data, blockSize: 1, tokenizer, notify: say, whole: all },
+      ...{ source: data, textColumn, blockSize: 1, tokenizer, notify: say, whole: all },
       ...(all ? {} : { splits: wanted }),
       ...(origins.valFraction !== "default" && { valFraction }),
     });

@@ -172,6 +172,18 @@ test("--extend-vocabulary redraws padding that becomes a character", async () =>
   );
 });
 
+test("--extend-vocabulary reads the column of --text-column, as training does", async () => {
+  const data = join(folder, "rows.jsonl");
+  await writeFile(data, `${JSON.stringify({ body: "caba", text: "z" })}\n`.repeat(20));
+  const { dataset } = await setUp({
+    data,
+    textColumn: "body",
+    initFrom: await pretrained("ab"),
+    extendVocabulary: true,
+  });
+  expect([dataset.tokenizer.vocabSize, dataset.tokenizer.decode([0, 1, 2])]).toEqual([3, "abc"]);
+});
+
 test.each<[string, Record<string, unknown>, RegExp]>([
   ["without --init-from", {}, /there is no --init-from/],
   ["of another tokenizer", { tokenizer: "gpt2" }, /there is no --init-from/],
