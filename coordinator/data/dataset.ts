@@ -33,6 +33,8 @@ export interface DatasetOptions {
   readonly substitute?: boolean;
   /** Read all of the token files and compare their digest, however large they are. */
   readonly verify?: boolean;
+  /** Text of more bytes is not encoded in memory. Default: 1 GiB. */
+  readonly mostTextBytes?: number;
   /** One line for people. */
   readonly notify?: (line: string) => void;
 }
@@ -210,7 +212,7 @@ export async function* encodeDocuments(
       yield encoder.end();
       if (several && !isEnded) yield* end;
     } catch (error) {
-      if (error instanceof ConfigError && !error.message.startsWith(document.name))
+      if (error instanceof ConfigError && ![document.name, "data "].some((name) => error.message.startsWith(name)))
         throw new ConfigError(`data ${document.name}: ${error.message}`, { cause: error });
       throw error;
     }
@@ -222,17 +224,37 @@ export function skippedLine(skipped: number): string {
   return `left out ${skipped.toLocaleString("en")} that the vocabulary lacks (--unknown skip)`;
 }
 
+/** @throws ConfigError where a text of so many bytes is not encoded in memory */
+function checkBytes(bytes: number, { source, mostTextBytes = largestTextBytes }: DatasetOptions): void {
+  if (bytes > mostTextBytes)
+    throw new ConfigError(
+      `data ${source}: ${bytes} bytes of text are more than the ${mostTextBytes} that are encoded in memory; ` +
+        `run "weft data prepare" once and train from its folder`,
+    );
+}
+
+/** The same documents, for one pass: what a small packed file holds may be any size, and is counted as it comes. */
+function bounded(documents: readonly TextDocument[], options: DatasetOptions): TextDocument[] {
+  let bytes = 0;
+  return documents.map((document) => ({
+    ...document,
+    async *pieces() {
+      for await (const piece of document.pieces()) {
+        if (piece !== documentEnd) bytes += Buffer.byteLength(piece);
+        checkBytes(bytes, options);
+        yield piece;
+      }
+    },
+  }));
+}
+
 async function encodeText(options: DatasetOptions): Promise<Dataset> {
   const documents = await openDocuments(options);
   const bytes = documents.reduce((sum, document) => sum + document.bytes, 0);
-  if (bytes > largestTextBytes)
-    throw new ConfigError(
-      `data ${options.source}: ${bytes} bytes of text are more than the ${largestTextBytes} that are encoded in memory; ` +
-        `run "weft data prepare" once and train from its folder`,
-    );
-  const tokenizer = options.tokenizer ?? (await vocabularyOf(documents));
+  checkBytes(bytes, options);
+  const tokenizer = options.tokenizer ?? (await vocabularyOf(bounded(documents, options)));
   const pieces: Int32Array[] = [];
-  for await (const ids of encodeDocuments(documents, tokenizer)) pieces.push(ids);
+  for await (const ids of encodeDocuments(bounded(documents, options), tokenizer)) pieces.push(ids);
   if (tokenizer.skipped) options.notify?.(skippedLine(tokenizer.skipped));
   const all = tokenArray(
     tokenizer.vocabSize,

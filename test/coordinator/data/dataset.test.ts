@@ -2,6 +2,7 @@ import { createHash } from "node:crypto";
 import { mkdir, mkdtemp, rm, truncate, writeFile } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
+import { gzipSync } from "node:zlib";
 import { afterEach, beforeEach, describe, expect, test } from "vitest";
 import { Dataset, openDataset } from "../../../coordinator/data/dataset.ts";
 import { CharTokenizer } from "../../../shared/tokenizers/char.ts";
@@ -115,6 +116,17 @@ test.each([
   await expect(openDataset({ source, blockSize: 8, ...(name.endsWith(".bin") && { tokenizer }) })).rejects.toThrow(
     message,
   );
+});
+
+test("a packed text is measured by what it holds: more than may be in memory is refused", async () => {
+  const source = await file("a.txt.gz", gzipSync("abab".repeat(2 ** 18)));
+  for (const tokenizer of [undefined, CharTokenizer.of("ab")]) {
+    const options = { source, blockSize: 8, ...(tokenizer && { tokenizer }) };
+    expect((await openDataset({ ...options, mostTextBytes: 2 ** 20 })).val.length).toBeGreaterThan(0);
+    await expect(openDataset({ ...options, mostTextBytes: 2 ** 20 - 1 })).rejects.toThrow(
+      /^data \S*a\.txt\.gz: 1048576 bytes of text are more than the 1048575 that .* run "weft data prepare"/,
+    );
+  }
 });
 
 test("an unknown character names the file and the position", async () => {
