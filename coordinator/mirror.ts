@@ -1,22 +1,23 @@
 // --checkpoint-to: a run's checkpoints in an object store as well, sent beside training. The store is slower than the
 // disk and may be away for hours: training never waits for it, the newest checkpoint goes first, what was interrupted
 // goes on part by part, and at the end of the run what is not there is said.
-import { createReadStream } from "node:fs";
 import { mkdir, rename, stat, writeFile } from "node:fs/promises";
 import { join } from "node:path";
-import { createInterface } from "node:readline";
 import { setTimeout as sleep } from "node:timers/promises";
 import type { Logger } from "pino";
+import { checked } from "../shared/check.ts";
 import { checkpointName, stateSchema } from "../shared/checkpoint/checkpoint.ts";
 import { fetchCheckpoint } from "../shared/checkpoint/fetch.ts";
 import { manifestName, readManifest, syncDirectory } from "../shared/checkpoint/manifest.ts";
 import { checkpointSteps, mark, markersName, newestCheckpoint, readMarkers } from "../shared/checkpoint/rundir.ts";
+import { diskError } from "../shared/disk.ts";
 import { ConfigError, Interrupted, messageOf } from "../shared/errors.ts";
 import { readJson } from "../shared/json.ts";
 import { ledgerName, openStoredRun, type StoredRun, wholeCheckpoints } from "../shared/store/run.ts";
 import { NoSuchObjectError } from "../shared/store/s3.ts";
 import { Claim } from "./claim.ts";
 import { pastName } from "./past.ts";
+import { linesOf } from "./proof/chain.ts";
 
 export interface MirrorOptions {
   /** s3://bucket/prefix */
@@ -115,7 +116,8 @@ export class Mirror {
       try {
         await this.#send();
         this.#failures = 0;
-      } catch (error) {
+      } catch (raw) {
+        const error = diskError(raw);
         if (!(error instanceof ConfigError || error instanceof Interrupted)) throw error;
         this.#failures++;
         this.#lastFailure = messageOf(error);
@@ -182,7 +184,8 @@ export class Mirror {
     for (const [file, { bytes }] of Object.entries(manifest.files))
       await store.upload(`${name}/${file}`, join(directory, file), bytes, options);
     const ledger = join(runDir, ledgerName);
-    const { lines } = stateSchema.parse(await readJson(join(directory, "state.json"))).ledger;
+    const statePath = join(directory, "state.json");
+    const { lines } = checked(stateSchema, await readJson(statePath), statePath).ledger;
     await store.upload(`${name}/${ledgerName}`, ledger, await bytesOfLines(ledger, lines), options);
     const past = await stat(join(runDir, pastName)).catch(() => undefined);
     if (past) await store.upload(`${name}/${pastName}`, join(runDir, pastName), past.size, options);
@@ -257,14 +260,16 @@ async function bringFile(run: StoredRun, checkpoint: string, file: string, runDi
   await syncDirectory(runDir);
 }
 
-/** Bytes of the first lines of a file. */
+/** Bytes of a ledger up to a line. */
 async function bytesOfLines(path: string, lines: number): Promise<number> {
-  if (lines === 0) return 0;
   let bytes = 0;
   let count = 0;
-  for await (const line of createInterface({ input: createReadStream(path) })) {
-    bytes += Buffer.byteLength(line) + 1;
-    if (++count === lines) return bytes;
-  }
+  if (lines > 0)
+    for await (const line of linesOf(path)) {
+      bytes += line.bytes.length;
+      count = line.number;
+      if (count >= lines) break;
+    }
+  if (count >= lines) return bytes;
   throw new ConfigError(`${path}: ${count} lines, its checkpoint was written after ${lines}`);
 }
