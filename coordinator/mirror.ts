@@ -1,21 +1,24 @@
 // --checkpoint-to: a run's checkpoints in an object store as well, sent beside training. The store is slower than the
 // disk and may be away for hours: training never waits for it, the newest checkpoint goes first, what was interrupted
 // goes on part by part, and at the end of the run what is not there is said.
-import { mkdir, rename, stat, writeFile } from "node:fs/promises";
+import { mkdir, readFile, rename, stat, writeFile } from "node:fs/promises";
 import { join } from "node:path";
 import { setTimeout as sleep } from "node:timers/promises";
+import { isDeepStrictEqual } from "node:util";
 import type { Logger } from "pino";
+import { z } from "zod";
 import { checked } from "../shared/check.ts";
-import { checkpointName, stateSchema } from "../shared/checkpoint/checkpoint.ts";
+import { checkpointName, checkpointStep, stateSchema } from "../shared/checkpoint/checkpoint.ts";
 import { fetchCheckpoint } from "../shared/checkpoint/fetch.ts";
 import { manifestName, readManifest, syncDirectory } from "../shared/checkpoint/manifest.ts";
 import { checkpointSteps, mark, markersName, newestCheckpoint, readMarkers } from "../shared/checkpoint/rundir.ts";
-import { diskError } from "../shared/disk.ts";
+import { diskError, onDisk } from "../shared/disk.ts";
 import { ConfigError, Interrupted, messageOf } from "../shared/errors.ts";
-import { readJson } from "../shared/json.ts";
+import { isAbsent, readJson } from "../shared/json.ts";
 import { ledgerName, openStoredRun, type StoredRun, wholeCheckpoints } from "../shared/store/run.ts";
-import { NoSuchObjectError } from "../shared/store/s3.ts";
+import { NoSuchObjectError, type ObjectStore, type StoredObject } from "../shared/store/s3.ts";
 import { Claim } from "./claim.ts";
+import { quarantinedSchema, quarantineName, readQuarantine, writeQuarantine } from "./crew/quarantine.ts";
 import { pastName } from "./past.ts";
 import { linesOf } from "./proof/chain.ts";
 
@@ -40,7 +43,10 @@ export class Mirror {
   readonly #options: MirrorOptions;
   readonly #run: StoredRun;
   readonly #claim: Claim;
-  readonly #stopped = new AbortController();
+  /** Ends what is being sent, where it is not wanted any more. */
+  #sending = new AbortController();
+  /** The store may still have what came after this step, which does not count any more. */
+  #wentBackTo: number | undefined;
   #isDue = false;
   #working: Promise<void> | undefined;
   #failures = 0;
@@ -75,7 +81,10 @@ export class Mirror {
         throw new ConfigError(
           `${run.url} already holds a run, up to step ${list[0]!.step}; go on with --resume, or choose another address with --checkpoint-to`,
         );
-      return new Mirror(options, run, claim, await bringNewest(run, list, runDir, log));
+      const damaged = await bringNewest(run, list, runDir, log);
+      if (resume) await bringQuarantine(run, runDir);
+      else await run.store.remove(quarantineName); // of a run that has nothing else there any more
+      return new Mirror(options, run, claim, damaged);
     } catch (error) {
       await claim.release().catch(() => {}); // the error says more
       throw error;
@@ -95,6 +104,13 @@ export class Mirror {
     });
   }
 
+  /** The run went back to this step, on its disk as well: what the store has from after it goes before anything is sent. */
+  forgetAfter(step: number): void {
+    this.#wentBackTo = Math.min(step, this.#wentBackTo ?? step);
+    this.#sending.abort(new Interrupted(`${this.#run.url}: not sent to the end: the run went back to step ${step}`));
+    this.changed();
+  }
+
   /**
    * Wait until the store has what the disk has.
    * @throws ConfigError where the store has failed for so long that it is of no use to wait
@@ -111,8 +127,9 @@ export class Mirror {
 
   async #work(): Promise<void> {
     const { log, wait = sleep } = this.#options;
-    while (this.#isDue && !this.#stopped.signal.aborted) {
+    while (this.#isDue) {
       this.#isDue = false;
+      this.#sending = new AbortController();
       try {
         await this.#send();
         this.#failures = 0;
@@ -133,11 +150,20 @@ export class Mirror {
     }
   }
 
-  /** Newest first: it is what a resumed run needs. Then the marked ones, the markers, and what may go. */
+  /**
+   * Who is kept out, without whom nothing may be gone on from. Then the newest: it is what a resumed run needs. Then the
+   * marked ones, the markers, and what may go.
+   */
   async #send(): Promise<void> {
     this.#claim.check();
     const { runDir, keep } = this.#options;
     const { store } = this.#run;
+    const path = join(runDir, quarantineName);
+    const quarantine = await onDisk(path, "read", () => readFile(path)).catch((error) => {
+      if (!isAbsent(error)) throw error;
+    });
+    if (quarantine) await store.put(quarantineName, quarantine);
+    await this.#goBack();
     const local = await checkpointSteps(runDir);
     const markers = await readMarkers(runDir);
     const marked = [markers.best?.step, markers.final?.step].filter((step) => step !== undefined);
@@ -159,6 +185,15 @@ export class Mirror {
     await this.#prune(marked, keep);
   }
 
+  async #goBack(): Promise<void> {
+    const last = this.#wentBackTo;
+    if (last === undefined) return;
+    const objects = await this.#run.store.list("step-");
+    const isAfter = ({ key }: StoredObject): boolean => (checkpointStep(key.split("/")[0]!) ?? 0) > last;
+    await removeAll(this.#run.store, objects.filter(isAfter));
+    if (this.#wentBackTo === last) this.#wentBackTo = undefined;
+  }
+
   async #sendCheckpoint(step: number): Promise<void> {
     const { runDir, log } = this.#options;
     const { store } = this.#run;
@@ -170,7 +205,7 @@ export class Mirror {
       return undefined; // absent, or of another time: it is written anew
     });
     if (this.#damaged.has(name)) {
-      for (const { key } of await store.list(`${name}/`)) await store.remove(key);
+      await removeAll(store, await store.list(`${name}/`));
       this.#damaged.delete(name);
     } else if (there && JSON.stringify(there) === JSON.stringify(manifest)) return;
     else if (there) await store.remove(`${name}/${manifestName}`);
@@ -180,7 +215,7 @@ export class Mirror {
       sent += bytes;
       this.#failures = 0;
     };
-    const options = { signal: this.#stopped.signal, onSent };
+    const options = { signal: this.#sending.signal, onSent };
     for (const [file, { bytes }] of Object.entries(manifest.files))
       await store.upload(`${name}/${file}`, join(directory, file), bytes, options);
     const ledger = join(runDir, ledgerName);
@@ -195,18 +230,23 @@ export class Mirror {
     log.info({ step, bytes: sent, seconds }, `checkpoint ${store.url}/${name}`);
   }
 
-  /** Of a checkpoint that goes, the manifest goes first. Folders without one are of those who died while sending. */
+  /** Folders without a manifest are of those who died while sending. */
   async #prune(marked: readonly number[], keep: number): Promise<void> {
     const { store } = this.#run;
     const objects = await store.list("step-");
     const whole = wholeCheckpoints(objects);
     const staying = new Set(whole.filter(({ step }, i) => i < keep || marked.includes(step)).map(({ name }) => name));
-    const isManifest = (key: string): boolean => key.endsWith(`/${manifestName}`);
-    const going = objects.map(({ key }) => key).filter((key) => !staying.has(key.split("/")[0]!));
-    for (const key of [...going.filter(isManifest), ...going.filter((key) => !isManifest(key))])
-      await store.remove(key);
+    const going = objects.filter(({ key }) => !staying.has(key.split("/")[0]!));
+    await removeAll(store, going);
     await store.abandonUploads(() => false);
   }
+}
+
+/** Of a checkpoint that goes, the manifest goes first. */
+async function removeAll(store: ObjectStore, objects: readonly StoredObject[]): Promise<void> {
+  const isManifest = ({ key }: StoredObject): boolean => key.endsWith(`/${manifestName}`);
+  const others = objects.filter((object) => !isManifest(object));
+  for (const { key } of [...objects.filter(isManifest), ...others]) await store.remove(key);
 }
 
 /**
@@ -229,6 +269,10 @@ async function bringNewest(
   for (const { step, name } of list) {
     if (step <= here) return damaged;
     try {
+      if (await isTakenBack(run, name, step, runDir)) {
+        await removeAll(run.store, await run.store.list(`${name}/`));
+        continue;
+      }
       const options = { step: String(step), out: runDir, parts: "all" as const };
       const { bytesReceived } = await fetchCheckpoint(run, {
         ...options,
@@ -249,8 +293,34 @@ async function bringNewest(
       damaged.add(name);
     }
   }
-  if (list.length === 0) return damaged;
-  throw new ConfigError(`${run.url}: none of its ${list.length} checkpoints could be brought here whole`);
+  if (damaged.size === 0) return damaged;
+  throw new ConfigError(`${run.url}: none of its ${damaged.size} checkpoints could be brought here whole`);
+}
+
+/** Does the ledger here say that the run went back behind this checkpoint? The store was away then, and has not heard of it. */
+async function isTakenBack(run: StoredRun, name: string, step: number, runDir: string): Promise<boolean> {
+  const { ledger } = await run.json(`${name}/state.json`, stateSchema);
+  let isKnown = false;
+  try {
+    for await (const line of linesOf(join(runDir, ledgerName))) {
+      isKnown ||= line.number === ledger.lines && line.hash === ledger.head;
+      if (isKnown && line.kind === "undone" && line.undone.to < step) return true;
+    }
+  } catch (error) {
+    if (!isAbsent(error)) throw error;
+  }
+  return false;
+}
+
+/** Who is kept out there is kept out here too, whichever of both is the older. */
+async function bringQuarantine(run: StoredRun, runDir: string): Promise<void> {
+  const there = await run.json(quarantineName, z.array(quarantinedSchema)).catch((error) => {
+    if (error instanceof NoSuchObjectError) return [];
+    throw error;
+  });
+  const here = await readQuarantine(runDir, []);
+  const more = there.filter((entry) => !here.some((own) => isDeepStrictEqual(own, entry)));
+  if (more.length > 0) await writeQuarantine(runDir, [...here, ...more]);
 }
 
 async function bringFile(run: StoredRun, checkpoint: string, file: string, runDir: string): Promise<void> {

@@ -110,7 +110,7 @@ async function setUpLocked(sources: Sources, log: Logger, settings: SetupSetting
   const change = { after: resumed?.state.step ?? 0, changes };
   const onTrouble = (why: string) => log.warn(why);
   const kept = await readQuarantine(options.out, options.allow);
-  const keep = quarantineWriter(options.out, onTrouble);
+  const keep = quarantineWriter(options.out, onTrouble, () => mirror?.changed());
   if (options.allow.length > 0) keep(kept);
   const best = resumed && (await readMarkers(options.out, onTrouble)).best?.valLossNats;
   return {
