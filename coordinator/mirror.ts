@@ -26,8 +26,6 @@ export interface MirrorOptions {
   /** s3://bucket/prefix */
   readonly address: string;
   readonly runDir: string;
-  /** Newest checkpoints that stay in the store, beside best and final. */
-  readonly keep: number;
   readonly log: Logger;
   readonly wait?: (ms: number) => Promise<unknown>;
   /** Ends the wait for an address that may be another run's. */
@@ -40,6 +38,8 @@ const longestWaitMs = 60_000;
 const mostFailures = 8;
 
 export class Mirror {
+  /** Newest checkpoints that stay in the store, beside best and final: all, until the run that was brought here says it. */
+  keep = Number.POSITIVE_INFINITY;
   readonly #options: MirrorOptions;
   readonly #run: StoredRun;
   readonly #claim: Claim;
@@ -156,7 +156,7 @@ export class Mirror {
    */
   async #send(): Promise<void> {
     this.#claim.check();
-    const { runDir, keep } = this.#options;
+    const { runDir } = this.#options;
     const { store } = this.#run;
     const path = join(runDir, quarantineName);
     const quarantine = await onDisk(path, "read", () => readFile(path)).catch((error) => {
@@ -182,7 +182,7 @@ export class Mirror {
     this.#claim.check();
     const text = Buffer.from(`${JSON.stringify(markers)}\n`);
     await store.put(markersName, text);
-    await this.#prune(marked, keep);
+    await this.#prune(marked);
   }
 
   async #goBack(): Promise<void> {
@@ -231,11 +231,13 @@ export class Mirror {
   }
 
   /** Folders without a manifest are of those who died while sending. */
-  async #prune(marked: readonly number[], keep: number): Promise<void> {
+  async #prune(marked: readonly number[]): Promise<void> {
     const { store } = this.#run;
     const objects = await store.list("step-");
     const whole = wholeCheckpoints(objects);
-    const staying = new Set(whole.filter(({ step }, i) => i < keep || marked.includes(step)).map(({ name }) => name));
+    const staying = new Set(
+      whole.filter(({ step }, i) => i < this.keep || marked.includes(step)).map(({ name }) => name),
+    );
     const going = objects.filter(({ key }) => !staying.has(key.split("/")[0]!));
     await removeAll(store, going);
     await store.abandonUploads(() => false);

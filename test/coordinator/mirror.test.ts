@@ -11,7 +11,7 @@ import { Mirror } from "../../coordinator/mirror.ts";
 import { readCheckpoint, writeCheckpoint } from "../../shared/checkpoint/checkpoint.ts";
 import { checkpointSteps, forgetAfter } from "../../shared/checkpoint/rundir.ts";
 import type { Clock } from "../../shared/clock.ts";
-import { modelOf, optionTable } from "../../shared/config.ts";
+import { modelOf } from "../../shared/config.ts";
 import { initialWeights } from "../../shared/family/init.ts";
 import { layoutOf } from "../../shared/family/layout.ts";
 import { mergeOptions } from "../../shared/resolve.ts";
@@ -73,8 +73,7 @@ const wait = () =>
   new Promise<void>((resolve) => {
     tryAgain = resolve;
   });
-const open = (resume = false): Promise<Mirror> =>
-  Mirror.open({ address, runDir: out, keep: optionTable.keepCheckpoints.default, log, wait }, resume);
+const open = (resume = false): Promise<Mirror> => Mirror.open({ address, runDir: out, log, wait }, resume);
 
 test("a disk that fails while a checkpoint is sent is said in a line, and asked again", async () => {
   await save(2);
