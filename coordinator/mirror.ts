@@ -1,24 +1,22 @@
 // --checkpoint-to: a run's checkpoints in an object store as well, sent beside training. The store is slower than the
 // disk and may be away for hours: training never waits for it, the newest checkpoint goes first, what was interrupted
 // goes on part by part, and at the end of the run what is not there is said.
-import { mkdir, readFile, rename, stat, writeFile } from "node:fs/promises";
+import { readFile, stat } from "node:fs/promises";
 import { join } from "node:path";
 import { setTimeout as sleep } from "node:timers/promises";
-import { isDeepStrictEqual } from "node:util";
 import type { Logger } from "pino";
-import { z } from "zod";
 import { checked } from "../shared/check.ts";
 import { checkpointName, checkpointStep, stateSchema } from "../shared/checkpoint/checkpoint.ts";
-import { fetchCheckpoint } from "../shared/checkpoint/fetch.ts";
-import { manifestName, readManifest, syncDirectory } from "../shared/checkpoint/manifest.ts";
-import { checkpointSteps, mark, markersName, newestCheckpoint, readMarkers } from "../shared/checkpoint/rundir.ts";
+import { manifestName, readManifest } from "../shared/checkpoint/manifest.ts";
+import { checkpointSteps, markersName, readMarkers } from "../shared/checkpoint/rundir.ts";
 import { diskError, onDisk } from "../shared/disk.ts";
 import { ConfigError, Interrupted, messageOf } from "../shared/errors.ts";
 import { isAbsent, readJson } from "../shared/json.ts";
-import { ledgerName, openStoredRun, type StoredRun, wholeCheckpoints } from "../shared/store/run.ts";
-import { NoSuchObjectError, type ObjectStore, type StoredObject } from "../shared/store/s3.ts";
+import { ledgerName, openStoredRun, removeCheckpoints, type StoredRun, wholeCheckpoints } from "../shared/store/run.ts";
+import type { StoredObject } from "../shared/store/s3.ts";
+import { bringNewest, bringQuarantine } from "./bring.ts";
 import { Claim } from "./claim.ts";
-import { quarantinedSchema, quarantineName, readQuarantine, writeQuarantine } from "./crew/quarantine.ts";
+import { quarantineName } from "./crew/quarantine.ts";
 import { pastName } from "./past.ts";
 import { linesOf } from "./proof/chain.ts";
 
@@ -190,7 +188,7 @@ export class Mirror {
     if (last === undefined) return;
     const objects = await this.#run.store.list("step-");
     const isAfter = ({ key }: StoredObject): boolean => (checkpointStep(key.split("/")[0]!) ?? 0) > last;
-    await removeAll(this.#run.store, objects.filter(isAfter));
+    await removeCheckpoints(this.#run.store, objects.filter(isAfter));
     if (this.#wentBackTo === last) this.#wentBackTo = undefined;
   }
 
@@ -205,7 +203,7 @@ export class Mirror {
       return undefined; // absent, or of another time: it is written anew
     });
     if (this.#damaged.has(name)) {
-      await removeAll(store, await store.list(`${name}/`));
+      await removeCheckpoints(store, await store.list(`${name}/`));
       this.#damaged.delete(name);
     } else if (there && JSON.stringify(there) === JSON.stringify(manifest)) return;
     else if (there) await store.remove(`${name}/${manifestName}`);
@@ -239,97 +237,9 @@ export class Mirror {
       whole.filter(({ step }, i) => i < this.keep || marked.includes(step)).map(({ name }) => name),
     );
     const going = objects.filter(({ key }) => !staying.has(key.split("/")[0]!));
-    await removeAll(store, going);
+    await removeCheckpoints(store, going);
     await store.abandonUploads(() => false);
   }
-}
-
-/** Of a checkpoint that goes, the manifest goes first. */
-async function removeAll(store: ObjectStore, objects: readonly StoredObject[]): Promise<void> {
-  const isManifest = ({ key }: StoredObject): boolean => key.endsWith(`/${manifestName}`);
-  const others = objects.filter((object) => !isManifest(object));
-  for (const { key } of [...objects.filter(isManifest), ...others]) await store.remove(key);
-}
-
-/**
- * The store's newest whole checkpoint, markers and ledger, where the disk has no newer one.
- * @returns names of those that are not whole, whatever their manifest says
- */
-async function bringNewest(
-  run: StoredRun,
-  list: readonly { step: number; name: string }[],
-  runDir: string,
-  log: Logger,
-): Promise<Set<string>> {
-  const damaged = new Set<string>();
-  const found = await newestCheckpoint(runDir, { optimizer: false, onSkip: (why) => log.warn(why) }).catch((error) => {
-    if (error instanceof ConfigError) return undefined;
-    throw error;
-  });
-  const here = found?.state.step ?? -1;
-  if (list.length > 0) await mkdir(runDir, { recursive: true });
-  for (const { step, name } of list) {
-    if (step <= here) return damaged;
-    try {
-      if (await isTakenBack(run, name, step, runDir)) {
-        await removeAll(run.store, await run.store.list(`${name}/`));
-        continue;
-      }
-      const options = { step: String(step), out: runDir, parts: "all" as const };
-      const { bytesReceived } = await fetchCheckpoint(run, {
-        ...options,
-        onRetry: (why) => log.warn(`${why}; trying again`),
-      });
-      await bringFile(run, name, ledgerName, runDir);
-      // The curves: nothing but what the page shows depends on them.
-      await bringFile(run, name, pastName, runDir).catch((error) => {
-        if (!(error instanceof NoSuchObjectError)) throw error;
-      });
-      await mark(runDir, await run.markers());
-      log.info({ step, bytes: bytesReceived }, `fetched ${run.url}/${name}`);
-      return damaged;
-    } catch (error) {
-      // A store that is away is no reason to go on from older weights.
-      if (!(error instanceof ConfigError) || error.cause instanceof Interrupted) throw error;
-      log.warn(error.message);
-      damaged.add(name);
-    }
-  }
-  if (damaged.size === 0) return damaged;
-  throw new ConfigError(`${run.url}: none of its ${damaged.size} checkpoints could be brought here whole`);
-}
-
-/** Does the ledger here say that the run went back behind this checkpoint? The store was away then, and has not heard of it. */
-async function isTakenBack(run: StoredRun, name: string, step: number, runDir: string): Promise<boolean> {
-  const { ledger } = await run.json(`${name}/state.json`, stateSchema);
-  let isKnown = false;
-  try {
-    for await (const line of linesOf(join(runDir, ledgerName))) {
-      isKnown ||= line.number === ledger.lines && line.hash === ledger.head;
-      if (isKnown && line.kind === "undone" && line.undone.to < step) return true;
-    }
-  } catch (error) {
-    if (!isAbsent(error)) throw error;
-  }
-  return false;
-}
-
-/** Who is kept out there is kept out here too, whichever of both is the older. */
-async function bringQuarantine(run: StoredRun, runDir: string): Promise<void> {
-  const there = await run.json(quarantineName, z.array(quarantinedSchema)).catch((error) => {
-    if (error instanceof NoSuchObjectError) return [];
-    throw error;
-  });
-  const here = await readQuarantine(runDir, []);
-  const more = there.filter((entry) => !here.some((own) => isDeepStrictEqual(own, entry)));
-  if (more.length > 0) await writeQuarantine(runDir, [...here, ...more]);
-}
-
-async function bringFile(run: StoredRun, checkpoint: string, file: string, runDir: string): Promise<void> {
-  const temporary = join(runDir, `.unfinished-${file}`);
-  await writeFile(temporary, await run.store.read(`${checkpoint}/${file}`), { flush: true });
-  await rename(temporary, join(runDir, file));
-  await syncDirectory(runDir);
 }
 
 /** Bytes of a ledger up to a line. */

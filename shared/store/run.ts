@@ -92,3 +92,10 @@ export function wholeCheckpoints(objects: readonly StoredObject[]): { name: stri
     })
     .sort((a, b) => b.step - a.step);
 }
+
+/** Of a checkpoint that goes, the manifest goes first. */
+export async function removeCheckpoints(store: ObjectStore, objects: readonly StoredObject[]): Promise<void> {
+  const isManifest = ({ key }: StoredObject): boolean => key.endsWith(`/${manifestName}`);
+  const others = objects.filter((object) => !isManifest(object));
+  for (const { key } of [...objects.filter(isManifest), ...others]) await store.remove(key);
+}
