@@ -1,7 +1,6 @@
 // `weft eval`: how well a model predicts a text, over all consecutive windows, on this machine.
 import { Command } from "commander";
 import { openDataset, type Split } from "../coordinator/data/dataset.ts";
-import { trainLength } from "../coordinator/data/prepared.ts";
 import { firstNonFinite } from "../shared/arithmetic/finite.ts";
 import { threadsEach } from "../shared/config.ts";
 import { ConfigError } from "../shared/errors.ts";
@@ -16,26 +15,12 @@ import { say, tell } from "./terminal.ts";
 /** Windows of one call of the engine. */
 const rows = 8;
 
-/**
- * Starts of all windows of a text: those of both its splits, so that the figure is their mean; of a text that is too
- * short to be split, those of the whole.
- */
-function uncut(length: number, T: number): Int32Array {
-  const cut = trainLength(length);
-  const parts = Math.min(cut, length - cut) > T ? [0, cut, length] : [0, length];
-  const starts = parts.slice(1).flatMap((end, i) => {
-    const count = Math.floor((end - parts[i]! - 1) / T);
-    return Array.from({ length: count }, (_, window) => parts[i]! + window * T);
-  });
-  return Int32Array.from(starts);
-}
-
 export function evalCommand(): Command {
   const command = new Command("eval").description("loss of a model over all consecutive windows of a text");
-  addOptions(command, ["engine"], { checkpoint: {}, data: {}, split: {}, valFraction: {} });
+  addOptions(command, ["engine"], { checkpoint: {}, data: {}, textColumn: {}, split: {}, valFraction: {} });
   return command.action(async () => {
     const { options, origins } = resolveOptions(await sourcesOf(command));
-    const { checkpoint, data, split, valFraction } = options;
+    const { checkpoint, data, textColumn, split, valFraction } = options;
     if (checkpoint === "")
       throw new ConfigError("eval: name a checkpoint, a run or a Hugging Face folder with --checkpoint");
     const loaded = await openModel(checkpoint, say);
@@ -44,7 +29,7 @@ export function evalCommand(): Command {
     const all = split === "all";
     const wanted: readonly Split[] = all ? ["train", "val"] : [split as Split];
     const dataset = await openDataset({
-      ...{ source: data, blockSize: 1, tokenizer, notify: say, whole: all },
+      ...{ source: data, textColumn, blockSize: 1, tokenizer, notify: say, whole: all },
       ...(all ? {} : { splits: wanted }),
       ...(origins.valFraction !== "default" && { valFraction }),
     });
@@ -60,7 +45,7 @@ export function evalCommand(): Command {
         // A text shorter than a window is a window of its own.
         const T = Math.min(model.blockSize, dataset[part].length - 1);
         if (T < 1) continue;
-        const starts = all && part === "train" ? uncut(dataset.train.length, T) : dataset.consecutive(part, T);
+        const starts = all && part === "train" ? dataset.uncut(T) : dataset.consecutive(part, T);
         for (let first = 0; first < starts.length; first += rows) {
           const chosen = starts.subarray(first, first + rows);
           const { tokens, targets } = await dataset.windows(part, chosen, T);

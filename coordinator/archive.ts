@@ -111,6 +111,7 @@ export class Archive {
     this.best = (await forgetAfter(this.#runDir, step)).best?.valLossNats;
     this.#newest = step;
     this.#failed = undefined;
+    this.#mirror?.forgetAfter(step);
     await this.refresh();
   }
 

@@ -1,29 +1,29 @@
 // --checkpoint-to: a run's checkpoints in an object store as well, sent beside training. The store is slower than the
 // disk and may be away for hours: training never waits for it, the newest checkpoint goes first, what was interrupted
 // goes on part by part, and at the end of the run what is not there is said.
-import { createReadStream } from "node:fs";
-import { mkdir, rename, stat, writeFile } from "node:fs/promises";
+import { readFile, stat } from "node:fs/promises";
 import { join } from "node:path";
-import { createInterface } from "node:readline";
 import { setTimeout as sleep } from "node:timers/promises";
 import type { Logger } from "pino";
-import { checkpointName, stateSchema } from "../shared/checkpoint/checkpoint.ts";
-import { fetchCheckpoint } from "../shared/checkpoint/fetch.ts";
-import { manifestName, readManifest, syncDirectory } from "../shared/checkpoint/manifest.ts";
-import { checkpointSteps, mark, markersName, newestCheckpoint, readMarkers } from "../shared/checkpoint/rundir.ts";
+import { checked } from "../shared/check.ts";
+import { checkpointName, checkpointStep, stateSchema } from "../shared/checkpoint/checkpoint.ts";
+import { manifestName, readManifest } from "../shared/checkpoint/manifest.ts";
+import { checkpointSteps, markersName, readMarkers } from "../shared/checkpoint/rundir.ts";
+import { diskError, onDisk } from "../shared/disk.ts";
 import { ConfigError, Interrupted, messageOf } from "../shared/errors.ts";
-import { readJson } from "../shared/json.ts";
-import { ledgerName, openStoredRun, type StoredRun, wholeCheckpoints } from "../shared/store/run.ts";
-import { NoSuchObjectError } from "../shared/store/s3.ts";
+import { isAbsent, readJson } from "../shared/json.ts";
+import { ledgerName, openStoredRun, removeCheckpoints, type StoredRun, wholeCheckpoints } from "../shared/store/run.ts";
+import type { StoredObject } from "../shared/store/s3.ts";
+import { bringNewest, bringQuarantine } from "./bring.ts";
 import { Claim } from "./claim.ts";
+import { quarantineName } from "./crew/quarantine.ts";
 import { pastName } from "./past.ts";
+import { linesOf } from "./proof/chain.ts";
 
 export interface MirrorOptions {
   /** s3://bucket/prefix */
   readonly address: string;
   readonly runDir: string;
-  /** Newest checkpoints that stay in the store, beside best and final. */
-  readonly keep: number;
   readonly log: Logger;
   readonly wait?: (ms: number) => Promise<unknown>;
   /** Ends the wait for an address that may be another run's. */
@@ -36,10 +36,15 @@ const longestWaitMs = 60_000;
 const mostFailures = 8;
 
 export class Mirror {
+  /** Newest checkpoints that stay in the store, beside best and final: all, until the run that was brought here says it. */
+  keep = Number.POSITIVE_INFINITY;
   readonly #options: MirrorOptions;
   readonly #run: StoredRun;
   readonly #claim: Claim;
-  readonly #stopped = new AbortController();
+  /** Ends what is being sent, where it is not wanted any more. */
+  #sending = new AbortController();
+  /** The store may still have what came after this step, which does not count any more. */
+  #wentBackTo: number | undefined;
   #isDue = false;
   #working: Promise<void> | undefined;
   #failures = 0;
@@ -74,7 +79,10 @@ export class Mirror {
         throw new ConfigError(
           `${run.url} already holds a run, up to step ${list[0]!.step}; go on with --resume, or choose another address with --checkpoint-to`,
         );
-      return new Mirror(options, run, claim, await bringNewest(run, list, runDir, log));
+      const damaged = await bringNewest(run, list, runDir, log);
+      if (resume) await bringQuarantine(run, runDir);
+      else await run.store.remove(quarantineName); // of a run that has nothing else there any more
+      return new Mirror(options, run, claim, damaged);
     } catch (error) {
       await claim.release().catch(() => {}); // the error says more
       throw error;
@@ -94,6 +102,13 @@ export class Mirror {
     });
   }
 
+  /** The run went back to this step, on its disk as well: what the store has from after it goes before anything is sent. */
+  forgetAfter(step: number): void {
+    this.#wentBackTo = Math.min(step, this.#wentBackTo ?? step);
+    this.#sending.abort(new Interrupted(`${this.#run.url}: not sent to the end: the run went back to step ${step}`));
+    this.changed();
+  }
+
   /**
    * Wait until the store has what the disk has.
    * @throws ConfigError where the store has failed for so long that it is of no use to wait
@@ -110,12 +125,14 @@ export class Mirror {
 
   async #work(): Promise<void> {
     const { log, wait = sleep } = this.#options;
-    while (this.#isDue && !this.#stopped.signal.aborted) {
+    while (this.#isDue) {
       this.#isDue = false;
+      this.#sending = new AbortController();
       try {
         await this.#send();
         this.#failures = 0;
-      } catch (error) {
+      } catch (raw) {
+        const error = diskError(raw);
         if (!(error instanceof ConfigError || error instanceof Interrupted)) throw error;
         this.#failures++;
         this.#lastFailure = messageOf(error);
@@ -131,11 +148,20 @@ export class Mirror {
     }
   }
 
-  /** Newest first: it is what a resumed run needs. Then the marked ones, the markers, and what may go. */
+  /**
+   * Who is kept out, without whom nothing may be gone on from. Then the newest: it is what a resumed run needs. Then the
+   * marked ones, the markers, and what may go.
+   */
   async #send(): Promise<void> {
     this.#claim.check();
-    const { runDir, keep } = this.#options;
+    const { runDir } = this.#options;
     const { store } = this.#run;
+    const path = join(runDir, quarantineName);
+    const quarantine = await onDisk(path, "read", () => readFile(path)).catch((error) => {
+      if (!isAbsent(error)) throw error;
+    });
+    if (quarantine) await store.put(quarantineName, quarantine);
+    await this.#goBack();
     const local = await checkpointSteps(runDir);
     const markers = await readMarkers(runDir);
     const marked = [markers.best?.step, markers.final?.step].filter((step) => step !== undefined);
@@ -154,7 +180,16 @@ export class Mirror {
     this.#claim.check();
     const text = Buffer.from(`${JSON.stringify(markers)}\n`);
     await store.put(markersName, text);
-    await this.#prune(marked, keep);
+    await this.#prune(marked);
+  }
+
+  async #goBack(): Promise<void> {
+    const last = this.#wentBackTo;
+    if (last === undefined) return;
+    const objects = await this.#run.store.list("step-");
+    const isAfter = ({ key }: StoredObject): boolean => (checkpointStep(key.split("/")[0]!) ?? 0) > last;
+    await removeCheckpoints(this.#run.store, objects.filter(isAfter));
+    if (this.#wentBackTo === last) this.#wentBackTo = undefined;
   }
 
   async #sendCheckpoint(step: number): Promise<void> {
@@ -168,7 +203,7 @@ export class Mirror {
       return undefined; // absent, or of another time: it is written anew
     });
     if (this.#damaged.has(name)) {
-      for (const { key } of await store.list(`${name}/`)) await store.remove(key);
+      await removeCheckpoints(store, await store.list(`${name}/`));
       this.#damaged.delete(name);
     } else if (there && JSON.stringify(there) === JSON.stringify(manifest)) return;
     else if (there) await store.remove(`${name}/${manifestName}`);
@@ -178,11 +213,12 @@ export class Mirror {
       sent += bytes;
       this.#failures = 0;
     };
-    const options = { signal: this.#stopped.signal, onSent };
+    const options = { signal: this.#sending.signal, onSent };
     for (const [file, { bytes }] of Object.entries(manifest.files))
       await store.upload(`${name}/${file}`, join(directory, file), bytes, options);
     const ledger = join(runDir, ledgerName);
-    const { lines } = stateSchema.parse(await readJson(join(directory, "state.json"))).ledger;
+    const statePath = join(directory, "state.json");
+    const { lines } = checked(stateSchema, await readJson(statePath), statePath).ledger;
     await store.upload(`${name}/${ledgerName}`, ledger, await bytesOfLines(ledger, lines), options);
     const past = await stat(join(runDir, pastName)).catch(() => undefined);
     if (past) await store.upload(`${name}/${pastName}`, join(runDir, pastName), past.size, options);
@@ -192,79 +228,30 @@ export class Mirror {
     log.info({ step, bytes: sent, seconds }, `checkpoint ${store.url}/${name}`);
   }
 
-  /** Of a checkpoint that goes, the manifest goes first. Folders without one are of those who died while sending. */
-  async #prune(marked: readonly number[], keep: number): Promise<void> {
+  /** Folders without a manifest are of those who died while sending. */
+  async #prune(marked: readonly number[]): Promise<void> {
     const { store } = this.#run;
     const objects = await store.list("step-");
     const whole = wholeCheckpoints(objects);
-    const staying = new Set(whole.filter(({ step }, i) => i < keep || marked.includes(step)).map(({ name }) => name));
-    const isManifest = (key: string): boolean => key.endsWith(`/${manifestName}`);
-    const going = objects.map(({ key }) => key).filter((key) => !staying.has(key.split("/")[0]!));
-    for (const key of [...going.filter(isManifest), ...going.filter((key) => !isManifest(key))])
-      await store.remove(key);
+    const staying = new Set(
+      whole.filter(({ step }, i) => i < this.keep || marked.includes(step)).map(({ name }) => name),
+    );
+    const going = objects.filter(({ key }) => !staying.has(key.split("/")[0]!));
+    await removeCheckpoints(store, going);
     await store.abandonUploads(() => false);
   }
 }
 
-/**
- * The store's newest whole checkpoint, markers and ledger, where the disk has no newer one.
- * @returns names of those that are not whole, whatever their manifest says
- */
-async function bringNewest(
-  run: StoredRun,
-  list: readonly { step: number; name: string }[],
-  runDir: string,
-  log: Logger,
-): Promise<Set<string>> {
-  const damaged = new Set<string>();
-  const found = await newestCheckpoint(runDir, { optimizer: false, onSkip: (why) => log.warn(why) }).catch((error) => {
-    if (error instanceof ConfigError) return undefined;
-    throw error;
-  });
-  const here = found?.state.step ?? -1;
-  if (list.length > 0) await mkdir(runDir, { recursive: true });
-  for (const { step, name } of list) {
-    if (step <= here) return damaged;
-    try {
-      const options = { step: String(step), out: runDir, parts: "all" as const };
-      const { bytesReceived } = await fetchCheckpoint(run, {
-        ...options,
-        onRetry: (why) => log.warn(`${why}; trying again`),
-      });
-      await bringFile(run, name, ledgerName, runDir);
-      // The curves: nothing but what the page shows depends on them.
-      await bringFile(run, name, pastName, runDir).catch((error) => {
-        if (!(error instanceof NoSuchObjectError)) throw error;
-      });
-      await mark(runDir, await run.markers());
-      log.info({ step, bytes: bytesReceived }, `fetched ${run.url}/${name}`);
-      return damaged;
-    } catch (error) {
-      // A store that is away is no reason to go on from older weights.
-      if (!(error instanceof ConfigError) || error.cause instanceof Interrupted) throw error;
-      log.warn(error.message);
-      damaged.add(name);
-    }
-  }
-  if (list.length === 0) return damaged;
-  throw new ConfigError(`${run.url}: none of its ${list.length} checkpoints could be brought here whole`);
-}
-
-async function bringFile(run: StoredRun, checkpoint: string, file: string, runDir: string): Promise<void> {
-  const temporary = join(runDir, `.unfinished-${file}`);
-  await writeFile(temporary, await run.store.read(`${checkpoint}/${file}`), { flush: true });
-  await rename(temporary, join(runDir, file));
-  await syncDirectory(runDir);
-}
-
-/** Bytes of the first lines of a file. */
+/** Bytes of a ledger up to a line. */
 async function bytesOfLines(path: string, lines: number): Promise<number> {
-  if (lines === 0) return 0;
   let bytes = 0;
   let count = 0;
-  for await (const line of createInterface({ input: createReadStream(path) })) {
-    bytes += Buffer.byteLength(line) + 1;
-    if (++count === lines) return bytes;
-  }
+  if (lines > 0)
+    for await (const line of linesOf(path)) {
+      bytes += line.bytes.length;
+      count = line.number;
+      if (count >= lines) break;
+    }
+  if (count >= lines) return bytes;
   throw new ConfigError(`${path}: ${count} lines, its checkpoint was written after ${lines}`);
 }

@@ -2,11 +2,13 @@
 // from here on, with the optimizer's state kept, and is named in the ledger; what cannot is refused with the reason.
 import { readdir } from "node:fs/promises";
 import { basename, dirname, join, resolve } from "node:path";
-import type { Checkpoint } from "../shared/checkpoint/checkpoint.ts";
+import { checked } from "../shared/check.ts";
+import { type Checkpoint, checkpointName, stateSchema } from "../shared/checkpoint/checkpoint.ts";
+import { proveFile, readManifest } from "../shared/checkpoint/manifest.ts";
 import { checkpointSteps, newestCheckpoint } from "../shared/checkpoint/rundir.ts";
-import { flagOf, flagsFor, type OptionName, type OptionSpec, optionTable } from "../shared/config.ts";
+import { flagOf, flagsFor, type OptionName, type OptionSpec, type Options, optionTable } from "../shared/config.ts";
 import { ConfigError } from "../shared/errors.ts";
-import { isAbsent } from "../shared/json.ts";
+import { isAbsent, readJson } from "../shared/json.ts";
 import { mergeOptions, type Resolved, resolveOptions, type Sources } from "../shared/resolve.ts";
 import type { Changes } from "./ledger.ts";
 import { ledgerName } from "./proof/chain.ts";
@@ -37,6 +39,32 @@ export async function openRun(sources: Sources): Promise<OpenedRun> {
   if (found) return goOn(sources, found, out, notes);
   if (!resumeOrStart && !(await namesIn(out)).includes(ledgerName)) throw await nothingToResume(out);
   return fresh([`nothing to resume in ${out}: starting anew`]);
+}
+
+/**
+ * The options as far as they are known before any weights are read: those of a run that goes on are its own, as the newest
+ * checkpoint here has them, its store among them.
+ */
+export async function optionsBefore(sources: Sources): Promise<Options> {
+  const { options } = mergeOptions(sources);
+  const { resume, resumeOrStart, out } = options;
+  for (const step of resume || resumeOrStart ? await checkpointSteps(out) : []) {
+    const directory = join(out, checkpointName(step));
+    const values = await savedOptions(directory).catch((error) => {
+      if (!(error instanceof ConfigError)) throw error;
+    });
+    if (values) return mergeOptions({ ...sources, run: { directory, values } }).options;
+  }
+  return options;
+}
+
+/** @throws ConfigError where a checkpoint's state is not what its manifest proves */
+async function savedOptions(directory: string) {
+  const name = "state.json";
+  const { files } = await readManifest(directory);
+  if (!files[name]) throw new ConfigError(`checkpoint ${directory}: its manifest does not list ${name}`);
+  await proveFile(directory, name, files[name]);
+  return checked(stateSchema, await readJson(join(directory, name)), join(directory, name)).options;
 }
 
 /** A new run must not write into an old one's folder. */

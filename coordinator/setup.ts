@@ -28,7 +28,7 @@ import type { EarlierState, RunSetup } from "./loop.ts";
 import { Metrics } from "./metrics.ts";
 import { Mirror } from "./mirror.ts";
 import { readPast } from "./past.ts";
-import { type OpenedRun, openRun } from "./resume.ts";
+import { type OpenedRun, openRun, optionsBefore } from "./resume.ts";
 import { fitVocabulary } from "./vocabulary.ts";
 
 export interface SetupSettings {
@@ -97,8 +97,9 @@ export async function planRun(sources: Sources, log: Logger, { substitute, fits 
 }
 
 async function setUpLocked(sources: Sources, log: Logger, settings: SetupSettings, lock: RunLock): Promise<RunSetup> {
-  const mirror = await mirrorOf(mergeOptions(sources).options, log, settings.signal);
+  const mirror = await mirrorOf(sources, log, settings.signal);
   const { opened, options, dataset, model, layout, weights } = await planRun(sources, log, settings);
+  if (mirror) mirror.keep = options.keepCheckpoints;
   const { resumed, changes } = opened;
   const positions = dataset.train.length - options.blockSize;
   const mixed = resumed?.state.arithmetic === "any";
@@ -110,7 +111,7 @@ async function setUpLocked(sources: Sources, log: Logger, settings: SetupSetting
   const change = { after: resumed?.state.step ?? 0, changes };
   const onTrouble = (why: string) => log.warn(why);
   const kept = await readQuarantine(options.out, options.allow);
-  const keep = quarantineWriter(options.out, onTrouble);
+  const keep = quarantineWriter(options.out, onTrouble, () => mirror?.changed());
   if (options.allow.length > 0) keep(kept);
   const best = resumed && (await readMarkers(options.out, onTrouble)).best?.valLossNats;
   return {
@@ -172,11 +173,12 @@ async function historyOf(out: string, step: number | undefined, log: Logger): Pr
 }
 
 /** What keeps the checkpoints in the store of --checkpoint-to; a run that is resumed from there is on the disk now. */
-async function mirrorOf(options: Options, log: Logger, signal?: AbortSignal): Promise<Mirror | undefined> {
-  const { checkpointTo, out, keepCheckpoints } = options;
-  const resume = options.resume || options.resumeOrStart;
+async function mirrorOf(sources: Sources, log: Logger, signal?: AbortSignal): Promise<Mirror | undefined> {
+  const { checkpointTo, out, resume, resumeOrStart } = await optionsBefore(sources);
   if (checkpointTo === "") return undefined;
-  return await Mirror.open({ address: checkpointTo, runDir: out, keep: keepCheckpoints, log, signal }, resume);
+  if (checkpointTo !== mergeOptions(sources).options.checkpointTo)
+    log.info(`checkpoints go to ${checkpointTo} again, as this run's did; --checkpoint-to "" leaves the store out`);
+  return await Mirror.open({ address: checkpointTo, runDir: out, log, signal }, resume || resumeOrStart);
 }
 
 /** The weights of --init-from; a --block-size below theirs keeps the first positions. */

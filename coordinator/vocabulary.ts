@@ -17,22 +17,21 @@ export interface Fitted<M> {
   readonly start: M;
 }
 
-type Choices = Pick<Options, "unknown" | "extendVocabulary" | "data" | "seed">;
+type Choices = Pick<Options, "unknown" | "extendVocabulary" | "data" | "textColumn" | "seed">;
 
 /** @throws ConfigError where an option asks for what this tokenizer or data cannot do */
 export async function fitVocabulary<M extends Pretrained | undefined>(
-  { unknown, extendVocabulary, data, seed }: Choices,
+  choices: Choices,
   start: M,
   tokenizer: Tokenizer | undefined,
 ): Promise<Fitted<M>> {
-  const fitted = extendVocabulary ? await extend(data, seed, start, tokenizer) : { start, tokenizer };
-  if (unknown === "error" || !fitted.tokenizer) return fitted;
+  const fitted = choices.extendVocabulary ? await extend(choices, start, tokenizer) : { start, tokenizer };
+  if (choices.unknown === "error" || !fitted.tokenizer) return fitted;
   return { start: fitted.start, tokenizer: skippingUnknown(fitted.tokenizer) };
 }
 
 async function extend<M extends Pretrained | undefined>(
-  data: string,
-  seed: number,
+  { data, textColumn, seed }: Choices,
   start: M,
   tokenizer: Tokenizer | undefined,
 ): Promise<Fitted<M>> {
@@ -45,7 +44,8 @@ async function extend<M extends Pretrained | undefined>(
     throw new ConfigError(
       `config: --extend-vocabulary reads text, ${data} is token files; name the text they are made of`,
     );
-  const extended = tokenizer.extendedBy(await codePointsOf(await openDocuments({ source: data })));
+  const documents = await openDocuments({ source: data, textColumn });
+  const extended = tokenizer.extendedBy(await codePointsOf(documents));
   return {
     start: { ...start, ...growVocabulary(start, tokenizer.vocabSize, extended.vocabSize, seed) },
     tokenizer: extended,

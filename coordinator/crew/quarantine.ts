@@ -79,22 +79,30 @@ export async function readQuarantine(runDir: string, allowed: readonly string[])
   return data.filter(({ names, address }) => !allowed.some((who) => who === address || names.includes(who)));
 }
 
-/** Each list is whole on the disk before the next one. @param onTrouble hears what a disk refuses */
-export function quarantineWriter(runDir: string, onTrouble: (why: string) => void) {
+/** Put the list in the place of the one before, whole. @throws ConfigError where the disk refuses */
+export async function writeQuarantine(runDir: string, list: readonly Quarantined[]): Promise<void> {
   const path = join(runDir, quarantineName);
   // Not one of the names that prune() takes for leftovers: it may run beside this.
   const temporary = join(runDir, `.${quarantineName}.new`);
+  await onDisk(path, "written", async () => {
+    await rm(temporary, { force: true });
+    await writeProven(temporary, [Buffer.from(`${JSON.stringify(list, null, 2)}\n`)]);
+    await rename(temporary, path);
+  });
+}
+
+/**
+ * Each list is whole on the disk before the next one.
+ * @param onTrouble hears what a disk refuses
+ * @param onWritten hears of every list that is on the disk
+ */
+export function quarantineWriter(runDir: string, onTrouble: (why: string) => void, onWritten: () => void) {
   let writing: Promise<void> = Promise.resolve();
   return (list: readonly Quarantined[]): void => {
-    const bytes = Buffer.from(`${JSON.stringify(list, null, 2)}\n`);
+    const copy = [...list];
     writing = writing
-      .then(() =>
-        onDisk(path, "written", async () => {
-          await rm(temporary, { force: true });
-          await writeProven(temporary, [bytes]);
-          await rename(temporary, path);
-        }),
-      )
+      .then(() => writeQuarantine(runDir, copy))
+      .then(onWritten)
       .catch((error) => onTrouble(messageOf(error)));
   };
 }

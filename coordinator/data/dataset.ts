@@ -5,7 +5,7 @@ import { ConfigError } from "../../shared/errors.ts";
 import { tokenArray } from "../../shared/token-array.ts";
 import { addCodePoints, CharTokenizer } from "../../shared/tokenizers/char.ts";
 import { StreamEncoder, type Tokenizer } from "../../shared/tokenizers/tokenizer.ts";
-import { openTokenFiles, splitTokens } from "./prepared.ts";
+import { openTokenFiles, splitTokens, trainLength } from "./prepared.ts";
 import { openShakespeare } from "./shakespeare.ts";
 import { isTokenSource } from "./shards.ts";
 import { documentEnd, findDocuments, largestTextBytes, type TextDocument } from "./text-source.ts";
@@ -33,6 +33,8 @@ export interface DatasetOptions {
   readonly substitute?: boolean;
   /** Read all of the token files and compare their digest, however large they are. */
   readonly verify?: boolean;
+  /** Text of more bytes is not encoded in memory. Default: 1 GiB. */
+  readonly mostTextBytes?: number;
   /** One line for people. */
   readonly notify?: (line: string) => void;
 }
@@ -101,15 +103,35 @@ export class Dataset {
   }
 
   /** Starts of all windows that follow each other without overlap: 0, T, 2T, ... */
-  consecutive(split: Split, T = this.blockSize): Int32Array {
-    const count = Math.max(0, Math.floor((this.#splits[split].length - 1) / T));
-    return Int32Array.from({ length: count }, (_, i) => i * T);
+  consecutive(split: Split, T = this.blockSize): Float64Array {
+    return windowStarts(0, this.#splits[split].length, T);
+  }
+
+  /**
+   * Those of a text that lies whole in the training split: of both parts that it would be cut into, so that the figure is
+   * their mean; of a text that is too short to be cut, those of the whole.
+   */
+  uncut(T: number): Float64Array {
+    const { length } = this.train;
+    const cut = trainLength(length);
+    if (Math.min(cut, length - cut) <= T) return windowStarts(0, length, T);
+    const [first, second] = [windowStarts(0, cut, T), windowStarts(cut, length, T)];
+    const starts = new Float64Array(first.length + second.length);
+    starts.set(first);
+    starts.set(second, first.length);
+    return starts;
   }
 
   /** Close the files. Nothing may be read afterwards. */
   async close(): Promise<void> {
     await this.#close();
   }
+}
+
+/** Starts of the windows of T tokens, and their last target, that lie one after another in [begin, end). */
+function windowStarts(begin: number, end: number, T: number): Float64Array {
+  const count = Math.max(0, Math.floor((end - begin - 1) / T));
+  return Float64Array.from({ length: count }, (_, i) => begin + i * T);
 }
 
 /** @throws ConfigError where the data is missing, empty, foreign, or shorter than a block */
@@ -190,7 +212,7 @@ export async function* encodeDocuments(
       yield encoder.end();
       if (several && !isEnded) yield* end;
     } catch (error) {
-      if (error instanceof ConfigError && !error.message.startsWith(document.name))
+      if (error instanceof ConfigError && ![document.name, "data "].some((name) => error.message.startsWith(name)))
         throw new ConfigError(`data ${document.name}: ${error.message}`, { cause: error });
       throw error;
     }
@@ -202,17 +224,37 @@ export function skippedLine(skipped: number): string {
   return `left out ${skipped.toLocaleString("en")} that the vocabulary lacks (--unknown skip)`;
 }
 
+/** @throws ConfigError where a text of so many bytes is not encoded in memory */
+function checkBytes(bytes: number, { source, mostTextBytes = largestTextBytes }: DatasetOptions): void {
+  if (bytes > mostTextBytes)
+    throw new ConfigError(
+      `data ${source}: ${bytes} bytes of text are more than the ${mostTextBytes} that are encoded in memory; ` +
+        `run "weft data prepare" once and train from its folder`,
+    );
+}
+
+/** The same documents, for one pass: what a small packed file holds may be any size, and is counted as it comes. */
+function bounded(documents: readonly TextDocument[], options: DatasetOptions): TextDocument[] {
+  let bytes = 0;
+  return documents.map((document) => ({
+    ...document,
+    async *pieces() {
+      for await (const piece of document.pieces()) {
+        if (piece !== documentEnd) bytes += Buffer.byteLength(piece);
+        checkBytes(bytes, options);
+        yield piece;
+      }
+    },
+  }));
+}
+
 async function encodeText(options: DatasetOptions): Promise<Dataset> {
   const documents = await openDocuments(options);
   const bytes = documents.reduce((sum, document) => sum + document.bytes, 0);
-  if (bytes > largestTextBytes)
-    throw new ConfigError(
-      `data ${options.source}: ${bytes} bytes of text are more than the ${largestTextBytes} that are encoded in memory; ` +
-        `run "weft data prepare" once and train from its folder`,
-    );
-  const tokenizer = options.tokenizer ?? (await vocabularyOf(documents));
+  checkBytes(bytes, options);
+  const tokenizer = options.tokenizer ?? (await vocabularyOf(bounded(documents, options)));
   const pieces: Int32Array[] = [];
-  for await (const ids of encodeDocuments(documents, tokenizer)) pieces.push(ids);
+  for await (const ids of encodeDocuments(bounded(documents, options), tokenizer)) pieces.push(ids);
   if (tokenizer.skipped) options.notify?.(skippedLine(tokenizer.skipped));
   const all = tokenArray(
     tokenizer.vocabSize,

@@ -46,7 +46,7 @@ export class StoredRun implements CheckpointSource {
   }
 
   async manifest(checkpoint: string) {
-    return await this.#json(`${checkpoint}/${manifestName}`, manifestSchema);
+    return await this.json(`${checkpoint}/${manifestName}`, manifestSchema);
   }
 
   async read(checkpoint: string, file: string, offset: number) {
@@ -54,13 +54,14 @@ export class StoredRun implements CheckpointSource {
   }
 
   async markers(): Promise<Markers> {
-    return await this.#json(markersName, markersSchema).catch((error) => {
+    return await this.json(markersName, markersSchema).catch((error) => {
       if (error instanceof NoSuchObjectError) return {};
       throw error;
     });
   }
 
-  async #json<T extends z.ZodType>(key: string, schema: T): Promise<z.infer<T>> {
+  /** A small file of ours. @throws ConfigError where there is none (NoSuchObjectError), or another's */
+  async json<T extends z.ZodType>(key: string, schema: T): Promise<z.infer<T>> {
     const text = (await this.store.readAll(key)).toString("utf8");
     let value: unknown;
     try {
@@ -90,4 +91,11 @@ export function wholeCheckpoints(objects: readonly StoredObject[]): { name: stri
         : [{ name, step, bytes: sizes.get(name)! }];
     })
     .sort((a, b) => b.step - a.step);
+}
+
+/** Of a checkpoint that goes, the manifest goes first. */
+export async function removeCheckpoints(store: ObjectStore, objects: readonly StoredObject[]): Promise<void> {
+  const isManifest = ({ key }: StoredObject): boolean => key.endsWith(`/${manifestName}`);
+  const others = objects.filter((object) => !isManifest(object));
+  for (const { key } of [...objects.filter(isManifest), ...others]) await store.remove(key);
 }

@@ -2,6 +2,7 @@
 // for them (environment, profile, the machine's role). Loaded only where an s3:// address is used.
 import { createHash } from "node:crypto";
 import { type FileHandle, open } from "node:fs/promises";
+import { onDisk } from "../disk.ts";
 import { ConfigError, Interrupted, messageOf } from "../errors.ts";
 import { parseStoreAddress } from "./address.ts";
 
@@ -285,7 +286,7 @@ function md5Of(bytes: Uint8Array): Buffer {
 async function readPart(file: FileHandle, path: string, start: number, end: number, partBytes: number) {
   const bytes = Buffer.allocUnsafe(Math.min(partBytes, end - start));
   for (let done = 0; done < bytes.length; ) {
-    const { bytesRead } = await file.read(bytes, done, bytes.length - done, start + done);
+    const { bytesRead } = await onDisk(path, "read", () => file.read(bytes, done, bytes.length - done, start + done));
     if (bytesRead === 0) throw new ConfigError(`${path}: ends at byte ${start + done}, expected ${end} bytes`);
     done += bytesRead;
   }

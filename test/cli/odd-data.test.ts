@@ -72,6 +72,17 @@ test.each([
   expect(out).toContain(expected);
 });
 
+test("eval reads the column of --text-column", async () => {
+  const path = join(directory, "rows.jsonl");
+  await writeFile(path, `${JSON.stringify({ body: text })}\n`);
+  const evaluate = ["eval", "--checkpoint", padded, "--data", path, "--split", "all"];
+  const without = await run(evaluate);
+  expect([without.status, without.err]).toEqual([1, expect.stringContaining("name the column with --text-column")]);
+  const { status, out, err } = await run([...evaluate, "--text-column", "body"]);
+  expect(status, err).toBe(0);
+  expect(out).toMatch(/^all: [\d.]+ nats a token/);
+});
+
 test("weights that are not finite end eval, sample and convert with the tensor's name", async () => {
   const broken = await writeModel("broken", (weights) => weights.fill(Number.NaN, 5, 6));
   for (const args of [

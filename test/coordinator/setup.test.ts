@@ -2,16 +2,19 @@ import { mkdir, mkdtemp, rm, writeFile } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { pino } from "pino";
-import { afterEach, beforeEach, expect, test } from "vitest";
+import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, test } from "vitest";
+import { ledgerStart } from "../../coordinator/ledger.ts";
 import { setUpRun } from "../../coordinator/setup.ts";
+import { writeCheckpoint } from "../../shared/checkpoint/checkpoint.ts";
 import { configOf, tensorsOf } from "../../shared/checkpoint/huggingface.ts";
 import { loadModel } from "../../shared/checkpoint/rundir.ts";
 import { encode } from "../../shared/checkpoint/safetensors.ts";
 import { modelOf } from "../../shared/config.ts";
 import { initialWeights } from "../../shared/family/init.ts";
 import { layoutOf } from "../../shared/family/layout.ts";
-import { mergeOptions } from "../../shared/resolve.ts";
+import { keptOptions, mergeOptions } from "../../shared/resolve.ts";
 import { CharTokenizer } from "../../shared/tokenizers/char.ts";
+import { bucket, type MemoryStore, startMemoryStore } from "./object-store.ts";
 
 let folder: string;
 beforeEach(async () => {
@@ -172,9 +175,82 @@ test("--extend-vocabulary redraws padding that becomes a character", async () =>
   );
 });
 
+test("--extend-vocabulary reads the column of --text-column, as training does", async () => {
+  const data = join(folder, "rows.jsonl");
+  await writeFile(data, `${JSON.stringify({ body: "caba", text: "z" })}\n`.repeat(20));
+  const { dataset } = await setUp({
+    data,
+    textColumn: "body",
+    initFrom: await pretrained("ab"),
+    extendVocabulary: true,
+  });
+  expect([dataset.tokenizer.vocabSize, dataset.tokenizer.decode([0, 1, 2])]).toEqual([3, "abc"]);
+});
+
 test.each<[string, Record<string, unknown>, RegExp]>([
   ["without --init-from", {}, /there is no --init-from/],
   ["of another tokenizer", { tokenizer: "gpt2" }, /there is no --init-from/],
 ])("--extend-vocabulary %s is refused", async (_, flags, message) => {
   await expect(setUp({ extendVocabulary: true, ...flags })).rejects.toThrow(message);
+});
+
+describe("the store of --checkpoint-to", () => {
+  const address = `s3://${bucket}/run`;
+  const keepTen = { checkpointTo: address, keepCheckpoints: 10 };
+  let store: MemoryStore;
+  beforeAll(async () => {
+    store = await startMemoryStore();
+  });
+  afterAll(() => store[Symbol.asyncDispose]());
+  beforeEach(() => store.objects.clear());
+
+  /** Leaves a checkpoint, as a run with these flags would. */
+  async function begin(flags: Record<string, unknown>): Promise<void> {
+    const { model, weights, dataset, options, mirror } = await setUp(flags);
+    await mirror?.settled();
+    const state = {
+      ...{ step: 0, seed: options.seed, options: keptOptions(options), arithmetic: "a", weightsDigest: "" },
+      ...{ ledger: ledgerStart, dataset: { name: dataset.name, fingerprint: dataset.fingerprint }, tokensSeen: 0 },
+    };
+    const tokenizer = dataset.tokenizer.toFiles();
+    await writeCheckpoint(options.out, { model, weights, optimizer: { m: weights, v: weights }, tokenizer, state });
+  }
+
+  test("--resume goes on with the run's own, and keeps there as many as the run does", async () => {
+    await begin(keepTen);
+    const { mirror } = await setUp({ resume: true });
+    expect(mirror!.keep).toBe(10);
+    mirror!.changed();
+    await mirror!.settled();
+    expect([...store.objects.keys()]).toContain("run/step-000000/manifest.json");
+  });
+
+  test('--checkpoint-to "" leaves it out, another address and another number are taken', async () => {
+    await begin(keepTen);
+    expect((await setUp({ resume: true, checkpointTo: "" })).mirror).toBeUndefined();
+    expect(store.objects.size).toBe(0);
+    const { mirror } = await setUp({ resume: true, checkpointTo: `s3://${bucket}/other`, keepCheckpoints: 2 });
+    expect(mirror!.keep).toBe(2);
+    mirror!.changed();
+    await mirror!.settled();
+    expect([...store.objects.keys()]).toContain("other/step-000000/manifest.json");
+  });
+
+  test("a run that is brought from there says how many it keeps", async () => {
+    await begin(keepTen);
+    const sent = await setUp({ resume: true });
+    sent.mirror!.changed();
+    await sent.mirror!.settled();
+    await rm(join(folder, "run"), { recursive: true });
+    const { mirror, step } = await setUp({ resume: true, checkpointTo: address });
+    expect([step, mirror!.keep]).toEqual([0, 10]);
+    await mirror!.settled();
+  });
+
+  test("who is put in quarantine is kept out there too, at once", async () => {
+    const { quarantine, mirror } = await setUp({ checkpointTo: address });
+    quarantine.add({ names: ["liar"], address: null, why: "lied", step: 0, at: "2026-01-01T00:00:00.000Z" });
+    await expect.poll(() => String(store.objects.get("run/quarantine.json"))).toContain("liar");
+    await mirror!.settled();
+  });
 });

@@ -2,8 +2,9 @@ import { createHash } from "node:crypto";
 import { mkdir, mkdtemp, rm, truncate, writeFile } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
+import { gzipSync } from "node:zlib";
 import { afterEach, beforeEach, describe, expect, test } from "vitest";
-import { openDataset } from "../../../coordinator/data/dataset.ts";
+import { Dataset, openDataset } from "../../../coordinator/data/dataset.ts";
 import { CharTokenizer } from "../../../shared/tokenizers/char.ts";
 import { openOracle } from "../../oracle.ts";
 import { shakespearePath, testWithShakespeare } from "../../text.ts";
@@ -51,6 +52,16 @@ test("the last window ends with the last target, and nothing can be read beyond"
   expect(data.tokenizer.decode(tokens)).toBe("890123456");
   expect(data.tokenizer.decode(targets)).toBe("901234567");
   await expect(data.windows("train", [105])).rejects.toThrow("train split has 108 tokens, asked for 105 to 109");
+});
+
+test("windows beyond two billion tokens start where they lie", () => {
+  const tokens = { length: 10 * 2 ** 30 + 1, read: async () => {} };
+  const parts = { name: "long", tokenizer: CharTokenizer.of("ab"), fingerprint: "", blockSize: 2 ** 30 };
+  const data = new Dataset({ ...parts, train: tokens, val: tokens });
+  expect([...data.consecutive("val")]).toEqual(Array.from({ length: 10 }, (_, i) => i * 2 ** 30));
+  const T = 2 ** 29;
+  const cut = 18 * T;
+  expect([...data.uncut(T)]).toEqual([...Array.from({ length: 17 }, (_, i) => i * T), cut, cut + T]);
 });
 
 test("a folder and a glob give the same tokens as one file, in the order of names", async () => {
@@ -105,6 +116,17 @@ test.each([
   await expect(openDataset({ source, blockSize: 8, ...(name.endsWith(".bin") && { tokenizer }) })).rejects.toThrow(
     message,
   );
+});
+
+test("a packed text is measured by what it holds: more than may be in memory is refused", async () => {
+  const source = await file("a.txt.gz", gzipSync("abab".repeat(2 ** 18)));
+  for (const tokenizer of [undefined, CharTokenizer.of("ab")]) {
+    const options = { source, blockSize: 8, ...(tokenizer && { tokenizer }) };
+    expect((await openDataset({ ...options, mostTextBytes: 2 ** 20 })).val.length).toBeGreaterThan(0);
+    await expect(openDataset({ ...options, mostTextBytes: 2 ** 20 - 1 })).rejects.toThrow(
+      /^data \S*a\.txt\.gz: 1048576 bytes of text are more than the 1048575 that .* run "weft data prepare"/,
+    );
+  }
 });
 
 test("an unknown character names the file and the position", async () => {
