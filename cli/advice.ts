@@ -4,7 +4,7 @@
 import { vectorsSent } from "../coordinator/memory.ts";
 import { codecOf, type WireFormat, wireFormats } from "../shared/arithmetic/codec.ts";
 import { bestCodec } from "../shared/arithmetic/native.ts";
-import type { Options } from "../shared/config.ts";
+import { flagsFor, type Options } from "../shared/config.ts";
 import type { ModelConfig } from "../shared/model.ts";
 import { widthOf } from "../shared/token-array.ts";
 import type { LinkReport } from "./doctor-link.ts";
@@ -24,8 +24,9 @@ export interface Predicted extends Way, StepTime {}
 export interface Advice {
   readonly workers: number;
   readonly ways: readonly Predicted[];
-  /** The one to take. */
+  /** The one to take, and what its coordinator is told beside the options that were asked for. */
   readonly take: Predicted;
+  readonly flags: readonly string[];
   readonly loss: string;
 }
 
@@ -45,13 +46,16 @@ export type Measured = Pick<Means, "workers" | "tokensPerSec" | "atOnce"> & {
   readonly handling: Handling;
 };
 
+/** As many as were asked for, or as the shards allow. */
+const replicasOf = ({ replicas, shards }: Planned["options"]): number => Math.min(replicas, shards);
+
 export function predict({ options, model, parameters }: Planned, measured: Measured, way: Way): Predicted {
   const { topology, localSteps, wire } = way;
   const { link, handling, ...means } = measured;
   const vectors = vectorsSent({ ...options, localSteps });
   const work: StepWork = {
     ...{ topology, localSteps },
-    units: localSteps > 1 ? Math.min(options.replicas, options.shards) : options.shards,
+    units: localSteps > 1 ? replicasOf(options) : options.shards,
     tokensPerStep: options.batchSize * options.blockSize,
     vectorBytes: codecOf(wire, vectors, parameters, bestCodec).bytes(vectors * parameters),
     windowBytes: options.batchSize * (options.blockSize + 1) * widthOf(model.vocabSize),
@@ -75,14 +79,21 @@ export function advise(planned: Planned, measured: Measured): Advice {
   );
   const fastest = Math.max(...ways.map(({ tokensPerSec }) => tokensPerSec));
   const take = ways.find(({ tokensPerSec }) => tokensPerSec >= nearly * fastest)!;
-  const replicas = take.localSteps > 1 ? planned.options.replicas : 1;
-  return { workers: measured.workers, ways, take, loss: lossOf({ ...take, replicas }) };
+  const replicas = replicasOf(planned.options);
+  const isLocal = take.localSteps > 1;
+  const flags = flagsFor({
+    ...(isLocal && { localSteps: take.localSteps }),
+    ...(isLocal && replicas !== planned.options.replicas && { replicas }),
+    ...(take.wire !== "float32" && { wire: take.wire }),
+  });
+  const loss = lossOf({ ...take, replicas: isLocal ? replicas : 1 });
+  return { workers: measured.workers, ways, take, flags, loss };
 }
 
 const speedText = (x: number): string => (x >= 100 ? Math.round(x).toLocaleString("en") : x.toPrecision(2));
 
 /** A table of tokens a second and what to take, within 80 columns. */
-export function adviceText({ workers, ways, take, loss }: Advice): string {
+export function adviceText({ workers, ways, take, flags, loss }: Advice): string {
   const width = 9;
   const cells = (texts: readonly string[]) => texts.map((text) => text.padStart(width)).join("");
   const of = (localSteps: number, topology: Topology) =>
@@ -94,10 +105,6 @@ export function adviceText({ workers, ways, take, loss }: Advice): string {
     ),
   ]);
   const who = workers === 1 ? "one worker like this machine" : `${workers} workers like this machine`;
-  const flags = [
-    ...(take.localSteps > 1 ? [`--local-steps ${take.localSteps}`] : []),
-    ...(take.wire === "float32" ? [] : [`--wire ${take.wire}`]),
-  ];
   const coordinator = flags.length > 0 ? flags.join(" ") : "the options as they are";
   const relay = take.topology === "relay" ? ", workers behind a weft relay" : "";
   const percent = Math.round(100 * take.utilisation);

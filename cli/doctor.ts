@@ -3,13 +3,13 @@
 
 import { Command } from "commander";
 import { tokenToShow } from "../coordinator/serve/access.ts";
-import { didYouMean, modelOf, type Options, threadsEach } from "../shared/config.ts";
+import { modelOf, type Options, threadsEach } from "../shared/config.ts";
 import { ConfigError, EngineError } from "../shared/errors.ts";
 import { initialWeights } from "../shared/family/init.ts";
 import { layoutOf } from "../shared/family/layout.ts";
 import type { ModelConfig } from "../shared/model.ts";
-import { defaultPreset, presets } from "../shared/presets.ts";
-import { resolveOptions } from "../shared/resolve.ts";
+import { defaultPreset } from "../shared/presets.ts";
+import { asked, resolveOptions } from "../shared/resolve.ts";
 import { protocolVersion } from "../shared/wire/protocol.ts";
 import { openEngine } from "../worker/engine/choose.ts";
 import { shardGradient } from "../worker/engine/shards.ts";
@@ -17,7 +17,7 @@ import { type Advice, adviceText, advise } from "./advice.ts";
 import { type LinkReport, testLink } from "./doctor-link.ts";
 import { examine, type Finding } from "./doctor-machine.ts";
 import { measureHandling } from "./handling.ts";
-import { addOptions, type Own, optionsOf } from "./options.ts";
+import { addOptions, type Own, sourcesOf } from "./options.ts";
 import { Remote } from "./remote.ts";
 import { printable } from "./terminal.ts";
 
@@ -95,7 +95,9 @@ export async function measureSpeed(
   }
 }
 
-export async function diagnose(asked: {
+export async function diagnose(about: {
+  /** Of the run that would be timed, and what they are called. */
+  options: Options;
   preset: string;
   port: number;
   coordinator?: string | undefined;
@@ -103,13 +105,10 @@ export async function diagnose(asked: {
   /** Like this machine, on the link to the coordinator. */
   workers: number;
 }): Promise<Report> {
-  const { preset, coordinator, workers } = asked;
-  if (!Object.hasOwn(presets, preset))
-    throw new ConfigError(`config: no preset "${preset}"${didYouMean(preset, Object.keys(presets))}`);
-  const options = resolveOptions({ preset }).options;
+  const { options, preset, coordinator, workers } = about;
   const model = modelOf(options, options.tokenizer === "gpt2" ? vocabularyOf.gpt2 : vocabularyOf.char);
-  const remote = coordinator === undefined ? undefined : new Remote(coordinator, asked.token);
-  const { findings } = await examine(asked.port);
+  const remote = coordinator === undefined ? undefined : new Remote(coordinator, about.token);
+  const { findings } = await examine(about.port);
   const link =
     remote &&
     (await testLink(remote).catch((error) => {
@@ -186,19 +185,21 @@ export function doctorCommand(): Command {
   const command = new Command("doctor").description(
     "what this machine can do, what is missing, and how fast it would be",
   );
-  command.option("--preset <NAME>", "model to measure", defaultPreset);
+  command.option("--preset <NAME>", `model to measure [default: ${defaultPreset}]`);
   addOptions(command, [], own);
   return command.action(async () => {
-    const {
-      coordinator: [coordinator],
-      port,
-      workers,
-      tokenFile,
-      json,
-    } = await optionsOf(command, own);
-    const { preset } = command.opts<{ preset: string }>();
+    const sources = { ...(await sourcesOf(command, own)), impliedPreset: defaultPreset };
+    const { options, origins, preset = "the model of --config" } = resolveOptions(sources);
+    const { port, workers, tokenFile, json } = options;
+    const [coordinator, ...others] = options.coordinator;
+    if (others.length > 0)
+      throw new ConfigError(
+        `doctor: --coordinator may be given once, not also ${others.join(", ")}: it is one link that is measured`,
+      );
+    if (coordinator === undefined && asked(origins.workers))
+      throw new ConfigError("doctor: --workers is of those on the link to a --coordinator; name one, or leave it out");
     const token = await tokenToShow(tokenFile, process.env);
-    const report = await diagnose({ preset, coordinator, port, token, workers });
+    const report = await diagnose({ options, preset, coordinator, port, token, workers });
     process.stdout.write(printable(json ? `${JSON.stringify(report, null, 2)}\n` : printed(report)));
     const isBroken = typeof report.speed === "string" || typeof report.link === "string";
     if (isBroken || report.findings.some(({ state }) => state === "bad")) process.exitCode = 1;

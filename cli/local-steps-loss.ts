@@ -36,7 +36,9 @@ export function lossOf({ localSteps, replicas, wire }: Exchange): string {
   if (localSteps === 1 && wire === "float32") return "no loss";
   // Replicas cost more than wires do.
   const far = (row: LossRow) => Math.abs(Math.log2(row.replicas / replicas)) + (row.wire === wire ? 0 : 0.5);
-  const [row] = lossTable.filter((row) => row.localSteps === localSteps).sort((a, b) => far(a) - far(b));
+  const [row] = lossTable
+    .filter((row) => row.localSteps === localSteps && (localSteps > 1 || row.wire === wire))
+    .sort((a, b) => far(a) - far(b));
   if (!row) return "a loss that has not been measured";
   const others = [
     ...(row.replicas === replicas ? [] : [`with ${row.replicas} replicas`]),

@@ -106,6 +106,8 @@ export class Remote {
     }
     const parsed = schema.safeParse(value);
     if (parsed.success) return parsed.data;
+    if ((value as { relay?: unknown } | undefined)?.relay === true)
+      throw new ConfigError(`${this.url} is a relay: the run's pages are at its coordinator`);
     const details = onOneLine(explain(parsed.error, value));
     throw new ConfigError(`${this.url}${path} is not the answer of a coordinator of this version: ${details}`);
   }

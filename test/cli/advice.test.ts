@@ -100,6 +100,16 @@ test("a fast link takes every step exact; a slow one pays with loss, and says so
   for (const line of text.split("\n")) expect(line.length, line).toBeLessThanOrEqual(80);
 });
 
+test("advice is what a coordinator takes: as many replicas as the shards allow, and the loss of so many", () => {
+  const few = { ...planned, options: { ...planned.options, batchSize: 12, shards: 2 } };
+  const { take, flags, loss } = advise(few, measured(1));
+  expect(flags.join(" ")).toMatch(/^--local-steps \d+ --replicas 2 --wire /);
+  expect(loss).toBe(lossOf({ ...take, replicas: 2 }));
+  const asCoordinator = { preset: "shakespeare-cpu", flags: { batchSize: 12, shards: 2, localSteps: take.localSteps } };
+  expect(() => resolveOptions(asCoordinator)).toThrow(/take --replicas 2/);
+  expect(advise(planned, measured(1)).flags.join(" ")).not.toContain("--replicas");
+});
+
 test("docs/local-steps.md shows the losses that the advice goes by", () => {
   const page = readFileSync(join(import.meta.dirname, "../../docs/local-steps.md"), "utf8");
   for (const { localSteps, replicas, wire, valLossNats, percent } of lossTable) {
@@ -120,4 +130,7 @@ test("what a way costs is said of itself, else of the nearest that was measured,
   expect(said(20, 8, "bf16")).toBe("x loss, measured in int8");
   expect(said(50, 8, "bf16")).toBe("x loss, measured with 4 replicas in int8");
   expect(said(30, 4, "int8")).toBe("a loss that has not been measured");
+  // What every step costs in a small wire is not known from what it costs in float32.
+  const isKnown = lossTable.some((row) => row.localSteps === 1 && row.wire === "bf16");
+  expect(said(1, 1, "bf16")).toBe(isKnown ? "x loss, measured" : "a loss that has not been measured");
 });

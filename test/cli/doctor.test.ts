@@ -3,15 +3,17 @@ import { createServer } from "node:net";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { afterAll, beforeAll, expect, test } from "vitest";
-import { diagnose, printed, type Report, type Speed } from "../../cli/doctor.ts";
+import { diagnose, doctorCommand, printed, type Report, type Speed } from "../../cli/doctor.ts";
 import { type LinkReport, megabytesPerSecond, testLink } from "../../cli/doctor-link.ts";
 import { examine, featuresOf, nodeFinding } from "../../cli/doctor-machine.ts";
 import { Remote } from "../../cli/remote.ts";
 import { linkLimit } from "../../coordinator/serve/link.ts";
+import { resolveOptions } from "../../shared/resolve.ts";
 import { protocolVersion } from "../../shared/wire/protocol.ts";
 import { type ServedRun, serveRun } from "../coordinator/served-run.ts";
 
 const token = "0123456789abcdef";
+const bigram = { options: resolveOptions({ preset: "bigram" }).options, preset: "bigram" };
 let run: ServedRun;
 beforeAll(async () => {
   run = await serveRun({ token, steps: [] });
@@ -106,7 +108,7 @@ test("transfers grow until one takes long enough, and no further than is allowed
 
 test("a whole diagnosis with a coordinator, in one screen", async () => {
   const coordinator = run.url.replace("http", "ws");
-  const report = await diagnose({ preset: "bigram", port: 0, coordinator, token, workers: 2 });
+  const report = await diagnose({ ...bigram, port: 0, coordinator, token, workers: 2 });
   const { speed, advice } = report as Report & { speed: Speed };
   expect(speed).toMatchObject({ preset: "bigram", parameters: 65 * 65, tokensPerStep: 256 });
   expect(advice!.take.tokensPerSec).toBeLessThan(2 * speed.tokensPerSec);
@@ -126,7 +128,7 @@ test("a whole diagnosis with a coordinator, in one screen", async () => {
 });
 
 test("a link that fails leaves the rest of the diagnosis", async () => {
-  const report = await diagnose({ preset: "bigram", port: 0, coordinator: "ws://127.0.0.1:9", token, workers: 1 });
+  const report = await diagnose({ ...bigram, port: 0, coordinator: "ws://127.0.0.1:9", token, workers: 1 });
   expect(report).toMatchObject({
     speed: { preset: "bigram" },
     link: expect.stringMatching(/is the coordinator running/),
@@ -138,7 +140,10 @@ test("a link that fails leaves the rest of the diagnosis", async () => {
   );
 });
 
-test("an unknown preset is corrected", async () => {
-  const asked = { preset: "shakespear-cpu", port: 0, workers: 1 };
-  await expect(diagnose(asked)).rejects.toThrow('no preset "shakespear-cpu"; did you mean "shakespeare-cpu"?');
+test.each([
+  [["--preset", "shakespear-cpu"], 'unknown preset "shakespear-cpu"; did you mean "shakespeare-cpu"?'],
+  [["--coordinator", "ws://a:1", "--coordinator", "ws://b:2"], "--coordinator may be given once, not also ws://b:2"],
+  [["--workers", "3"], "--workers is of those on the link to a --coordinator; name one"],
+])("%j is refused by name", async (words, why) => {
+  await expect(doctorCommand().parseAsync(words, { from: "user" })).rejects.toThrow(why);
 });
