@@ -430,7 +430,7 @@ export class TrainingRun {
     const tokensOfUnit = (steps * options.batchSize * options.blockSize) / units;
     const tokensByWorker = new Map([...unitsByWorker].map(([worker, units]) => [worker, units * tokensOfUnit]));
     const { seconds, phases } = this.#watch.end({ tokensByWorker, secondsByWorker }, steps);
-    this.metrics.observeStep(seconds, phases);
+    this.metrics.observeSteps(seconds, phases, steps);
     const { stepSeconds } = this.#watch;
     const tokensPerSec = Math.round((options.batchSize * options.blockSize) / stepSeconds!);
     this.history.addStep({

@@ -15,7 +15,7 @@ const secondsBuckets = [0.001, 0.003, 0.01, 0.03, 0.1, 0.3, 1, 3, 10, 30, 100, 3
 const misnamed = ["nodejs_active_handles_total", "nodejs_active_requests_total", "nodejs_active_resources_total"];
 
 /** What a run needs of it. */
-export type RunMetrics = Pick<Metrics, "contentType" | "observeStep" | "observePhase" | "render">;
+export type RunMetrics = Pick<Metrics, "contentType" | "observeSteps" | "observePhase" | "render">;
 
 export class Metrics {
   readonly contentType = Registry.PROMETHEUS_CONTENT_TYPE;
@@ -49,12 +49,14 @@ export class Metrics {
     this.#declareWorkers();
   }
 
-  /** @param seconds wall time of the step, and of those phases of it that happened */
-  observeStep(seconds: number, byPhase: Partial<Record<Phase, number>>): void {
-    this.#stepSeconds.observe(seconds);
-    for (const phase of phases) {
-      const value = byPhase[phase];
-      if (value !== undefined) this.#phaseSeconds.observe({ phase }, value);
+  /** @param seconds wall time of a round of so many steps, and of those phases of it that happened */
+  observeSteps(seconds: number, byPhase: Partial<Record<Phase, number>>, steps: number): void {
+    for (let step = 0; step < steps; step++) {
+      this.#stepSeconds.observe(seconds / steps);
+      for (const phase of phases) {
+        const value = byPhase[phase];
+        if (value !== undefined) this.#phaseSeconds.observe({ phase }, value / steps);
+      }
     }
   }
 

@@ -55,7 +55,7 @@ test("recording a step costs less than 1 % of computing the smallest one that an
     watch.begin();
     for (const phase of ["wire", "apply", "broadcast", "ledger"] as const) watch.mark(phase);
     const { seconds, phases } = watch.end({ tokensByWorker: units, secondsByWorker: units }, 1);
-    metrics.observeStep(seconds, phases);
+    metrics.observeSteps(seconds, phases, 1);
     history.addStep({
       step: ++step,
       tokens: step,

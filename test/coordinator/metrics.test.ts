@@ -84,13 +84,15 @@ test("a worker that left leaves no series, and a crowd is cut to the 64 that wer
 
 test("steps and their phases are distributions", async () => {
   const metrics = new Metrics(() => fakeStatus());
-  metrics.observeStep(0.02, { compute: 0.0125, sum: 0.0005 });
-  metrics.observeStep(2, { compute: 1.5 });
+  metrics.observeSteps(0.02, { compute: 0.0125, sum: 0.0005 }, 1);
+  metrics.observeSteps(4, { compute: 3 }, 2);
   metrics.observePhase("eval", 4);
   const series = await scrape(metrics);
-  expect(series.get("weft_step_duration_seconds_sum")).toBe(2.02);
-  expect(series.get("weft_step_duration_seconds_count")).toBe(2);
+  expect(series.get("weft_step_duration_seconds_sum")).toBe(4.02);
+  // A round of two local steps is two.
+  expect(series.get("weft_step_duration_seconds_count")).toBe(3);
+  expect(series.get('weft_step_duration_seconds_bucket{le="3"}')).toBe(3);
   expect(series.get('weft_step_duration_seconds_bucket{le="0.03"}')).toBe(1);
   const sums = phases.map((phase) => series.get(`weft_step_phase_duration_seconds_sum{phase="${phase}"}`));
-  expect(sums).toEqual([1.5125, 0, 0.0005, 0, 0, 0, 4, 0]);
+  expect(sums).toEqual([3.0125, 0, 0.0005, 0, 0, 0, 4, 0]);
 });

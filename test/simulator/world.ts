@@ -620,7 +620,7 @@ class World {
       ledger: this.#ledger(process, from?.state.ledger),
       openArchive: () => this.#disk.archive(process),
       openMetrics: () =>
-        ({ contentType: "", observeStep: () => {}, observePhase: () => {}, render: async () => "" }) as never,
+        ({ contentType: "", observeSteps: () => {}, observePhase: () => {}, render: async () => "" }) as never,
       clock: process.clock,
       secret: Math.floor(this.random() * 2 ** 48),
       quarantine: new Quarantine(this.#disk.quarantined, (list) => {
