@@ -1,6 +1,6 @@
 // A relay's lease as a round of its own: the node's part of the tree is dealt to the relay's workers, their answers meet
 // along it as everywhere, and what comes out is the answer to the lease.
-import { type Arriving, Losses, type Round } from "../coordinator/round/round.ts";
+import { type Arriving, Losses, type Round, roundName } from "../coordinator/round/round.ts";
 import type { Codec } from "../shared/arithmetic/codec.ts";
 import { type NodeRounding, type TreeNode, TreeSum, type VectorPool } from "../shared/arithmetic/tree.ts";
 import type { VectorOps } from "../shared/arithmetic/vector.ts";
@@ -119,13 +119,13 @@ export class LeasedRound implements Round {
     const { order, pool, round, send } = assignment;
     const { first, count, local, sample } = order;
     this.kind = order.round;
-    this.name = `${order.round} of step ${order.step + 1}`;
     this.step = order.step;
     this.units = count;
     this.largest = count;
     this.rows = order.rows;
     this.shards = local?.shards ?? (this.kind === "gradient" ? 1 : 0);
     this.steps = local?.learningRates.length ?? 1;
+    this.name = roundName(this.kind, order.step, this.steps);
     if (local) this.local = local;
     if (sample) this.sample = sample;
     this.part = { first, units: order.units };

@@ -6,7 +6,7 @@
 // else than two others is put in quarantine. Nobody waits for an opinion longer than the timeout while no one is there to
 // give one: then the answer counts unconfirmed, with a warning; where two differ and no third comes, the run stops.
 import type { Codec } from "../../shared/arithmetic/codec.ts";
-import { nodeName, type VectorPool } from "../../shared/arithmetic/tree.ts";
+import { nodeName, type TreeNode, type VectorPool } from "../../shared/arithmetic/tree.ts";
 import type { VectorOps } from "../../shared/arithmetic/vector.ts";
 import { type Clock, sleep } from "../../shared/clock.ts";
 import type { Options } from "../../shared/config.ts";
@@ -240,7 +240,21 @@ export class Dispatch {
     const draws = this.#drawn(kind);
     const begun = this.#begun.all;
     const { leaving } = this.crew;
-    const view = { units, largest, done, awaited, leases, refusals, begun, leaving, graceMs, unmeasuredMs, draws };
+    const first = round.part?.first ?? 0;
+    const view = {
+      first,
+      units,
+      largest,
+      done,
+      awaited,
+      leases,
+      refusals,
+      begun,
+      leaving,
+      graceMs,
+      unmeasuredMs,
+      draws,
+    };
     let plan = planRound(view, workers, now);
     if (
       plan.waitingFor !== null &&
@@ -304,12 +318,17 @@ export class Dispatch {
     };
   }
 
+  /** Its units for people, by their numbers in all of the round that this is a part of. */
+  #nameOf({ first, count }: TreeNode): string {
+    return nodeName({ first: first + (this.#round?.part?.first ?? 0), count });
+  }
+
   /** A lease is overdue: it counts against its holder, once. */
   #charge(lease: Lease, round: Round): void {
     if (this.#charged.has(lease.id)) return;
     this.#charged.add(lease.id);
     const heldMs = this.#clock.now() - lease.grantedAt;
-    const why = `did not answer ${nodeName(lease)} of ${round.name} in ${(heldMs / 1000).toFixed(1)} s`;
+    const why = `did not answer ${this.#nameOf(lease)} of ${round.name} in ${(heldMs / 1000).toFixed(1)} s`;
     this.#punish(lease.worker, why);
   }
 
@@ -336,7 +355,7 @@ export class Dispatch {
       if (heldMs > longestHeldMs(leaseMs, views.get(lease.worker)?.pace, lease.count))
         this.crew
           .find(lease.worker)
-          ?.close(`lease ${nodeName(lease)} of ${round.name} not answered in ${(heldMs / 1000).toFixed(0)} s`);
+          ?.close(`lease ${this.#nameOf(lease)} of ${round.name} not answered in ${(heldMs / 1000).toFixed(0)} s`);
     }
     for (const { worker, heardAt } of [...this.crew.debtors(leaseMs)])
       worker.close(`a lease that others answered not handed back in ${((now - heardAt) / 1000).toFixed(0)} s`);
@@ -387,12 +406,13 @@ export class Dispatch {
     gone: (worker, reason) => {
       const held = this.leases.filter((lease) => lease.worker === worker.name);
       for (const lease of held) this.#work?.end(lease);
-      if (held.length > 0) this.#punish(worker.name, `went with ${held.map(nodeName).join(", ")} in hand`);
+      if (held.length > 0)
+        this.#punish(worker.name, `went with ${held.map((lease) => this.#nameOf(lease)).join(", ")} in hand`);
       this.counts.lost += held.length;
       if (worker.name && !this.crew.isFinished)
         this.#settings.journal.tell("left", `worker ${worker.name} gone: ${reason}`, {
           worker: worker.name,
-          leases: held.map(nodeName),
+          leases: held.map((lease) => this.#nameOf(lease)),
         });
       this.#settings.onCrew?.();
       this.#wake();
@@ -545,7 +565,7 @@ export class Dispatch {
     this.#computeSeconds = Math.min(answer.computeMs, this.progressAt - lease.grantedAt) / 1000;
     const { others, differing } = work.count(lease, agreed);
     for (const { worker: name, ...node } of work.takeWrong()) {
-      const why = `gave ${nodeName(node)} of ${round.name} wrongly: all of it was computed rightly since`;
+      const why = `gave ${this.#nameOf(node)} of ${round.name} wrongly: all of it was computed rightly since`;
       this.#punish(name, why);
       if (this.crew.standing.countWrong(name) >= mostWrong) this.#keepOut(name, why, work, round);
     }
@@ -561,7 +581,7 @@ export class Dispatch {
     for (const name of differing) {
       this.counts.refused++;
       const by = `${agreed} and ${worker.name} gave alike`;
-      this.#keepOut(name, `gave another answer for ${nodeName(lease)} of ${round.name} than ${by}`, work, round);
+      this.#keepOut(name, `gave another answer for ${this.#nameOf(lease)} of ${round.name} than ${by}`, work, round);
     }
   }
 
@@ -622,7 +642,7 @@ export class Dispatch {
     const [question] = work.questions;
     if (!question) return undefined;
     if (differ(question)) return describe(question, round);
-    return `${nodeName(question)} of ${round.name} awaits the opinion of another worker than ${question.opinions[0]!.worker}`;
+    return `${this.#nameOf(question)} of ${round.name} awaits the opinion of another worker than ${question.opinions[0]!.worker}`;
   }
 
   /** Nobody needs this lease any more; its holder still says something about it. */
@@ -647,7 +667,7 @@ export class Dispatch {
     this.counts.refused++;
     if (lease.begun) {
       // Nobody can tell whose fault it is: who computes all of it will be held to that.
-      const what = `${round.name}: ${refusal} for ${nodeName(lease)} from ${worker.name} refused`;
+      const what = `${round.name}: ${refusal} for ${this.#nameOf(lease)} from ${worker.name} refused`;
       this.#settings.journal.warn("refused", `${what}; it went on from a state, and the unit is begun anew`, {
         worker: worker.name,
         step: round.step + 1,
@@ -659,12 +679,12 @@ export class Dispatch {
     const isSecond = work.opinions(lease).has(worker.name);
     work.refuse(lease);
     const who = work.opinions(lease);
-    const what = `${round.name}: ${refusal} for ${nodeName(lease)}`;
+    const what = `${round.name}: ${refusal} for ${this.#nameOf(lease)}`;
     this.#settings.journal.warn("refused", `${what} from ${worker.name} refused`, {
       worker: worker.name,
       step: round.step + 1,
     });
-    this.#punish(worker.name, `gave ${refusal} for ${nodeName(lease)} of ${round.name}`);
+    this.#punish(worker.name, `gave ${refusal} for ${this.#nameOf(lease)} of ${round.name}`);
     if (who.size >= mostOpinions) this.fail(new Diverged(`${what}, computed alike by ${[...who].join(", ")}`));
     else if ((who.size > 1 || isSecond) && !this.#hasOthers(who)) {
       const by = who.size > 1 ? `alike by ${[...who].join(", ")}` : `twice by ${worker.name}`;
@@ -709,9 +729,9 @@ export class Dispatch {
     this.#work!.end(lease);
     if (handed && this.#keep(worker, lease, handed)) return;
     this.counts.lost++;
-    this.#settings.journal.warn("late", `${worker.name} handed back lease ${nodeName(lease)}: ${reason}`, {
+    this.#settings.journal.warn("late", `${worker.name} handed back lease ${this.#nameOf(lease)}: ${reason}`, {
       worker: worker.name,
-      lease: nodeName(lease),
+      lease: this.#nameOf(lease),
     });
     if (worker.state === "ready" && this.crew.countHandback(worker) >= mostHandbacks)
       worker.refuse(`${worker.name} handed back ${mostHandbacks} leases in a row, the last because ${reason}`);

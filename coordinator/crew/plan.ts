@@ -74,6 +74,8 @@ export interface WorkerView {
 }
 
 export interface RoundView {
+  /** Number of its first unit, for people: a part of a round begins within it. */
+  readonly first?: number;
   /** Units of the round: shards, or groups of evaluation windows. */
   readonly units: number;
   /** Largest node of one lease: a power of two. */
@@ -351,7 +353,7 @@ class PlanState {
     const open = this.#find(this.#open, worker, this.#portion(size, held, shares));
     if (open) {
       this.#left -= open.count;
-      return this.#grant(worker, open, false, `${nodeName(open)} was not leased yet`);
+      return this.#grant(worker, open, false, `${this.#name(open)} was not leased yet`);
     }
     if (isNew) {
       const first = this.#opinionBy(worker);
@@ -359,7 +361,7 @@ class PlanState {
     }
     if (held > 0) return undefined;
     const late = this.#find(this.#late, worker, size);
-    if (late) return this.#grant(worker, late, true, `${nodeName(late)} is late at ${this.#holders(late)}`);
+    if (late) return this.#grant(worker, late, true, `${this.#name(late)} is late at ${this.#holders(late)}`);
     return isNew ? undefined : this.#speculate(worker, pace, size);
   }
 
@@ -377,6 +379,10 @@ class PlanState {
     return Math.min(size, wholeNode(Math.max(1, this.#left / workers)));
   }
 
+  #name({ first, count }: TreeNode): string {
+    return nodeName({ first: first + (this.#round.first ?? 0), count });
+  }
+
   /** For who waits for room: what keeps the first unit out of the sum, where nobody who is on time has it. */
   #pressingFor(worker: WorkerView): Grant | undefined {
     if (!this.#waiting.has(worker.name)) return undefined;
@@ -385,14 +391,14 @@ class PlanState {
     const asked = [...this.#awaited].filter(([, node]) => node.wanted === 1 && (first < 0 || node.first < first));
     for (const [name, node] of asked.sort(([, a], [, b]) => a.first - b.first)) {
       if (!this.#mayConfirm(worker, node) || this.#opinionsAt.get(name)?.some(Number.isFinite)) continue;
-      return this.#grant(worker, node, false, `${nodeName(node)} awaits a second opinion: answers wait for room`);
+      return this.#grant(worker, node, false, `${this.#name(node)} awaits a second opinion: answers wait for room`);
     }
     const node = { first, count: 1 };
     if (first < 0 || this.#holds(worker, node)) return undefined;
     const isLate = this.#late.isOpen(first);
     if (!(isLate || this.#open.isOpen(first)) || this.#hasRefused(worker, node)) return undefined;
     if (!isLate) this.#left--;
-    return this.#grant(worker, node, isLate, `${first} is needed first: answers wait for room`);
+    return this.#grant(worker, node, isLate, `${this.#name(node)} is needed first: answers wait for room`);
   }
 
   /** What is left of a unit that nobody holds: by itself, since a state is of one. */
@@ -421,7 +427,7 @@ class PlanState {
       const expectedAt = this.#opinionsAt.get(name)?.[node.wanted - 1] ?? Number.POSITIVE_INFINITY;
       const isAwaited = Number.isFinite(expectedAt);
       if (isAwaited && !(worker.pace && this.#doneAt(worker.pace, node.count) < expectedAt)) continue;
-      return this.#grant(worker, node, false, `${nodeName(node)} awaits a second opinion`);
+      return this.#grant(worker, node, false, `${this.#name(node)} awaits a second opinion`);
     }
     return undefined;
   }
@@ -460,7 +466,7 @@ class PlanState {
     if (!slow) return undefined;
     const node = this.#find(new Openings(units, isWorth), worker, size);
     if (!node || this.#expectedAt[node.first]! <= this.#doneAt(pace, node.count)) return undefined;
-    return this.#grant(worker, node, true, `${nodeName(node)} is slow at ${this.#holders(node)}`);
+    return this.#grant(worker, node, true, `${this.#name(node)} is slow at ${this.#holders(node)}`);
   }
 
   /** One unit that somebody else holds, the latest to be done; nothing depends on this answer. */
@@ -475,7 +481,7 @@ class PlanState {
     }
     if (!found) return undefined;
     const node = { first: found.lease.first, count: 1 };
-    return this.#grant(worker, node, true, `${nodeName(node)}, which ${found.lease.worker} has too: on probation`);
+    return this.#grant(worker, node, true, `${this.#name(node)}, which ${found.lease.worker} has too: on probation`);
   }
 
   /** Has it a lease with a unit of this node? */

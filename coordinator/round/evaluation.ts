@@ -1,7 +1,7 @@
 // An evaluation's work: losses of windows of the validation split, in groups of a shard's rows. The groups, and so the
 // bits, are the same whoever computes them.
 import type { TreeNode } from "../../shared/arithmetic/tree.ts";
-import { Losses, type Round, type Windows } from "./round.ts";
+import { Losses, type Round, roundName, type Windows } from "./round.ts";
 
 /** Windows of the largest lease: its answer is one number for each. */
 const largestWindows = 4096;
@@ -30,7 +30,7 @@ export class EvaluationRound implements Round {
   readonly #losses = new Losses();
 
   constructor(work: EvaluationWork) {
-    this.name = `validation after step ${work.step}`;
+    this.name = roundName("evaluation", work.step);
     this.step = work.step;
     this.rows = work.rows;
     this.units = Math.ceil(work.starts.length / work.rows);

@@ -1,7 +1,7 @@
 // One training step's work: the shards of a batch, whose gradients meet on the tree.
 import type { TreeNode, TreeSum } from "../../shared/arithmetic/tree.ts";
 import type { VectorOps } from "../../shared/arithmetic/vector.ts";
-import { type Round, SummedRound, type Windows } from "./round.ts";
+import { type Round, roundName, SummedRound, type Windows } from "./round.ts";
 
 export interface GradientWork {
   /** Updates applied to the weights. */
@@ -27,7 +27,7 @@ export class GradientRound extends SummedRound implements Round {
 
   constructor(work: GradientWork) {
     super(work.shards, 1, work.sum, work.ops);
-    this.name = `step ${work.step + 1}`;
+    this.name = roundName("gradient", work.step);
     this.step = work.step;
     this.largest = work.shards;
     this.rows = work.rows;

@@ -6,7 +6,7 @@ import type { TreeNode, TreeSum } from "../../shared/arithmetic/tree.ts";
 import type { VectorOps } from "../../shared/arithmetic/vector.ts";
 import { batchesOf, type Sampler, startsOf } from "../../shared/sampler.ts";
 import { type LocalTerms, largestLease } from "../../shared/wire/protocol.ts";
-import { type Round, SummedRound, type Windows } from "./round.ts";
+import { type Round, roundName, SummedRound, type Windows } from "./round.ts";
 
 export interface LocalWork {
   /** Updates applied to the weights. */
@@ -38,7 +38,7 @@ export class LocalRound extends SummedRound implements Round {
   constructor(work: LocalWork) {
     const { step, replicas, rows, terms } = work;
     super(replicas, terms.learningRates.length, work.sum, work.ops);
-    this.name = this.steps === 1 ? `step ${step + 1}` : `steps ${step + 1} to ${step + this.steps}`;
+    this.name = roundName("local", step, this.steps);
     this.step = step;
     this.largest = Math.min(replicas, 2 ** Math.floor(Math.log2(largestLease / this.steps)));
     this.rows = rows;

@@ -7,6 +7,13 @@ import type { LocalTerms, RoundKind, SampleTerms } from "../../shared/wire/proto
 
 export type Windows = Uint16Array | Uint32Array;
 
+/** A round's name for people. @param step updates applied before it @param steps that it trains */
+export function roundName(kind: RoundKind, step: number, steps = 1): string {
+  if (kind === "evaluation") return `validation after step ${step}`;
+  if (kind === "sample") return `sample after step ${step}`;
+  return steps === 1 ? `step ${step + 1}` : `steps ${step + 1} to ${step + steps}`;
+}
+
 /** The vector of an answer on its way in. */
 export interface Arriving {
   readonly vector: Float32Array;

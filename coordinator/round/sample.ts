@@ -2,7 +2,7 @@
 // reaches the weights. The seed is the run's, so the text is the same whoever draws it.
 import type { TreeNode } from "../../shared/arithmetic/tree.ts";
 import type { SampleTerms } from "../../shared/wire/protocol.ts";
-import type { Round, Windows } from "./round.ts";
+import { type Round, roundName, type Windows } from "./round.ts";
 
 export interface SampleWork extends SampleTerms {
   /** Updates applied to the weights. */
@@ -25,7 +25,7 @@ export class SampleRound implements Round {
   #drawn: readonly number[] = [];
 
   constructor({ step, window, prompt, tokens, ids }: SampleWork) {
-    this.name = `sample after step ${step}`;
+    this.name = roundName("sample", step);
     this.step = step;
     this.sample = { prompt, tokens, ids };
     this.#window = window;

@@ -64,11 +64,16 @@ function load(): Loaded | Missing {
   try {
     const addon: Addon = createRequire(import.meta.url)(path);
     const isa = addon.chooseIsa("auto");
-    return { addon, status: { built: true, path, isa, why: `native: ${relative(root, path)} computes with ${isa}` } };
+    return { addon, status: { built: true, path, isa, why: computesWith(path, isa) } };
   } catch (error) {
     const why = `native: built, but it does not load (${messageOf(error)}); ${cure}`;
     return { status: { built: false, path, why } };
   }
+}
+
+/** @param path of the addon */
+export function computesWith(path: string, isa: string): string {
+  return `native: ${relative(packageRoot(), path)} computes with ${isa}`;
 }
 
 function once(): Loaded | Missing {

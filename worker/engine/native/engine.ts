@@ -1,7 +1,7 @@
 // The native engine: the contract of worker/engine/contract.ts over the C++ core in worker/engine/native/core/ (weft.h), which the addon runs
 // off the event loop. What is here: the model described to the core, memory counted before it is taken, and errors.
 import { availableParallelism } from "node:os";
-import { type Addon, nativeAddon, nativeStatus } from "../../../shared/arithmetic/native.ts";
+import { type Addon, computesWith, nativeAddon, nativeStatus } from "../../../shared/arithmetic/native.ts";
 import { keyOf, stream } from "../../../shared/arithmetic/philox.ts";
 import { adamwScalars } from "../../../shared/arithmetic/vector.ts";
 import { EngineError, messageOf, UnfitError } from "../../../shared/errors.ts";
@@ -294,7 +294,8 @@ export const native: EngineKind = {
   name: "native",
   async probe(options) {
     const why = refusal(options);
-    return why === undefined ? { usable: true, why: nativeStatus().why } : { usable: false, why };
+    if (why !== undefined) return { usable: false, why };
+    return { usable: true, why: computesWith(nativeStatus().path, nativeAddon()!.chooseIsa(options.isa ?? "auto")) };
   },
   planned: (options) => inCore(() => ({ bytes: plannedBytes(nativeAddon() as EngineAddon, coreConfig(options)) })),
   async create(options) {
