@@ -18,6 +18,7 @@ import { brief } from "../shared/check.ts";
 import { flagOf, flagsFor } from "../shared/config.ts";
 import { temporaryFolder } from "../shared/disk.ts";
 import { ConfigError } from "../shared/errors.ts";
+import { logLine } from "../shared/json.ts";
 import { defaultPreset, presets } from "../shared/presets.ts";
 import { FaultyWire } from "./faulty-wire.ts";
 import { type Lie, liarCommand, lies } from "./liar.ts";
@@ -291,7 +292,7 @@ class LocalRun {
       this.#said += `${line}\n`;
       return;
     }
-    const { msg, step } = JSON.parse(line) as { msg: string; step?: number };
+    const { msg = "", step } = (logLine(line) ?? {}) as { msg?: string; step?: number };
     if (msg === "step" && step !== undefined) {
       if (this.#times.length === 0) this.#firstStep = step;
       this.step = step;

@@ -14,6 +14,7 @@ import { readCheckpoint } from "../shared/checkpoint/checkpoint.ts";
 import { checkpointSteps } from "../shared/checkpoint/rundir.ts";
 import type { Options } from "../shared/config.ts";
 import { ConfigError } from "../shared/errors.ts";
+import { logLine } from "../shared/json.ts";
 import { defaultPreset } from "../shared/presets.ts";
 import { type Resolved, resolveOptions } from "../shared/resolve.ts";
 import { weftVersion } from "../shared/version.ts";
@@ -313,8 +314,9 @@ class Launch {
 
 /** The coordinator's last line of a run that finished or stopped. */
 function outcomeIn(line: string): Outcome | undefined {
-  if (!line.startsWith("{")) return undefined;
-  const { weightsDigest, finished, checkpoint } = JSON.parse(line) as Partial<Outcome> & { weightsDigest?: string };
+  const { weightsDigest, finished, checkpoint } = (logLine(line) ?? {}) as Partial<Outcome> & {
+    weightsDigest?: string;
+  };
   return weightsDigest === undefined ? undefined : { finished: finished!, checkpoint: checkpoint! };
 }
 

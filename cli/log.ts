@@ -2,6 +2,7 @@
 // to standard error, so that standard output holds results alone.
 import { Writable } from "node:stream";
 import pino, { type Logger } from "pino";
+import { logLine } from "../shared/json.ts";
 import { durationText } from "./duration.ts";
 import { bar, StatusLine } from "./status-line.ts";
 import { onOneLine, printable } from "./terminal.ts";
@@ -117,11 +118,7 @@ export function progressLine(progress: Progress, columns: number): string {
 export function relay(log: Logger, line: string): void {
   const [, label = "", text = line] = /^\[(\S+)\] (.*)$/s.exec(line) ?? [];
   const prefix = label === "" ? "" : `${label}: `;
-  try {
-    const { level, msg, name: _n, time: _t, pid: _p, hostname: _h, ...fields } = JSON.parse(text);
-    log[level >= 40 ? "warn" : "info"](fields, isProgress(msg) ? msg : prefix + msg);
-  } catch (error) {
-    if (!(error instanceof SyntaxError)) throw error;
-    log.info(prefix + text);
-  }
+  const { level, msg, name: _n, time: _t, pid: _p, hostname: _h, ...fields } = logLine(text) ?? {};
+  if (typeof msg !== "string") log.info(prefix + text);
+  else log[Number(level) >= 40 ? "warn" : "info"](fields, isProgress(msg) ? msg : prefix + msg);
 }

@@ -13,6 +13,7 @@ import { checkpointSteps } from "../shared/checkpoint/rundir.ts";
 import { type OptionName, optionTable } from "../shared/config.ts";
 import { temporaryFolder } from "../shared/disk.ts";
 import { ConfigError } from "../shared/errors.ts";
+import { logLine } from "../shared/json.ts";
 
 export interface Replay {
   /** The checkpoint that it began from; null: the run's own beginning. */
@@ -87,6 +88,7 @@ export async function replay(directory: string, { first, last, data, threads }: 
       ...engineFlags(state.arithmetic),
       ...(threads ? ["--threads", threads] : []),
     ]);
+    await checkArithmetic(out, state.arithmetic);
     const came = (await readLines(out)) ?? [];
     const compared = came.flatMap((line) => {
       if (line.kind !== "step" || line.entry.step > end) return [];
@@ -131,11 +133,25 @@ function decisive(options: Readonly<Record<string, unknown>>): Record<string, un
   return Object.fromEntries(names.filter((name) => options[name] !== undefined).map((name) => [name, options[name]]));
 }
 
+/** What another engine, or another device, computes is no other result of the same. @throws ConfigError */
+async function checkArithmetic(out: string, expected: string): Promise<void> {
+  const [newest] = await checkpointSteps(out);
+  if (newest === undefined) return;
+  const { state } = await readCheckpoint(join(out, checkpointName(newest)), { optimizer: false });
+  if (state.arithmetic !== expected)
+    throw new ConfigError(
+      `audit: the run was computed with "${expected}", this machine would replay it with "${state.arithmetic}": the bits differ for that alone; replay it on a machine like those of the run`,
+    );
+}
+
 /** "native avx2 float32": the same engine and instruction set, or the step must differ. */
 function engineFlags(arithmetic: string): string[] {
   const [engine, isa] = arithmetic.split(" ");
   if (engine === "native") return ["--engine", "native", ...(isa ? ["--isa", isa] : [])];
-  return engine === "tfjs" ? ["--engine", "tfjs"] : [];
+  if (engine === "xla") return ["--engine", "xla"];
+  return engine === "tfjs"
+    ? ["--engine", "tfjs", ...(isa === "wasm" || isa === "webgpu" ? ["--backend", isa] : [])]
+    : [];
 }
 
 /** Run this program until it has done a step. @throws ConfigError with what it said when it ends before */
@@ -144,8 +160,9 @@ async function runUntil(step: number, args: readonly string[]): Promise<void> {
   const said: string[] = [];
   let reached = false;
   createInterface({ input: child.stderr }).on("line", (line) => {
-    if (!line.startsWith("{")) said.push(line);
-    else if (JSON.parse(line).msg === "step" && JSON.parse(line).step >= step) {
+    if (!line.startsWith("{")) return said.push(line);
+    const { msg, step: done } = logLine(line) ?? {};
+    if (msg === "step" && Number(done) >= step) {
       reached = true;
       child.kill("SIGTERM");
     }

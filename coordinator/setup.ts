@@ -18,6 +18,7 @@ import { fileSampler, randomSampler } from "../shared/sampler.ts";
 import { openModel } from "../shared/store/model.ts";
 import { leastIds, NoTokenizerError, openTokenizerOf, tokenizerNamed } from "../shared/tokenizers/open.ts";
 import type { Tokenizer } from "../shared/tokenizers/tokenizer.ts";
+import { titleSchema } from "../shared/wire/names.ts";
 import { Archive } from "./archive.ts";
 import { Quarantine, quarantineWriter, readQuarantine } from "./crew/quarantine.ts";
 import { type Dataset, openDataset } from "./data/dataset.ts";
@@ -116,7 +117,7 @@ async function setUpLocked(sources: Sources, log: Logger, settings: SetupSetting
   const best = resumed && (await readMarkers(options.out, onTrouble)).best?.valLossNats;
   return {
     id: randomUUID(),
-    name: basename(resolve(options.out)),
+    name: runName(options.out),
     // What any workers made together has no arithmetic to hold others to.
     options: mixed ? { ...options, anyArithmetic: true } : options,
     model,
@@ -240,4 +241,13 @@ function checkSameModel(came: ModelConfig, expected: ModelConfig, flag: string):
   for (const key of Object.keys(expected) as (keyof ModelConfig)[])
     if (key !== "dropout" && came[key] !== expected[key])
       throw new ConfigError(`config: ${flag}: its model has ${key} ${came[key]}, this run ${expected[key]}`);
+}
+
+/** What workers, pages and metrics call the run: its folder. @throws ConfigError */
+function runName(out: string): string {
+  const name = titleSchema.safeParse(basename(resolve(out)));
+  if (name.success) return name.data;
+  throw new ConfigError(
+    `config: --out ${JSON.stringify(out)}: the run is called by its folder's name, of 1 to 128 characters that can be seen; take another`,
+  );
 }

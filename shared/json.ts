@@ -43,6 +43,16 @@ export function parseJson(text: string, where: string): unknown {
   }
 }
 
+/** A line of a log of ours; undefined where it is none: a sentence, or what a connection that broke left of one. */
+export function logLine(text: string): Record<string, unknown> | undefined {
+  if (!text.startsWith("{")) return undefined;
+  try {
+    return JSON.parse(text);
+  } catch {
+    return undefined;
+  }
+}
+
 /** @throws ConfigError where the file cannot be read (the cause says why: see isAbsent) or is not JSON */
 export async function readJson(path: string): Promise<unknown> {
   const text = await readText(path);

@@ -6,6 +6,7 @@ import { createInterface } from "node:readline";
 import { setTimeout as sleep } from "node:timers/promises";
 import type { Options } from "../shared/config.ts";
 import { ConfigError, EngineError, Interrupted, UnfitError } from "../shared/errors.ts";
+import { logLine } from "../shared/json.ts";
 import type { Gpu } from "./gpus.ts";
 
 /** One process that is kept running. */
@@ -194,13 +195,8 @@ async function runOnce(
 
 /** What a line says of why its process ends: a warning of its log, or what is no line of a log. */
 export function reasonIn(line: string): string | undefined {
-  let text = line.trim();
-  try {
-    const { level, msg } = JSON.parse(text) as { level?: number; msg?: string };
-    if (level !== undefined) text = level >= 40 ? String(msg) : "";
-  } catch {
-    // no line of a log
-  }
+  const { level, msg } = logLine(line.trim()) ?? {};
+  const text = level === undefined ? line.trim() : Number(level) >= 40 ? String(msg) : "";
   return text === "" ? undefined : text.slice(0, 300);
 }
 

@@ -157,7 +157,10 @@ export function httpHandler({ run, access, onError }: HttpOptions & { readonly r
       case "history.csv":
         if (segments.length > 1) break;
         allow("GET");
-        response.setHeader("Content-Disposition", `attachment; filename="${run.status().run.name}.csv"`);
+        response.setHeader(
+          "Content-Disposition",
+          `attachment; filename*=UTF-8''${encodeURIComponent(`${run.status().run.name}.csv`)}`,
+        );
         return send(request, response, 200, "text/csv; charset=utf-8", csvOf(run.history.curves()));
       case "events":
         if (segments.length > 1) break;
