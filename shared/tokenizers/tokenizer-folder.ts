@@ -30,6 +30,10 @@ const addedJson = "added_tokens.json";
 /** Classes that add nothing of their own to what is read here. */
 const classes = /^(PreTrainedTokenizerFast|TokenizersBackend|GPT2Tokenizer(Fast)?|OpenAIGPTTokenizer(Fast)?)$/;
 
+/** Roles that transformers' classes fill themselves, whatever tokenizer.json adds. */
+const gpt2Roles = { bos_token: endOfTextToken, eos_token: endOfTextToken, unk_token: endOfTextToken };
+const gpt1Roles = { unk_token: "<unk>" };
+
 const anything = z.looseObject({});
 
 /**
@@ -49,9 +53,8 @@ export async function readTokenizerFolder(
     return text === undefined ? {} : checked(anything, parseJson(text, at(name)), at(name));
   };
   const files = { config: await object(configJson), map: await object(mapJson), added: await object(addedJson) };
-  const modelType =
-    whole === undefined || files.config.tokenizer_class ? undefined : (await object("config.json")).model_type;
-  return withConfig(plan, files, whole === undefined, modelType === "gpt2", at);
+  const modelType = files.config.tokenizer_class ? undefined : (await object("config.json")).model_type;
+  return withConfig(plan, files, whole === undefined, modelType, at);
 }
 
 async function readPair(
@@ -86,9 +89,7 @@ function parsePair(vocabJson: string, vocabPath: string, mergesTxt: string, merg
     before: [],
     after: [],
     endOfText: undefined,
-    roles: gpt1
-      ? { unk_token: "<unk>" }
-      : { bos_token: endOfTextToken, eos_token: endOfTextToken, unk_token: endOfTextToken },
+    roles: gpt1 ? gpt1Roles : gpt2Roles,
   };
 }
 
@@ -96,7 +97,7 @@ function withConfig(
   plan: TokenizerPlan,
   { config, map, added }: Record<"config" | "map" | "added", Record<string, unknown>>,
   isPair: boolean,
-  isGpt2Model: boolean,
+  modelType: unknown,
   at: (name: string) => string,
 ): TokenizerPlan {
   const where = at(configJson);
@@ -106,12 +107,17 @@ function withConfig(
   const className = config.tokenizer_class;
   if (className != null && !(typeof className === "string" && classes.test(className)))
     refuse(`tokenizer_class ${brief(className)}`, "Weft reads GPT-2's, OpenAI-GPT's and PreTrainedTokenizerFast");
-  if (plan.kind === "words" && /GPT/.test(String(className ?? "")))
-    refuse(`tokenizer_class ${className}`, "tokenizer.json has a WordLevel model: make it PreTrainedTokenizerFast");
+  // Where no class is named, transformers takes the model's.
+  const isGpt2 = modelType === "gpt2" || /^GPT2/.test(String(className ?? ""));
+  const isGpt1 = modelType === "openai-gpt" || /^OpenAIGPT/.test(String(className ?? ""));
+  if (plan.kind === "words" && (isGpt1 || isGpt2))
+    refuse(
+      `tokenizer_class ${className ?? `of model_type ${modelType}`}`,
+      "tokenizer.json has a WordLevel model: make it PreTrainedTokenizerFast",
+    );
   for (const name of ["split_special_tokens", "add_eos_token"])
     if (config[name] === true && (isPair || name === "split_special_tokens"))
       refuse(name, "versions of transformers read it differently: set it to false");
-  const isGpt2 = isGpt2Model || /^GPT2/.test(String(className ?? ""));
   const prefixSaid = config.add_prefix_space ?? (isGpt2 && !isPair ? false : undefined);
   if (prefixSaid != null && typeof prefixSaid !== "boolean")
     refuse(`add_prefix_space ${brief(prefixSaid)}`, "expected true or false");
@@ -144,7 +150,8 @@ function withConfig(
     if (!adding.get(token.content)) adding.add(token, undefined);
     return token.content;
   };
-  const defaults: Record<string, string | undefined> = isPair || className != null ? plan.roles : {};
+  const ofClass = isGpt2 ? gpt2Roles : isGpt1 ? gpt1Roles : {};
+  const defaults: Record<string, string | undefined> = isPair ? plan.roles : ofClass;
   for (const role of roles) {
     // null: the class's default is switched off.
     const [value, path] =

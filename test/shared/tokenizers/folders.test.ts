@@ -1,4 +1,4 @@
-// Tokenizer folders against transformers 4.38 and 5.24 (folders.golden.json, which test/system/tokenizers.system.ts makes
+// Tokenizer folders against transformers 4.38, 4.57 and 5.24 (folders.golden.json, which test/system/tokenizers.system.ts makes
 // and checks with many more texts): equal ids, or refused by the name of what they disagree about.
 import { mkdtemp, rm, writeFile } from "node:fs/promises";
 import { tmpdir } from "node:os";
@@ -25,12 +25,16 @@ const refused: Record<string, RegExp> = {
   "json of another class": /tokenizer_class "RobertaTokenizer"/,
 };
 
-test.each(Object.entries(folders))("%s", async (name, files) => {
+async function save(files: Record<string, unknown>): Promise<void> {
   for (const [file, content] of Object.entries(files)) {
     const text = typeof content === "string" ? content : JSON.stringify(content);
     // Windows' editors put a byte order mark before a text.
     await writeFile(join(directory, file), `\uFEFF${text}`);
   }
+}
+
+test.each(Object.entries(folders))("%s", async (name, files) => {
+  await save(files);
   if (refused[name]) {
     await expect(openTokenizer(directory)).rejects.toThrow(refused[name]);
     return;
@@ -45,4 +49,14 @@ test.each(Object.entries(folders))("%s", async (name, files) => {
       else expect([...tokenizer.encode(text)], `transformers ${version}: ${text}`).toEqual(ids[i]);
     }
   }
+});
+
+test.each([
+  "json that adds nothing, of GPT-2",
+  "json that adds nothing, with a model",
+  "json without <|endoftext|>, of GPT-2",
+])("%s: a document ends with its class's token", async (name) => {
+  await save(folders[name]!);
+  // eos_token_id of transformers 4.57.1 and 5.24.0.
+  expect((await openTokenizer(directory)).endOfText).toBe(359);
 });

@@ -64,6 +64,12 @@ export const folders: Record<string, Files> = {
   "pair, split_special_tokens": { ...pair, ...gpt2({ split_special_tokens: true }) },
   json: { ...json(), ...fast() },
   "json with a model": { ...json(), "config.json": { model_type: "gpt2" } },
+  "json that adds nothing, of GPT-2": { ...json({ added_tokens: [] }), ...gpt2() },
+  "json that adds nothing, with a model": { ...json({ added_tokens: [] }), "config.json": { model_type: "gpt2" } },
+  "json without <|endoftext|>, of GPT-2": {
+    ...json({ added_tokens: [], model: { ...written.model, vocab: withoutEnd } }),
+    ...gpt2(),
+  },
   "json, add_bos_token": { ...json(), ...fast({ add_bos_token: true, bos_token: "<|endoftext|>" }) },
   "json of GPT-2, add_bos_token": { ...json(), ...gpt2({ add_bos_token: true, bos_token: "<|endoftext|>" }) },
   "json, add_prefix_space beside it": { ...json(), ...fast({ add_prefix_space: true }) },
