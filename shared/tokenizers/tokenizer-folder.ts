@@ -138,16 +138,27 @@ function withConfig(
     if (!/^\d+$/.test(key) || said > highestId) refuse(`added_tokens_decoder has ${brief(key)}`, "expected an id");
     addOrCompare(adding, addedToken(value, `${where}: added_tokens_decoder ${key}`), said, where);
   }
-  if (config.added_tokens_decoder === undefined)
-    for (const [content, said] of Object.entries(added).sort(([, a], [, b]) => Number(a) - Number(b))) {
-      if (typeof said !== "number" || !Number.isInteger(said) || said < 0 || said > highestId || content === "")
-        throw new ConfigError(`${at(addedJson)}: the id of ${brief(content)} is ${brief(said)}`);
-      if (!adding.get(content)) adding.add(addedToken(content, at(addedJson)), said);
-    }
+  const bare = config.added_tokens_decoder === undefined ? added : {};
+  for (const [content, said] of Object.entries(bare).sort(([, a], [, b]) => Number(a) - Number(b))) {
+    if (typeof said !== "number" || !Number.isInteger(said) || said < 0 || said > highestId || content === "")
+      throw new ConfigError(`${at(addedJson)}: the id of ${brief(content)} is ${brief(said)}`);
+    if (!adding.get(content)) adding.add(addedToken(content, at(addedJson)), said);
+  }
   const named: Record<string, string> = {};
   const special = (name: string, value: unknown, path: string): string => {
     const token = addedToken(value, `${path}: ${name}`, true);
-    if (!adding.get(token.content)) adding.add(token, undefined);
+    const before = adding.get(token.content);
+    if (!before) {
+      adding.add(token, undefined);
+      return token.content;
+    }
+    const isBare = Object.hasOwn(bare, token.content);
+    const isRole = roles.some((role) => role === name);
+    // A role's own flags count nowhere if the token has some; a list's do in transformers 4.
+    if (typeof value === "object" && (isBare || !isRole))
+      compareFlags(before, token, `${path}: ${name}`, isBare ? addedJson : `${tokenizerJson} or added_tokens_decoder`);
+    // Version 5 leaves a token of a list as it is described elsewhere, and only decoding tells the difference.
+    if (!before.special && (isBare || isRole)) adding.markSpecial(before);
     return token.content;
   };
   const ofClass = isGpt2 ? gpt2Roles : isGpt1 ? gpt1Roles : {};
@@ -193,10 +204,16 @@ function addOrCompare(adding: Adding, token: Omit<AddedToken, "id">, said: numbe
     adding.add(token, said);
     return;
   }
+  compareFlags(before, token, where, tokenizerJson);
+  if (token.special && !before.special) adding.markSpecial(before);
+}
+
+/** @throws ConfigError where two places describe a token that is found at different places in a text */
+function compareFlags(before: AddedToken, token: Omit<AddedToken, "id">, where: string, other: string): void {
   for (const flag of ["lstrip", "rstrip", "singleWord"] as const)
     if (before[flag] !== token[flag])
       throw new ConfigError(
-        `${where}: added token ${brief(token.content)} has ${flag} ${token[flag]}, tokenizer.json ` +
-          `${before[flag]}: make them equal`,
+        `${where}: added token ${brief(token.content)} has ${flag} ${token[flag]}, ${other} ${before[flag]}: ` +
+          (other === addedJson ? "describe it in added_tokens_decoder instead" : "make them equal"),
       );
 }

@@ -22,6 +22,12 @@ const refused: Record<string, RegExp> = {
   "json of GPT-2 with add_prefix_space": /add_prefix_space false; tokenizer\.json has true/,
   "json with add_prefix_space and a model": /add_prefix_space false; tokenizer\.json has true/,
   "json, added_tokens_decoder with other flags": /"<\|endoftext\|>" has lstrip true, tokenizer\.json false/,
+  "json, a role's flags beside added_tokens.json":
+    /tokenizer_config\.json: mask_token: added token "<\|user\|>" has lstrip true, added_tokens\.json false: describe/,
+  "pair, a role's flags beside added_tokens.json":
+    /special_tokens_map\.json: mask_token: added token "<\|user\|>" has lstrip true, added_tokens\.json false: /,
+  "json, a list's flags beside it":
+    /additional_special_tokens: added token "<\|user\|>" has lstrip true, tokenizer\.json or added_tokens_decoder false/,
   "json of another class": /tokenizer_class "RobertaTokenizer"/,
 };
 
@@ -59,4 +65,15 @@ test.each([
   await save(folders[name]!);
   // eos_token_id of transformers 4.57.1 and 5.24.0.
   expect((await openTokenizer(directory)).endOfText).toBe(359);
+});
+
+test.each([
+  "json, a role's token that is text there",
+  "json, a token that is special in added_tokens_decoder",
+  "json, a listed token of added_tokens.json",
+])("%s: decoding leaves it out with the special ones", async (name) => {
+  await save(folders[name]!);
+  const tokenizer = await openTokenizer(directory);
+  // decode(ids, skip_special_tokens=True) of transformers 4.57.1 and 5.24.0.
+  expect(tokenizer.decode(tokenizer.encode("hi <|user|> the"), true)).toBe("hi  the");
 });

@@ -23,6 +23,10 @@ const fast = (config: object = {}): Files => ({
 });
 const flags = { lstrip: true, normalized: true, rstrip: true, single_word: false, special: true };
 const user = { added_tokens_decoder: { [end + 1]: { content: "<|user|>", ...flags } } };
+const mask = { content: "<|user|>", lstrip: true, normalized: false, rstrip: false, single_word: false, special: true };
+/** A token that tokenizer.json adds as text. */
+const text = { ...mask, lstrip: false, special: false };
+const withText = json({ added_tokens: [...written.added_tokens, { id: end + 1, ...text }] });
 const gpt1: Files = {
   "vocab.json": JSON.parse(golden.gpt1.vocab),
   "merges.txt": golden.gpt1.merges,
@@ -90,6 +94,34 @@ export const folders: Record<string, Files> = {
     "special_tokens_map.json": { eos_token: "the", pad_token: "<new>" },
   },
   "json, special tokens of tokenizer_config.json": { ...json(), ...fast({ eos_token: "the" }) },
+  "json, a role's flags beside added_tokens.json": {
+    ...json(),
+    ...gpt2({ mask_token: { ...mask, __type: "AddedToken" } }),
+    "added_tokens.json": { "<|user|>": end + 1 },
+  },
+  "pair, a role's flags beside added_tokens.json": {
+    ...pair,
+    ...gpt2(),
+    "special_tokens_map.json": { mask_token: mask },
+    "added_tokens.json": { "<|user|>": end + 1 },
+  },
+  "json, a list's flags beside it": {
+    ...withText,
+    ...gpt2({ additional_special_tokens: [{ ...mask, __type: "AddedToken" }] }),
+  },
+  "json, a role's token that is text there": {
+    ...withText,
+    ...fast({ pad_token: "<|user|>" }),
+  },
+  "json, a token that is special in added_tokens_decoder": {
+    ...withText,
+    ...fast({ added_tokens_decoder: { [end + 1]: { ...text, special: true } } }),
+  },
+  "json, a listed token of added_tokens.json": {
+    ...json(),
+    ...fast({ additional_special_tokens: ["<|user|>"] }),
+    "added_tokens.json": { "<|user|>": end + 1 },
+  },
   "json beside a pair": { ...json(), ...pair, ...gpt2() },
   "json of another class": { ...json(), "tokenizer_config.json": { tokenizer_class: "RobertaTokenizer" } },
   gpt1: gpt1,
