@@ -6,6 +6,7 @@ import { z } from "zod";
 import { brief, checked } from "../check.ts";
 import { ConfigError } from "../errors.ts";
 import type { AddedToken } from "./added.ts";
+import { letterOfByte } from "./bytes.ts";
 import { Adding, endOfTextToken, roles, type TokenizerPlan } from "./plan.ts";
 import {
   addedToken,
@@ -72,7 +73,13 @@ async function readPair(
 /** @throws ConfigError naming the file and line that cannot be read */
 function parsePair(vocabJson: string, vocabPath: string, mergesTxt: string, mergesPath: string): TokenizerPlan {
   const { tokens, ids } = vocabularyOf(parseJson(vocabJson, vocabPath), vocabPath);
-  const merges = mergesTxt.split("\n").flatMap((ended, i) => {
+  const lines = mergesTxt.split("\n");
+  const refuse = (what: string, fix: string): never => {
+    throw new ConfigError(`${mergesPath}: ${what}, without which transformers 4 drops a merge; ${fix}`);
+  };
+  if (!lines[0]!.startsWith("#version")) refuse("has no first line #version", 'put "#version: 0.2" before the merges');
+  if (lines.at(-1) !== "") refuse("its last line has no line break", "put one there");
+  const merges = lines.flatMap((ended, i) => {
     const line = ended.replace(/\r$/, "");
     return line === "" || line.startsWith("#version") ? [] : [pairOf(line, i, mergesPath)];
   });
@@ -110,10 +117,21 @@ function withConfig(
   // Where no class is named, transformers takes the model's.
   const isGpt2 = modelType === "gpt2" || /^GPT2/.test(String(className ?? ""));
   const isGpt1 = modelType === "openai-gpt" || /^OpenAIGPT/.test(String(className ?? ""));
-  if (plan.kind === "words" && (isGpt1 || isGpt2))
+  const owner = `tokenizer_class ${className ?? `of model_type ${modelType}`}`;
+  const { itself, fitting, isOther } = {
+    bytes: { itself: "byte-level BPE", fitting: "GPT2Tokenizer", isOther: isGpt1 },
+    gpt1: { itself: "GPT-1's BPE", fitting: "OpenAIGPTTokenizer", isOther: isGpt2 },
+    words: { itself: "a WordLevel model", fitting: "PreTrainedTokenizerFast", isOther: isGpt1 || isGpt2 },
+  }[plan.kind];
+  if (isOther) refuse(owner, `${isPair ? "merges.txt" : tokenizerJson} has ${itself}: make it ${fitting}`);
+  // Version 5 makes the model of these classes anew, without what tokenizer.json says of unknown symbols.
+  if (isGpt1 && !isPair && plan.fuseUnknown)
+    refuse(owner, "tokenizer.json has fuse_unk true, which not every version of transformers follows: make it false");
+  if (isGpt2 && plan.unknown !== undefined && letterOfByte.some((letter) => !plan.own.has(letter)))
     refuse(
-      `tokenizer_class ${className ?? `of model_type ${modelType}`}`,
-      "tokenizer.json has a WordLevel model: make it PreTrainedTokenizerFast",
+      owner,
+      `its vocabulary lacks bytes, which not every version of transformers makes unk_token ${brief(plan.unknown)}: ` +
+        "make it PreTrainedTokenizerFast",
     );
   for (const name of ["split_special_tokens", "add_eos_token"])
     if (config[name] === true && (isPair || name === "split_special_tokens"))
@@ -125,6 +143,11 @@ function withConfig(
     refuse(
       `add_prefix_space ${prefixSaid}`,
       `tokenizer.json has ${plan.addPrefixSpace}, and it depends on the version of transformers which of the two counts: make them equal`,
+    );
+  if (!isPair && plan.addPrefixSpace && prefixSaid == null && (className != null || modelType !== undefined))
+    refuse(
+      "does not say add_prefix_space",
+      "tokenizer.json has true, which not every version of transformers follows: say it here too",
     );
 
   const tokens = [...plan.vocabulary.tokens];
@@ -174,6 +197,16 @@ function withConfig(
     const values = Array.isArray(value) ? value : Object.values(objectOf(value, `${path}: ${list}`));
     for (const token of values) special(list, token, path);
   }
+
+  for (const [path, keys] of [[where, config] as const, [at(mapJson), map] as const])
+    for (const [key, value] of Object.entries(keys)) {
+      const isOwn = !key.endsWith("_token") || roles.some((role) => role === key) || typeof value === "boolean";
+      if (!isOwn && value != null && !adding.get(addedToken(value, `${path}: ${key}`).content))
+        throw new ConfigError(
+          `${path}: ${key} ${brief(value)}; not every version of transformers adds such a token: name it in ` +
+            "additional_special_tokens",
+        );
+    }
 
   const bos = named.bos_token;
   const before = [...plan.before];

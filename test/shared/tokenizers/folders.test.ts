@@ -28,6 +28,16 @@ const refused: Record<string, RegExp> = {
     /special_tokens_map\.json: mask_token: added token "<\|user\|>" has lstrip true, added_tokens\.json false: /,
   "json, a list's flags beside it":
     /additional_special_tokens: added token "<\|user\|>" has lstrip true, tokenizer\.json or added_tokens_decoder false/,
+  "json with add_prefix_space": /tokenizer_config\.json: does not say add_prefix_space; tokenizer\.json has true/,
+  "json with add_prefix_space, of another model": /does not say add_prefix_space; tokenizer\.json has true/,
+  "pair without #version": /merges\.txt: has no first line #version, without which transformers 4 drops a merge; put/,
+  "pair without a last line break": /merges\.txt: its last line has no line break, without which/,
+  "json of GPT-2 that lacks a byte": /GPT2Tokenizer; its vocabulary lacks bytes, .* unk_token "<\|endoftext\|>": make/,
+  "json of GPT-1, fused": /OpenAIGPTTokenizer; tokenizer\.json has fuse_unk true, .*: make it false/,
+  "json, a token of another name": /tokenizer_config\.json: image_token "<new>"; .*: name it in additional_special/,
+  "json, a token of another name in special_tokens_map.json": /special_tokens_map\.json: boi_token "<new>"; /,
+  "json of OpenAI-GPT": /OpenAIGPTTokenizer; tokenizer\.json has byte-level BPE: make it GPT2Tokenizer/,
+  "json with OpenAI-GPT's model": /of model_type openai-gpt; tokenizer\.json has byte-level BPE: make it GPT2/,
   "json of another class": /tokenizer_class "RobertaTokenizer"/,
 };
 

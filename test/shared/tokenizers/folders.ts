@@ -23,6 +23,7 @@ const fast = (config: object = {}): Files => ({
 });
 const flags = { lstrip: true, normalized: true, rstrip: true, single_word: false, special: true };
 const user = { added_tokens_decoder: { [end + 1]: { content: "<|user|>", ...flags } } };
+const withoutSign = Object.fromEntries(Object.entries(vocab).filter(([token]) => token !== "!"));
 const mask = { content: "<|user|>", lstrip: true, normalized: false, rstrip: false, single_word: false, special: true };
 /** A token that tokenizer.json adds as text. */
 const text = { ...mask, lstrip: false, special: false };
@@ -122,6 +123,37 @@ export const folders: Record<string, Files> = {
     ...fast({ additional_special_tokens: ["<|user|>"] }),
     "added_tokens.json": { "<|user|>": end + 1 },
   },
+  "json with add_prefix_space, of another model": { ...json(prefixed), "config.json": { model_type: "gpt_neox" } },
+  "pair without #version": { ...pair, ...gpt2(), "merges.txt": `${merges.join("\n")}\n` },
+  "pair without a last line break": { ...pair, ...gpt2(), "merges.txt": `#version: 0.2\n${merges.join("\n")}` },
+  "json of GPT-2 that lacks a byte": {
+    ...json({ model: { ...written.model, unk_token: "<|endoftext|>", vocab: withoutSign } }),
+    ...gpt2(),
+  },
+  "json of GPT-1, fused": {
+    "tokenizer.json": {
+      ...{ version: "1.0", truncation: null, padding: null, added_tokens: [], post_processor: null },
+      normalizer: {
+        ...{ type: "BertNormalizer", clean_text: true, handle_chinese_chars: true },
+        ...{ strip_accents: null, lowercase: true },
+      },
+      pre_tokenizer: { type: "BertPreTokenizer" },
+      decoder: { type: "BPEDecoder", suffix: "</w>" },
+      model: {
+        ...{ ...written.model, unk_token: "<unk>", end_of_word_suffix: "</w>", fuse_unk: true },
+        ...{ vocab: gpt1["vocab.json"], merges: golden.gpt1.merges.split("\n").slice(1, -1) },
+      },
+    },
+    "tokenizer_config.json": { tokenizer_class: "OpenAIGPTTokenizer" },
+  },
+  "json, a token of another name": { ...json(), ...gpt2({ image_token: "<new>" }) },
+  "json, a token of another name in special_tokens_map.json": {
+    ...json(),
+    ...gpt2(),
+    "special_tokens_map.json": { boi_token: "<new>" },
+  },
+  "json of OpenAI-GPT": { ...json(), "tokenizer_config.json": { tokenizer_class: "OpenAIGPTTokenizer" } },
+  "json with OpenAI-GPT's model": { ...json(), "config.json": { model_type: "openai-gpt" } },
   "json beside a pair": { ...json(), ...pair, ...gpt2() },
   "json of another class": { ...json(), "tokenizer_config.json": { tokenizer_class: "RobertaTokenizer" } },
   gpt1: gpt1,
