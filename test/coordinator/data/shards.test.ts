@@ -160,6 +160,17 @@ test("JSON lines: a document a line, also gzipped, by the name of its column", a
   await expect(broken).rejects.toThrow(/c.jsonl.gz: ends in the middle of its packed data/);
 });
 
+test.each([
+  ["gpt2", { tokenizer }],
+  ["its characters", {}],
+])("JSON lines: half a character is refused with its line, with %s", async (_, options) => {
+  const source = join(folder, "a.jsonl");
+  await writeFile(source, '{"text": "ab"}\n{"text": "ab\\ud83e\\udd8a"}\n{"text": "ab\\ud800cd"}\n');
+  await expect(openDataset({ source, blockSize: 1, whole: true, ...options })).rejects.toThrow(
+    /a\.jsonl: line 3 has half a character \(a lone surrogate\) at position 2 of "text"; it has no UTF-8 bytes/,
+  );
+});
+
 test("Parquet: row groups and compression, by the name of its column", async () => {
   const many = Array.from({ length: 300 }, (_, i) => `${rows[i % rows.length]} ${i}`);
   const path = join(folder, "a.parquet");
