@@ -19,6 +19,8 @@ export async function* jsonLines(text: AsyncIterable<string>, path: string, colu
       throw new ConfigError(`${path}: line ${number} is not JSON: ${messageOf(error)}`, { cause: error });
     }
     const value = (row as Record<string, unknown> | null)?.[column];
+    // A row may lack its text, as in Parquet.
+    if (value === null) return undefined;
     if (typeof value === "string") {
       // JSON can say it, a file of text cannot: no checkpoint's tokenizer could hold it.
       const half = /\p{Surrogate}/u.exec(value);
