@@ -100,13 +100,14 @@ export function dataCommand(): Command {
       const data = await openDataset({
         source,
         blockSize: 0,
+        anySplit: true,
         verify: true,
         notify: say,
         ...(tokenizer && { tokenizer }),
       });
       try {
         const part = partOf(source);
-        const split = part ?? "train";
+        const split = part ?? (data.train.length > 0 ? "train" : "val");
         const first = new Int32Array(Math.min(60, data[split].length));
         await data.read(split, 0, first.length, first);
         const facts = {

@@ -30,7 +30,7 @@ export function evalCommand(): Command {
     const wanted: readonly Split[] = all ? ["train", "val"] : [split as Split];
     const dataset = await openDataset({
       ...{ source: data, textColumn, blockSize: 1, tokenizer, notify: say, whole: all },
-      ...(all ? {} : { splits: wanted }),
+      ...(all ? { anySplit: true } : { splits: wanted }),
       ...(origins.valFraction !== "default" && { valFraction }),
     });
     const { engine, why } = await openEngine(

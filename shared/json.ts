@@ -27,10 +27,15 @@ export function decodeText(bytes: Uint8Array, what: string): string {
   }
 }
 
-/** The encoding that a byte order mark announces, where it is not UTF-8: Windows writes such files. */
+/** The encoding that a byte order mark or many NULs announce, where it is not UTF-8: Windows writes such files. */
 export function otherEncoding(bytes: Uint8Array): string | undefined {
-  const [a, b] = bytes;
+  const [a, b, c, d] = bytes;
+  if ((a === 0xff && b === 0xfe && c === 0 && d === 0) || (a === 0 && b === 0 && c === 0xfe && d === 0xff))
+    return "UTF-32";
   if ((a === 0xff && b === 0xfe) || (a === 0xfe && b === 0xff)) return "UTF-16";
+  const start = bytes.subarray(0, 1024);
+  const nuls = start.reduce((count, byte) => count + (byte === 0 ? 1 : 0), 0);
+  if (4 * nuls > start.length) return "UTF-16 (by its many NUL bytes)";
   return undefined;
 }
 

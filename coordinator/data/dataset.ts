@@ -27,6 +27,8 @@ export interface DatasetOptions {
   readonly whole?: boolean;
   /** Splits that are going to be read: only they have to be long enough. Default: both. */
   readonly splits?: readonly Split[];
+  /** One split that is long enough will do: the others may be empty. */
+  readonly anySplit?: boolean;
   /** Column of JSON lines and Parquet files that holds the text. Default: "text". */
   readonly textColumn?: string;
   /** For `shakespeare`: train on another book where there is no network, instead of refusing. */
@@ -141,16 +143,15 @@ export async function openDataset(wished: DatasetOptions): Promise<Dataset> {
   const dataset = (await isTokenSource(source))
     ? new Dataset({ name: source, blockSize, ...(await openTokenFiles(source, options)) })
     : await encodeText(options);
-  for (const split of options.splits ?? splits) {
-    // No validation at all was somebody's wish; less than a window was nobody's.
-    const without = split === "val" && dataset.val.length === 0 && options.splits === undefined;
-    if (!without && dataset[split].length < blockSize + 1) {
-      await dataset.close();
-      throw new ConfigError(
-        `data ${dataset.name}: too short: its ${split} split has ${dataset[split].length} tokens, a window of block size ` +
-          `${blockSize} needs ${blockSize + 1}; use more text, a smaller --block-size or another --val-fraction`,
-      );
-    }
+  const short = (options.splits ?? splits).filter((split) => dataset[split].length < blockSize + 1);
+  // No validation at all was somebody's wish; less than a window was nobody's.
+  const missed = short.find((split) => split === "train" || dataset.val.length > 0 || options.splits !== undefined);
+  if (missed && !(options.anySplit && short.length < splits.length)) {
+    await dataset.close();
+    throw new ConfigError(
+      `data ${dataset.name}: too short: its ${missed} split has ${dataset[missed].length} tokens, a window of block size ` +
+        `${blockSize} needs ${blockSize + 1}; use more text, a smaller --block-size or another --val-fraction`,
+    );
   }
   return dataset;
 }

@@ -10,8 +10,8 @@ import { optionTable } from "../../shared/config.ts";
 import { ConfigError } from "../../shared/errors.ts";
 import { isAbsent, readJson } from "../../shared/json.ts";
 import { widthOf } from "../../shared/token-array.ts";
-import { NoTokenizerError, openTokenizer } from "../../shared/tokenizers/open.ts";
-import type { Tokenizer } from "../../shared/tokenizers/tokenizer.ts";
+import { openTokenizer } from "../../shared/tokenizers/open.ts";
+import { NoTokenizerError, type Tokenizer } from "../../shared/tokenizers/tokenizer.ts";
 import { findShards } from "./shards.ts";
 import { concatenate, slice, TokenFile, type Tokens } from "./tokens.ts";
 
@@ -121,16 +121,16 @@ async function tokenizerOf(
   description: Description | undefined,
 ): Promise<Tokenizer> {
   const beside = await openTokenizer(folder).catch((error) => {
-    if (error instanceof NoTokenizerError) return undefined;
-    throw error;
-  });
-  const tokenizer = beside ?? named;
-  if (!tokenizer)
+    if (!(error instanceof NoTokenizerError)) throw error;
+    if (named) return undefined;
     throw new ConfigError(
-      `data ${source}: which tokenizer made it? None lies beside it (tokenizer.json, weft-tokenizer.json, nanoGPT's ` +
-        `meta.pkl); name it with --tokenizer gpt2 or a folder. Of char alone the characters are not known: write them ` +
-        `into weft-tokenizer.json, {"kind": "char", "version": 1, "tokens": ["\\n", " ", ...]}, in the order of their ids`,
+      `data ${source}: which tokenizer made it? ${error.message}; name it with --tokenizer gpt2 or a folder. Of char ` +
+        `alone the characters are not known: write them into weft-tokenizer.json, {"kind": "char", "version": 1, ` +
+        `"tokens": ["\\n", " ", ...]}, in the order of their ids`,
+      { cause: error },
     );
+  });
+  const tokenizer = (beside ?? named)!;
   if (named && beside && !isDeepStrictEqual(named.toFiles(), beside.toFiles()))
     throw new ConfigError(
       `data ${source}: made with the tokenizer ${beside.name} of ${beside.vocabSize} tokens that lies beside it, not ` +

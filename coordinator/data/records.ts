@@ -19,7 +19,17 @@ export async function* jsonLines(text: AsyncIterable<string>, path: string, colu
       throw new ConfigError(`${path}: line ${number} is not JSON: ${messageOf(error)}`, { cause: error });
     }
     const value = (row as Record<string, unknown> | null)?.[column];
-    if (typeof value === "string") return value;
+    // A row may lack its text, as in Parquet.
+    if (value === null) return undefined;
+    if (typeof value === "string") {
+      // JSON can say it, a file of text cannot: no checkpoint's tokenizer could hold it.
+      const half = /\p{Surrogate}/u.exec(value);
+      if (!half) return value;
+      throw new ConfigError(
+        `${path}: line ${number} has half a character (a lone surrogate) at position ${half.index} of "${column}"; it has ` +
+          "no UTF-8 bytes: take it out",
+      );
+    }
     const columns = typeof row === "object" && row !== null ? Object.keys(row) : [];
     throw new ConfigError(`${path}: line ${number} has ${noText(column, value, columns)}`);
   };

@@ -55,7 +55,7 @@ export async function findDocuments(source: string, column = usualColumn): Promi
   if (found?.isFile()) return [await openDocument(source)];
   let paths: string[];
   if (found?.isDirectory()) {
-    paths = await glob(textFiles, { cwd: source, onlyFiles: true });
+    paths = await glob(textFiles, { cwd: source, onlyFiles: true, caseSensitiveMatch: false });
     paths = paths.map((path) => join(source, path));
     if (paths.length === 0)
       throw new ConfigError(
@@ -121,7 +121,7 @@ async function* piecesOf(path: string, column: string, onRead: (bytes: number) =
 /** The file's bytes, unpacked where its name ends in .gz. */
 function bytesOf(path: string, onRead: (bytes: number) => void): AsyncIterable<Buffer> {
   const file = counted(readable(createReadStream(path, { highWaterMark: 1 << 20 }), path), onRead);
-  if (!path.endsWith(".gz")) return file;
+  if (!/\.gz$/i.test(path)) return file;
   const unpacked = pipeline(Readable.from(file), createGunzip({ chunkSize: 1 << 20 }), () => {
     // Whoever reads the end of the pipe hears of it.
   });

@@ -23,9 +23,11 @@ export interface Pretrained {
 /**
  * Read a model's directory: config.json with model.safetensors, or its shards and their index. Every name and shape is
  * checked before memory is taken and the first weight is read.
+ * @returns with the names of tensors that were left out: heads for other tasks, which transformers' language model
+ * ignores too
  * @throws ConfigError naming the file, the tensor and both shapes where they do not fit
  */
-export async function readPretrained(directory: string): Promise<Pretrained> {
+export async function readPretrained(directory: string): Promise<Pretrained & { others: readonly string[] }> {
   const configPath = join(directory, "config.json");
   const model = modelOf(await readJson(configPath), configPath);
   const layout = layoutOf(model);
@@ -40,7 +42,7 @@ export async function readPretrained(directory: string): Promise<Pretrained> {
       throw new ConfigError(`${directory}: tensor ${name} is missing; config.json asks for [${parameter.shape}]`);
     return { ...parameter, tensor };
   });
-  dropOthers(found, model);
+  const others = dropOthers(found, model);
   for (const { path, entry } of found.values())
     throw new ConfigError(
       `${path}: surplus tensor ${shown(entry.name)} [${entry.shape}]: the ${model.family} of config.json has none of that name`,
@@ -53,7 +55,7 @@ export async function readPretrained(directory: string): Promise<Pretrained> {
     else if (tensor) await checkZeros(tensor, size);
   }
   if (headCopy) await checkTied(headCopy, weights.subarray(layout.byKey.get("tokens.weight")!.offset));
-  return { model, layout, weights };
+  return { model, layout, weights, others };
 }
 
 interface FoundTensor {
@@ -147,10 +149,18 @@ function takeTiedHead(found: Map<string, FoundTensor>, model: ModelConfig, layou
   return undefined;
 }
 
-/** Leave out what is no parameter, of whatever type: causal masks that old versions saved, heads for other tasks. */
-function dropOthers(found: Map<string, FoundTensor>, model: ModelConfig): void {
-  const { surplus } = familyOf(model).huggingFace;
-  for (const name of [...found.keys()]) if (surplus?.test(name)) found.delete(name);
+/** Leave out causal masks that old versions saved, and heads for other tasks. @returns the names of those heads */
+function dropOthers(found: Map<string, FoundTensor>, model: ModelConfig): string[] {
+  const { surplus, prefix } = familyOf(model).huggingFace;
+  const modules = layoutOf({ ...model, tiedHead: true }).parameters.map(({ name }) => bareName(model, name));
+  const ofTransformer = new Set(modules.map((name) => name.split(".", 1)[0]));
+  const others: string[] = [];
+  for (const [name, { entry }] of found) {
+    const isOther = !entry.name.includes(prefix) && !ofTransformer.has(name.split(".", 1)[0]);
+    if (isOther) others.push(entry.name);
+    if (isOther || surplus?.test(name)) found.delete(name);
+  }
+  return others;
 }
 
 function checkShape({ path, entry }: FoundTensor, shape: readonly number[]): void {
@@ -173,7 +183,7 @@ async function checkZeros({ path, entry }: FoundTensor, size: number): Promise<v
 async function checkTied({ path, entry }: FoundTensor, tokens: Float32Array): Promise<void> {
   const copy = new Float32Array(entry.shape.reduce((product, dimension) => product * dimension, 1));
   await readFloats(path, entry, copy);
-  const differs = copy.findIndex((x, i) => !Object.is(x, tokens[i]));
+  const differs = copy.findIndex((x, i) => x !== tokens[i]);
   if (differs >= 0)
     throw new ConfigError(
       `${path}: ${entry.name}[${differs}] is ${copy[differs]}, the embedding has ${tokens[differs]}, but config.json says that they are tied; set "tie_word_embeddings": false`,

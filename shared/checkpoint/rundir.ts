@@ -172,8 +172,12 @@ export async function loadModel(path: string, onSkip: (why: string) => void): Pr
       () => false,
     );
   if (await has(manifestName)) return describe(await readCheckpoint(path, { optimizer: false }), "");
-  if (await has("config.json"))
-    return { ...(await readPretrained(path)), directory: path, what: `Hugging Face model ${path}` };
+  if (await has("config.json")) {
+    const pretrained = await readPretrained(path);
+    const without =
+      pretrained.others.length > 0 ? ` without ${pretrained.others.join(", ")}, which are not its own` : "";
+    return { ...pretrained, directory: path, what: `Hugging Face model ${path}${without}` };
+  }
   if (await has(hyperparametersName))
     return { ...(await readRelease(path)), directory: path, what: `GPT-2 release ${path}` };
   if ((await stat(path).catch(() => undefined))?.isFile())

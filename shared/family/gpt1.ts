@@ -25,7 +25,7 @@ export const gpt1: Family = {
   huggingFace: {
     modelType: "openai-gpt",
     prefix: "transformer.",
-    surplus: /^h\.\d+\.attn\.(bias|masked_bias)$|^position_ids$|^multiple_choice_head\./,
+    surplus: /^h\.\d+\.attn\.(bias|masked_bias)$|^position_ids$/,
     write: (shape) => ({
       architectures: ["OpenAIGPTLMHeadModel"],
       ...writtenSizes(shape),

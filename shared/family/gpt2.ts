@@ -51,7 +51,7 @@ export const gpt2: Family = {
   huggingFace: {
     modelType: "gpt2",
     prefix: "transformer.",
-    surplus: /^h\.\d+\.attn\.(bias|masked_bias)$|^position_ids$|^multiple_choice_head\./,
+    surplus: /^h\.\d+\.attn\.(bias|masked_bias)$|^position_ids$/,
     write: (shape) => ({
       architectures: ["GPT2LMHeadModel"],
       ...writtenSizes(shape),

@@ -100,7 +100,7 @@ export const writtenSizes = (shape: Shape): Record<string, unknown> => ({
   torch_dtype: "float32",
 });
 
-const probability = z.number().min(0).lt(1).default(0.1);
+const probability = z.number().min(0).max(1).default(0.1);
 
 /** Nothing, or nothing in it. */
 const empty = (message: string) =>
@@ -158,7 +158,10 @@ export function readConfig<T>(
   return checked(schema, { ...defaults, ...named }, where);
 }
 
-/** Dropout has no weights and training sets its own: of three that differ, the residual's is the model's. */
+/**
+ * Dropout has no weights and training sets its own: of three that differ, the residual's is the model's, unless it is 1,
+ * with which nothing could be trained.
+ */
 export function shapeOf(c: z.infer<typeof sizesSchema>, activation: Shape["activation"]): Shape {
   return {
     vocabSize: c.vocab_size,
@@ -167,7 +170,7 @@ export function shapeOf(c: z.infer<typeof sizesSchema>, activation: Shape["activ
     nHead: c.n_head,
     nEmbd: c.n_embd,
     bias: c.weft?.bias ?? true,
-    dropout: c.resid_pdrop,
+    dropout: c.resid_pdrop < 1 ? c.resid_pdrop : 0,
     activation,
     tiedHead: c.tie_word_embeddings,
     layerNormEps: c.layer_norm_epsilon,

@@ -11,7 +11,7 @@ import { gpt2Ids, gpt2Tokenizer, isGpt2 } from "./gpt2.ts";
 import { metaFile, parseMeta } from "./nanogpt-meta.ts";
 import { ownFile, ownKindOf, parseOwnFile } from "./own-file.ts";
 import type { TokenizerPlan } from "./plan.ts";
-import type { Tokenizer } from "./tokenizer.ts";
+import { NoTokenizerError, type Tokenizer } from "./tokenizer.ts";
 import { readTokenizerFolder, vocabularyPairs } from "./tokenizer-folder.ts";
 import { tokenizerJson } from "./tokenizer-json.ts";
 import { WordTokenizer } from "./word.ts";
@@ -32,9 +32,6 @@ async function bytesOf(path: string): Promise<Uint8Array | undefined> {
     throw new ConfigError(`${path}: cannot be read (${code})`, { cause: error });
   }
 }
-
-/** A directory holds none of the files of a tokenizer. */
-export class NoTokenizerError extends ConfigError {}
 
 /**
  * The tokenizer whose files lie in a directory: a checkpoint, a prepared data set or a Hugging Face model.

@@ -127,6 +127,13 @@ export class Adding {
     return added;
   }
 
+  /** Makes a token that was added a mark of the format; its other flags stay. */
+  markSpecial(token: AddedToken): void {
+    const special = { ...token, special: true };
+    this.added[this.added.indexOf(token)] = special;
+    this.#byContent.set(token.content, special);
+  }
+
   /** The id that every version gives the next token. */
   #next(content: string): number | undefined {
     const own = this.#own.get(content);

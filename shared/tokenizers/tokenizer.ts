@@ -2,6 +2,9 @@
 // inside a checkpoint. Implementations lie beside this file; open.ts finds and opens each of them.
 import { ConfigError } from "../errors.ts";
 
+/** A directory holds no file that says a tokenizer: whoever names one may go on. */
+export class NoTokenizerError extends ConfigError {}
+
 export interface Tokenizer {
   readonly name: "char" | "word" | "gpt2" | "gpt1" | "bpe" | "wordlevel";
   /** V: ids are 0 .. vocabSize - 1. */

@@ -41,6 +41,15 @@ test("train a tokenizer, prepare with it, look at the result", async () => {
   expect(printed.at(-1)).toMatch(/^begins +the cat sat on .*\\nthe cat/);
 });
 
+test("data whose training split is empty is looked at as any other", async () => {
+  const ready = join(folder, "ready");
+  await data("prepare", join(folder, "text.txt"), "--out", ready, "--tokenizer", "gpt2", "--val-fraction", "0.9999");
+  await data("info", ready, "--json");
+  const info = JSON.parse(printed.at(-1)!);
+  expect(info).toMatchObject({ trainTokens: 0, begins: expect.stringMatching(/^the cat sat on the mat, the dog/) });
+  expect(info.valTokens).toBeGreaterThan(100);
+});
+
 test.each([
   ["--val-fraction", "1", /--val-fraction must be a number at least 0 and below 1, got 1/],
   ["--val-fraction", "x", /--val-fraction must be a number at least 0 and below 1, got "x"/],

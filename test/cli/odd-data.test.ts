@@ -83,6 +83,18 @@ test("eval reads the column of --text-column", async () => {
   expect(out).toMatch(/^all: [\d.]+ nats a token/);
 });
 
+test("eval takes all of two splits of which one is empty", async () => {
+  const folder = join(directory, "emptytrain");
+  await mkdir(folder);
+  await writeFile(join(folder, "train.bin"), "");
+  await writeFile(join(folder, "val.bin"), new Uint8Array(new Uint16Array(50).buffer));
+  for (const data of [folder, join(folder, "val.bin")]) {
+    const { status, out, err } = await run(["eval", "--checkpoint", padded, "--data", data, "--split", "all"]);
+    expect(status, err).toBe(0);
+    expect(out).toContain("3 windows of 16 tokens");
+  }
+});
+
 test("weights that are not finite end eval, sample and convert with the tensor's name", async () => {
   const broken = await writeModel("broken", (weights) => weights.fill(Number.NaN, 5, 6));
   for (const args of [

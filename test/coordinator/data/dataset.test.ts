@@ -267,14 +267,29 @@ test.each([
     /meta\.pkl: has opcode 0x63, which is not read here, at byte 3; expected a pickle of/,
   ],
   ["half of it", "\x80\x04}\x94(\x8c\x05it", /meta\.pkl: is cut short at byte/],
-  ["no characters", "\x80\x04}.", /meta\.pkl: has no "itos"/],
-  ["words", "\x80\x04}\x8c\x04itos}K\x00\x8c\x03abcss.", /id 0 of its 1 is "abc", expected one character/],
   ["text", "hello", /meta\.pkl: recalls 101|is cut short|opcode/],
 ])("a meta.pkl that holds %s is refused", async (_, content, why) => {
   await file("train.bin", new Uint8Array(60));
   await file("val.bin", new Uint8Array(60));
   await file("meta.pkl", Buffer.from(content, "latin1"));
   await expect(openDataset({ source: folder, blockSize: 4 })).rejects.toThrow(why);
+});
+
+test.each([
+  ["no characters", "\x80\x04}.", /meta\.pkl: has no "itos".*name it with --tokenizer/],
+  ["a size", "\x80\x04}\x8c\x0avocab_sizeK\x37s.", /meta\.pkl: has no "itos".*name it with --tokenizer/],
+  [
+    "words",
+    "\x80\x04}\x8c\x04itos}K\x00\x8c\x03abcss.",
+    /id 0 of its 1 is "abc", expected one character; name it with --tokenizer/,
+  ],
+])("a meta.pkl that holds %s leaves the tokenizer to be named", async (_, content, why) => {
+  await file("train.bin", new Uint8Array(60));
+  await file("val.bin", new Uint8Array(60));
+  await file("meta.pkl", Buffer.from(content, "latin1"));
+  await expect(openDataset({ source: folder, blockSize: 4 })).rejects.toThrow(why);
+  const tokenizer = CharTokenizer.of("ab");
+  expect((await openDataset({ source: folder, blockSize: 4, tokenizer })).tokenizer).toBe(tokenizer);
 });
 
 test("standard input and a pipe are read once and can be asked for twice", async () => {

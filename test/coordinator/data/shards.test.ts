@@ -160,6 +160,38 @@ test("JSON lines: a document a line, also gzipped, by the name of its column", a
   await expect(broken).rejects.toThrow(/c.jsonl.gz: ends in the middle of its packed data/);
 });
 
+test.each([
+  ["gpt2", { tokenizer }],
+  ["its characters", {}],
+])("JSON lines: half a character is refused with its line, with %s", async (_, options) => {
+  const source = join(folder, "a.jsonl");
+  await writeFile(source, '{"text": "ab"}\n{"text": "ab\\ud83e\\udd8a"}\n{"text": "ab\\ud800cd"}\n');
+  await expect(openDataset({ source, blockSize: 1, whole: true, ...options })).rejects.toThrow(
+    /a\.jsonl: line 3 has half a character \(a lone surrogate\) at position 2 of "text"; it has no UTF-8 bytes/,
+  );
+});
+
+test("a row without its text is left out of JSON lines too; names count in capitals", async () => {
+  await mkdir(join(folder, "texts"));
+  await writeFile(join(folder, "texts/A.JSONL.GZ"), gzipSync('{"text": "ab"}\n{"text": null}\n{"text": "ba"}\n'));
+  const data = await openDataset({ source: join(folder, "texts"), blockSize: 1, tokenizer, whole: true });
+  const read = new Int32Array(data.train.length);
+  await data.read("train", 0, read.length, read);
+  expect([...read]).toEqual(idsOf(["ab", "ba"]));
+});
+
+test.each([
+  ["UTF-32", Buffer.from("\ufeffa\0b\0", "utf16le")],
+  ["UTF-16", Buffer.from("\ufeffab", "utf16le")],
+  ["UTF-16 \\(by its many NUL bytes\\)", Buffer.from("some text", "utf16le")],
+])("text in %s is refused by that name", async (name, bytes) => {
+  const source = join(folder, "a.txt");
+  await writeFile(source, name === "UTF-32" ? Buffer.concat([Buffer.from([0xff, 0xfe, 0, 0]), bytes]) : bytes);
+  await expect(openDataset({ source, blockSize: 1 })).rejects.toThrow(
+    new RegExp(`a\\.txt: is ${name} text; convert it to UTF-8 first`),
+  );
+});
+
 test("Parquet: row groups and compression, by the name of its column", async () => {
   const many = Array.from({ length: 300 }, (_, i) => `${rows[i % rows.length]} ${i}`);
   const path = join(folder, "a.parquet");

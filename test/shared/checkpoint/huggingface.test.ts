@@ -215,6 +215,33 @@ describe("refused by name", () => {
       [...tensors, { name: "h.2.ln_1.bias", shape: [1], data: new Float32Array(1) }],
       /surplus tensor h\.2\.ln_1\.bias \[1\]/,
     ));
+  test("heads for other tasks are left out by name, as GPT2LMHeadModel ignores them", async () => {
+    const names = [
+      "score.weight",
+      "v_head.summary.weight",
+      "classifier.bias",
+      "lm_head.bias",
+      "multiple_choice_head.c",
+    ];
+    const heads = names.map((name) => ({ name, shape: [1], data: new Float32Array(1) }));
+    await writeModel(tinyModel, [...tensors, ...heads]);
+    const { others, weights } = await readPretrained(directory);
+    expect([...others].sort()).toEqual([...names].sort());
+    await writeModel(tinyModel, tensors);
+    expect(await readPretrained(directory)).toMatchObject({ others: [], weights });
+  });
+  test("a tied head may hold -0 where the embedding has 0", async () => {
+    const [tokens, ...rest] = tensors as [TensorToWrite, ...TensorToWrite[]];
+    const zero = (value: number) => (tokens.data.slice() as Float32Array).fill(value, 5, 6);
+    const both = [
+      { ...tokens, data: zero(0) },
+      { ...tokens, name: "lm_head.weight", data: zero(-0) },
+    ];
+    await writeModel(tinyModel, [...both, ...rest]);
+    expect((await readPretrained(directory)).weights[5]).toBe(0);
+  });
+  test("dropout of 1 is no matter of the weights", () =>
+    expect(modelOf({ ...configOf(tinyModel), resid_pdrop: 1 }, "c.json").dropout).toBe(0));
   test.each([
     [Number.NaN, "NaN"],
     [Number.POSITIVE_INFINITY, "Infinity"],

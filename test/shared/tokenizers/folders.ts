@@ -23,6 +23,11 @@ const fast = (config: object = {}): Files => ({
 });
 const flags = { lstrip: true, normalized: true, rstrip: true, single_word: false, special: true };
 const user = { added_tokens_decoder: { [end + 1]: { content: "<|user|>", ...flags } } };
+const withoutSign = Object.fromEntries(Object.entries(vocab).filter(([token]) => token !== "!"));
+const mask = { content: "<|user|>", lstrip: true, normalized: false, rstrip: false, single_word: false, special: true };
+/** A token that tokenizer.json adds as text. */
+const text = { ...mask, lstrip: false, special: false };
+const withText = json({ added_tokens: [...written.added_tokens, { id: end + 1, ...text }] });
 const gpt1: Files = {
   "vocab.json": JSON.parse(golden.gpt1.vocab),
   "merges.txt": golden.gpt1.merges,
@@ -64,6 +69,12 @@ export const folders: Record<string, Files> = {
   "pair, split_special_tokens": { ...pair, ...gpt2({ split_special_tokens: true }) },
   json: { ...json(), ...fast() },
   "json with a model": { ...json(), "config.json": { model_type: "gpt2" } },
+  "json that adds nothing, of GPT-2": { ...json({ added_tokens: [] }), ...gpt2() },
+  "json that adds nothing, with a model": { ...json({ added_tokens: [] }), "config.json": { model_type: "gpt2" } },
+  "json without <|endoftext|>, of GPT-2": {
+    ...json({ added_tokens: [], model: { ...written.model, vocab: withoutEnd } }),
+    ...gpt2(),
+  },
   "json, add_bos_token": { ...json(), ...fast({ add_bos_token: true, bos_token: "<|endoftext|>" }) },
   "json of GPT-2, add_bos_token": { ...json(), ...gpt2({ add_bos_token: true, bos_token: "<|endoftext|>" }) },
   "json, add_prefix_space beside it": { ...json(), ...fast({ add_prefix_space: true }) },
@@ -84,6 +95,65 @@ export const folders: Record<string, Files> = {
     "special_tokens_map.json": { eos_token: "the", pad_token: "<new>" },
   },
   "json, special tokens of tokenizer_config.json": { ...json(), ...fast({ eos_token: "the" }) },
+  "json, a role's flags beside added_tokens.json": {
+    ...json(),
+    ...gpt2({ mask_token: { ...mask, __type: "AddedToken" } }),
+    "added_tokens.json": { "<|user|>": end + 1 },
+  },
+  "pair, a role's flags beside added_tokens.json": {
+    ...pair,
+    ...gpt2(),
+    "special_tokens_map.json": { mask_token: mask },
+    "added_tokens.json": { "<|user|>": end + 1 },
+  },
+  "json, a list's flags beside it": {
+    ...withText,
+    ...gpt2({ additional_special_tokens: [{ ...mask, __type: "AddedToken" }] }),
+  },
+  "json, a role's token that is text there": {
+    ...withText,
+    ...fast({ pad_token: "<|user|>" }),
+  },
+  "json, a token that is special in added_tokens_decoder": {
+    ...withText,
+    ...fast({ added_tokens_decoder: { [end + 1]: { ...text, special: true } } }),
+  },
+  "json, a listed token of added_tokens.json": {
+    ...json(),
+    ...fast({ additional_special_tokens: ["<|user|>"] }),
+    "added_tokens.json": { "<|user|>": end + 1 },
+  },
+  "json with add_prefix_space, of another model": { ...json(prefixed), "config.json": { model_type: "gpt_neox" } },
+  "pair without #version": { ...pair, ...gpt2(), "merges.txt": `${merges.join("\n")}\n` },
+  "pair without a last line break": { ...pair, ...gpt2(), "merges.txt": `#version: 0.2\n${merges.join("\n")}` },
+  "json of GPT-2 that lacks a byte": {
+    ...json({ model: { ...written.model, unk_token: "<|endoftext|>", vocab: withoutSign } }),
+    ...gpt2(),
+  },
+  "json of GPT-1, fused": {
+    "tokenizer.json": {
+      ...{ version: "1.0", truncation: null, padding: null, added_tokens: [], post_processor: null },
+      normalizer: {
+        ...{ type: "BertNormalizer", clean_text: true, handle_chinese_chars: true },
+        ...{ strip_accents: null, lowercase: true },
+      },
+      pre_tokenizer: { type: "BertPreTokenizer" },
+      decoder: { type: "BPEDecoder", suffix: "</w>" },
+      model: {
+        ...{ ...written.model, unk_token: "<unk>", end_of_word_suffix: "</w>", fuse_unk: true },
+        ...{ vocab: gpt1["vocab.json"], merges: golden.gpt1.merges.split("\n").slice(1, -1) },
+      },
+    },
+    "tokenizer_config.json": { tokenizer_class: "OpenAIGPTTokenizer" },
+  },
+  "json, a token of another name": { ...json(), ...gpt2({ image_token: "<new>" }) },
+  "json, a token of another name in special_tokens_map.json": {
+    ...json(),
+    ...gpt2(),
+    "special_tokens_map.json": { boi_token: "<new>" },
+  },
+  "json of OpenAI-GPT": { ...json(), "tokenizer_config.json": { tokenizer_class: "OpenAIGPTTokenizer" } },
+  "json with OpenAI-GPT's model": { ...json(), "config.json": { model_type: "openai-gpt" } },
   "json beside a pair": { ...json(), ...pair, ...gpt2() },
   "json of another class": { ...json(), "tokenizer_config.json": { tokenizer_class: "RobertaTokenizer" } },
   gpt1: gpt1,
