@@ -56,7 +56,6 @@ function sentence({ coordinatorBytes: own, workerBytes, workers }: Memory): stri
  * @throws ConfigError where it is more, with what to change
  */
 export async function checkMemory(options: Options, model: ModelConfig, workers: number): Promise<string> {
-  checkLength(options, model);
   // What this process holds already is part of the estimate.
   const free = process.availableMemory() + process.memoryUsage.rss();
   const limit = options.memoryLimit > 0 ? options.memoryLimit * 2 ** 30 : Number.POSITIVE_INFINITY;
@@ -69,7 +68,10 @@ export async function checkMemory(options: Options, model: ModelConfig, workers:
   };
   const memory = await memoryOf(options, model, workers);
   const about = `about ${sentence(memory)}`;
-  if (fits(memory)) return `${about}; ${gigabytes(free)} are free`;
+  if (fits(memory)) {
+    checkLength(options, model);
+    return `${about}; ${gigabytes(free)} are free`;
+  }
 
   const { shards, batchSize } = options;
   const ways: Partial<Options>[] = [

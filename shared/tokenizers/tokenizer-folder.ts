@@ -77,7 +77,9 @@ function parsePair(vocabJson: string, vocabPath: string, mergesTxt: string, merg
   const refuse = (what: string, fix: string): never => {
     throw new ConfigError(`${mergesPath}: ${what}, without which transformers 4 drops a merge; ${fix}`);
   };
-  if (!lines[0]!.startsWith("#version")) refuse("has no first line #version", 'put "#version: 0.2" before the merges');
+  const first = lines[0]!.trimEnd();
+  if (first !== "" && !first.startsWith("#version"))
+    refuse("has no first line #version", 'put "#version: 0.2" before the merges');
   if (lines.at(-1) !== "") refuse("its last line has no line break", "put one there");
   const merges = lines.flatMap((ended, i) => {
     const line = ended.replace(/\r$/, "");
