@@ -30,6 +30,7 @@ const tokenizerFiles: ReadonlyMap<string, string> = new Map([
     "added_tokens.json",
     "vocab.json",
     "merges.txt",
+    "chat_template.jinja",
     "generation_config.json",
   ].map((name): [string, string] => [name, name]),
   ...releaseTokenizerFiles,

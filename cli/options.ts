@@ -124,6 +124,8 @@ async function readConfig(path: string): Promise<Record<string, unknown>> {
     const [where] = messageOf(error).split("\n");
     throw new ConfigError(`config: ${path} is neither JSON nor YAML: ${where}`, { cause: error });
   }
+  if (typeof values === "object" && values !== null && Object.hasOwn(values, "__proto__"))
+    throw new ConfigError(`config: unknown key "__proto__" in ${path}`);
   const map = z.record(z.string(), z.unknown()).safeParse(values);
   if (map.success) return map.data;
   const came = Array.isArray(values) ? "a list" : `a single ${typeof values}`;

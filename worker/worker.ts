@@ -120,14 +120,15 @@ export async function work(settings: WorkerSettings, world = thisWorld, computer
         waitMs = firstWaitMs;
         passes = 0;
       }
+      const who = urls.join(", ");
+      const why = ending.reason.replace(`${who}: `, "");
       const aloneSeconds = (clock.now() - aloneSince) / 1000;
       if (aloneSeconds >= options.patience)
         throw new ConfigError(
-          `worker: ${urls.join(", ")} cannot be reached (${ending.reason}); gave up after ${Math.round(aloneSeconds)} s, see --patience`,
+          `worker: ${who} cannot be reached (${why}); gave up after ${Math.round(aloneSeconds)} s, see --patience`,
           { cause: new Interrupted(ending.reason) },
         );
-      if (waitMs === firstWaitMs)
-        log.warn(`${urls.join(", ")}: ${ending.reason}; trying again for ${options.patience} s`);
+      if (waitMs === firstWaitMs) log.warn(`${who}: ${why}; trying again for ${options.patience} s`);
       await sleep(clock, waitMs * (0.5 + world.random() / 2), leave);
       waitMs = Math.min(2 * waitMs, longestWaitMs);
     }

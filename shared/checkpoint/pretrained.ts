@@ -77,10 +77,11 @@ async function findTensors(directory: string, model: ModelConfig): Promise<Map<s
   const indexPath = `${single}.index.json`;
   const found = new Map<string, FoundTensor>();
   // As transformers does: an index beside a whole model is of an earlier one.
-  const indexJson = await stat(single).then(
-    () => undefined,
-    () => readJson(indexPath).catch(unlessAbsent),
+  const isFile = await stat(single).then(
+    (found) => found.isFile(),
+    () => false,
   );
+  const indexJson = isFile ? undefined : await readJson(indexPath).catch(unlessAbsent);
   const weightMap = indexJson === undefined ? undefined : checked(indexSchema, indexJson, indexPath).weight_map;
   if (!weightMap) await refuseOtherFormats(directory);
   const files = weightMap ? [...new Set(Object.values(weightMap))] : ["model.safetensors"];

@@ -18,6 +18,8 @@ beforeAll(async () => {
   await writeFile(join(directory, "wrong.json"), '{"nLayers": 3}');
   await writeFile(join(directory, "type.yaml"), "nLayer: many\n");
   await writeFile(join(directory, "list.yaml"), "- nLayer\n- 3\n");
+  await writeFile(join(directory, "proto.json"), '{"__proto__": {"steps": 5}}');
+  await writeFile(join(directory, "endless.yaml"), "steps: .inf\n");
   await writeFile(join(directory, "broken.yaml"), "nLayer: [3\n");
   await mkdir(join(directory, "foreign"));
   const run = weft(["train", ...tiny, "--out", trained]);
@@ -103,6 +105,11 @@ test.each([
   [["train", "--config", join(directory, "list.yaml")], /list.yaml must hold options by name.*it holds a list$/],
   [["train", "--config", join(directory, "short.txt")], /short.txt must hold options by name.*holds a single string$/],
   [["train", "--config", join(directory, "broken.yaml")], /broken.yaml is neither JSON nor YAML: \S/],
+  [["train", "--config", join(directory, "proto.json")], /unknown key "__proto__" in .*proto.json/],
+  [
+    ["train", "--config", join(directory, "endless.yaml")],
+    /"steps" in .*endless.yaml must be a whole number.*, got Infinity$/,
+  ],
   [["eval", "--checkpoint", trained, "--data", join(directory, "empty.txt")], "there is no text in it"],
 ])("weft %j", async (args, message) => {
   const line = await complaint(args);

@@ -1,4 +1,4 @@
-import { mkdtemp, readFile, rm, writeFile } from "node:fs/promises";
+import { mkdir, mkdtemp, readFile, rm, writeFile } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { afterEach, beforeEach, describe, expect, test } from "vitest";
@@ -165,6 +165,9 @@ describe("what transformers and its ancestors leave in a file", () => {
       await writeFile(join(directory, file), Buffer.concat(encode(part, {})));
     }
     await writeFile(join(directory, "model.safetensors.index.json"), JSON.stringify({ weight_map: weightMap }));
+    expect((await readPretrained(directory)).weights).toEqual(weights);
+    // What has a whole model's name and is no file is none.
+    await mkdir(join(directory, "model.safetensors"));
     expect((await readPretrained(directory)).weights).toEqual(weights);
     const swapped = Object.fromEntries(
       Object.entries(weightMap).map(([name, file]) => [name, file.replace("1-of", "2-of")]),
