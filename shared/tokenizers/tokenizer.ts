@@ -74,6 +74,8 @@ export class StreamEncoder {
   #held = "";
   /** No place to cut was found before here. */
   #searched = 0;
+  /** Length in which none was found at all: looked for again where there is twice as much, so that looking is linear. */
+  #unbroken = 0;
   #position = 0;
   #first = true;
 
@@ -84,9 +86,14 @@ export class StreamEncoder {
   /** The ids that are certain so far. */
   push(text: string): Int32Array {
     const whole = this.#held + text;
+    if (whole.length < Math.min(2 * this.#unbroken, longestHeld)) {
+      this.#held = whole;
+      return new Int32Array(0);
+    }
     const cut = this.#tokenizer.cut(whole, this.#searched);
     this.#held = whole.slice(cut);
     this.#searched = this.#held.length;
+    this.#unbroken = cut === 0 ? whole.length : 0;
     if (this.#held.length > longestHeld)
       throw new ConfigError(
         `the tokenizer ${this.#tokenizer.name} finds no place to cut the ${this.#held.length} characters from position ` +

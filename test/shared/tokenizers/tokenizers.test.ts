@@ -60,6 +60,22 @@ describe("byte-level BPE", () => {
     expect(gpt2.decode(ids)).toBe(text);
   });
 
+  test("a text without a place to cut it is looked through in linear time", () => {
+    let looked = 0;
+    const tokenizer = {
+      name: "one",
+      cut: (text: string) => {
+        looked += text.length;
+        return 0;
+      },
+      encode: (text: string) => Int32Array.of(text.length),
+    } as unknown as Tokenizer;
+    const encoder = new StreamEncoder(tokenizer);
+    for (let i = 0; i < 1000; i++) expect(encoder.push("x".repeat(100))).toHaveLength(0);
+    expect(encoder.end()).toEqual(Int32Array.of(100_000));
+    expect(looked).toBeLessThan(4 * 100_000);
+  });
+
   test("gpt2 agrees with gpt-tokenizer on any text where both mean the same white space", () => {
     fc.assert(
       fc.property(anyText, (any) => {
