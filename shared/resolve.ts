@@ -140,6 +140,9 @@ function checkTogether({ options, origins: came }: Omit<Resolved, "notes">): str
   const refuse = (why: string): never => {
     throw new ConfigError(`config: ${why}`);
   };
+  // A file may hold all options there are.
+  const isMeant = (name: OptionName): boolean =>
+    came[name] === "flag" || (came[name] === "file" && options[name] !== optionTable[name].default);
   const { shards, batchSize, steps, warmupSteps, decaySteps, schedule, learningRate, minLearningRate } = options;
   if ((shards & (shards - 1)) !== 0) refuse(`--shards must be a power of two, got ${shards}`);
   if (batchSize % shards !== 0)
@@ -156,11 +159,9 @@ function checkTogether({ options, origins: came }: Omit<Resolved, "notes">): str
   const notes: string[] = [];
   if (schedule === "constant")
     for (const name of ["decaySteps", "minLearningRate"] as const)
-      if (asked(came[name])) {
-        if (came[name] === came.schedule)
-          refuse(`${flagOf(name)} belongs to a schedule that decays; leave it out, or --schedule constant`);
-        notes.push(`${say(name)} changes nothing with ${say("schedule")}`);
-      }
+      if (came[name] === "flag" && came.schedule === "flag")
+        refuse(`${flagOf(name)} belongs to a schedule that decays; leave it out, or --schedule constant`);
+      else if (isMeant(name)) notes.push(`${say(name)} changes nothing with ${say("schedule")}`);
   if (schedule !== "constant" && minLearningRate > learningRate)
     refuse(
       `${say("minLearningRate")} is above ${say("learningRate")}: the learning rate would rise; lower --min-learning-rate too`,
@@ -168,8 +169,8 @@ function checkTogether({ options, origins: came }: Omit<Resolved, "notes">): str
   if (schedule !== "constant" && decaySteps > 0 && decaySteps <= warmupSteps)
     refuse(`${say("decaySteps")} is not after the warm-up, ${say("warmupSteps")}`);
   for (const name of ["replicas", "innerState", "outerLearningRate", "outerMomentum"] as const)
-    if (localSteps === 1 && asked(came[name])) notes.push(`${say(name)} changes nothing without --local-steps above 1`);
-  if (asked(came.onLiar) && options.verify === 0)
+    if (localSteps === 1 && isMeant(name)) notes.push(`${say(name)} changes nothing without --local-steps above 1`);
+  if (isMeant("onLiar") && options.verify === 0)
     notes.push(`${say("onLiar")} changes nothing without --verify: nobody is found to lie`);
   if (warmupSteps >= steps) {
     const why = `${say("warmupSteps")} ${warmupSteps > steps ? "are more than" : "are all of"} ${say("steps")}: the learning rate never reaches ${learningRate}`;
