@@ -9,7 +9,7 @@ import { initialWeights } from "../shared/family/init.ts";
 import { layoutOf } from "../shared/family/layout.ts";
 import type { ModelConfig } from "../shared/model.ts";
 import { defaultPreset } from "../shared/presets.ts";
-import { asked, resolveOptions } from "../shared/resolve.ts";
+import { resolveOptions } from "../shared/resolve.ts";
 import { protocolVersion } from "../shared/wire/protocol.ts";
 import { openEngine } from "../worker/engine/choose.ts";
 import { shardGradient } from "../worker/engine/shards.ts";
@@ -196,7 +196,7 @@ export function doctorCommand(): Command {
       throw new ConfigError(
         `doctor: --coordinator may be given once, not also ${others.join(", ")}: it is one link that is measured`,
       );
-    if (coordinator === undefined && asked(origins.workers))
+    if (coordinator === undefined && origins.workers === "flag")
       throw new ConfigError("doctor: --workers is of those on the link to a --coordinator; name one, or leave it out");
     const token = await tokenToShow(tokenFile, process.env);
     const report = await diagnose({ options, preset, coordinator, port, token, workers });

@@ -220,7 +220,9 @@ export class TrainingRun {
       goodbye = error instanceof Stopped && error.isForGood ? `the run was stopped: ${error.message}` : "";
       this.journal.tell("ended", `stopping after step ${this.#step}: ${error.message}`, { step: this.#step });
       const isNew = this.#step > Math.max(this.#setup.step, this.#archive.newest);
-      if (isNew) await this.#checkpoint(false);
+      // Stopped after all that counts, as in its last sample, it is the final one.
+      const isFinal = this.#step === options.steps && (this.#lossHere !== null || !this.#validates);
+      if (isNew) await this.#checkpoint(isFinal);
       await this.#archive.whenWritten();
       if (error instanceof Diverged) await this.#giveUp(error);
       if (error instanceof Distrust) {

@@ -53,7 +53,8 @@ export async function optionsBefore(sources: Sources): Promise<Options> {
     const values = await savedOptions(directory).catch((error) => {
       if (!(error instanceof ConfigError)) throw error;
     });
-    if (values) return mergeOptions({ ...sources, run: { directory, values } }).options;
+    // Its folder is where it was found, whatever another --out would be derived from.
+    if (values) return { ...mergeOptions({ ...sources, run: { directory, values } }).options, out };
   }
   return options;
 }

@@ -170,8 +170,6 @@ function checkTogether({ options, origins: came }: Omit<Resolved, "notes">): str
     refuse(`${say("decaySteps")} is not after the warm-up, ${say("warmupSteps")}`);
   for (const name of ["replicas", "innerState", "outerLearningRate", "outerMomentum"] as const)
     if (localSteps === 1 && isMeant(name)) notes.push(`${say(name)} changes nothing without --local-steps above 1`);
-  if (isMeant("onLiar") && options.verify === 0)
-    notes.push(`${say("onLiar")} changes nothing without --verify: nobody is found to lie`);
   if (warmupSteps >= steps) {
     const why = `${say("warmupSteps")} ${warmupSteps > steps ? "are more than" : "are all of"} ${say("steps")}: the learning rate never reaches ${learningRate}`;
     if (asked(came.warmupSteps) && warmupSteps > steps) refuse(`${why}; lower --warmup-steps`);

@@ -7,9 +7,10 @@ const known = /^(?:native (?:avx512|avx512bf16|avx2|neon|plain)|tfjs (?:wasm|web
 /** Why a worker of this arithmetic cannot take part, whatever the others compute with; undefined when it can. */
 export function whyForeign(
   arithmetic: string,
-  options: Pick<Options, "engine" | "isa" | "precision">,
+  options: Pick<Options, "engine" | "isa" | "precision" | "anyArithmetic">,
 ): string | undefined {
   const words = arithmetic.split(" ");
+  if (arithmetic === "any" && options.anyArithmetic) return undefined;
   if (arithmetic === "any") return "it takes workers of any arithmetic (--any-arithmetic), and this run does not";
   if (!known.test(arithmetic) || !words.includes(options.precision))
     return `"${arithmetic}" is no arithmetic that this coordinator knows for ${options.precision}`;

@@ -49,13 +49,12 @@ test("what changes nothing is said, from wherever it came; flags that contradict
   const notes = (file: object, flags: object = {}) =>
     resolveOptions({ file: { path: "f.yaml", values: { ...file } }, flags: { ...flags } }).notes.join("\n");
   expect(notes({ replicas: 2 })).toMatch(/--replicas 2 \(from the file\) changes nothing without --local-steps/);
-  expect(notes({ onLiar: "stop" })).toMatch(/--on-liar stop \(from the file\) changes nothing without --verify/);
   expect(notes({ decaySteps: 500 }, { schedule: "constant" })).toMatch(/--decay-steps 500 .* changes nothing with/);
   expect(notes({ schedule: "constant", minLearningRate: 1e-5 })).toMatch(
     /--min-learning-rate 0.00001 .* changes nothing/,
   );
   expect(() => notes({}, { schedule: "constant", minLearningRate: 1e-5 })).toThrow(/--min-learning-rate belongs to/);
   // A file of all options, as a run was made with.
-  expect(notes({ replicas: optionTable.replicas.default, onLiar: optionTable.onLiar.default })).toBe("");
-  expect(notes({ localSteps: 2, replicas: 2, verify: 0.1, onLiar: "stop" })).toBe("");
+  expect(notes({ replicas: optionTable.replicas.default, innerState: optionTable.innerState.default })).toBe("");
+  expect(notes({ localSteps: 2, replicas: 2 })).toBe("");
 });

@@ -5,6 +5,7 @@ import { afterAll, expect, test } from "vitest";
 import type { TrainingRun } from "../../coordinator/loop.ts";
 import { readPast } from "../../coordinator/past.ts";
 import { readCheckpoint } from "../../shared/checkpoint/checkpoint.ts";
+import { readMarkers } from "../../shared/checkpoint/rundir.ts";
 import type { Engine } from "../../worker/engine/contract.ts";
 import { temporary } from "../system/weft.ts";
 import { runs, worker } from "./in-process.ts";
@@ -53,6 +54,23 @@ test("an evaluation in which a run was stopped is made up for, and tokens count 
   const { validation: undisturbed } = (await readPast(join(folder, "whole"), () => {}))!;
   expect(validation.valLossNats.slice(0, 2)).toEqual(undisturbed.valLossNats.slice(0, 2));
   expect(whole.result.finished).toBe(true);
+});
+
+test("a run that is stopped in its last sample is final, and nothing of it is done again", async () => {
+  const out = join(folder, "last");
+  const flags = { out, steps: 20, evalSampleTokens: 5 };
+  const { result } = await runs(
+    flags,
+    one((call, run) => call === "generation" && run.status().step === 20 && run.stop("asked")),
+  );
+  expect(result).toMatchObject({ finished: false, step: 20 });
+  const { final, best } = await readMarkers(out);
+  expect([final, best?.step]).toEqual([{ step: 20 }, 20]);
+  const { run } = await runs(
+    { ...flags, resume: true },
+    one(() => {}),
+  );
+  expect(run.history.curves().validation.step).toEqual([20]);
 });
 
 test("the loss of an evaluation that was over is in the checkpoint of a run that is stopped after it, and is not asked for again", async () => {

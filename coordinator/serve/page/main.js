@@ -136,7 +136,7 @@ async function poll() {
     const events = await get(`events?after=${lastEvent}`);
     // A run that went back has other curves from there on.
     if (status.step < last?.step || events.some(({ kind }) => kind === "quarantined")) curves = undefined;
-    if (anew || status.step !== last?.step) await fetchCurves();
+    if (!curves || status.step !== last?.step) await fetchCurves();
     runId = status.run.id;
     lastEvent = events.at(-1)?.number ?? lastEvent;
     $("login").hidden = true;

@@ -76,7 +76,7 @@ test.each([
   await new Promise<void>((resolve) => server.listen(0, "127.0.0.1", resolve));
   servers.push(() => server.close().closeAllConnections());
   const url = `ws://127.0.0.1:${(server.address() as AddressInfo).port}`;
-  const { line, error } = await failure(dial({ url, token: undefined, timeoutMs: 300 }));
+  const { line, error } = await failure(dial({ url, token: undefined, timeoutMs: isCut ? 10_000 : 300 }));
   expect(error).toBeInstanceOf(UnreachableError);
   expect(line).toMatch(isCut ? /503/ : /timed out/);
 });
