@@ -209,6 +209,18 @@ test("who is in quarantine, why, since when, and what lets it in again; a run wi
   status = running(3);
 });
 
+test("a run that goes back behind a liar's answers takes its curves with it, before its next step", async () => {
+  status = running(3);
+  history = curve(61_250, 1);
+  await using page = await open();
+  const end = () => page.evaluate<number>("weftPlots()[0].scales.x.max");
+  await expect.poll(end).toBeGreaterThan(61_000);
+  history = History.from(history.curves(), 40_000);
+  journal.warn("quarantined", "back from step 61250 to step 40000: it lied", { step: 40_000 });
+  await expect.poll(end).toBeLessThanOrEqual(40_000);
+  expect(await page.textContent("#state")).toBe("training");
+});
+
 test("64 workers and 100,000 steps are on the screen in 2 s and 100 MB", async () => {
   history = curve(steps, 1);
   status = running(64, { step: steps, tokens: steps * 768 });
