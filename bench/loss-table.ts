@@ -18,12 +18,13 @@
 import { appendFileSync, existsSync, mkdirSync, readFileSync, writeFileSync } from "node:fs";
 import { cpus } from "node:os";
 import { dirname } from "node:path";
-import { openDataset } from "../coordinator/data/dataset.ts";
+import { type Dataset, openDataset } from "../coordinator/data/dataset.ts";
 import { type WireFormat, wireFormats } from "../shared/arithmetic/codec.ts";
-import { modelOf, optionTable } from "../shared/config.ts";
+import { modelOf, type Options, optionTable } from "../shared/config.ts";
 import { ConfigError } from "../shared/errors.ts";
 import { resolveOptions } from "../shared/resolve.ts";
 import { openEngine } from "../worker/engine/choose.ts";
+import type { Engine } from "../worker/engine/contract.ts";
 import { flagsOf } from "./flags.ts";
 import { trainLocally, trainSynchronously } from "./local.ts";
 
@@ -96,7 +97,12 @@ function find(name: string, seed: number): Cell | undefined {
   return lines.map((line): Cell => JSON.parse(line)).find((cell) => cell.name === name && cell.seed === seed);
 }
 
-async function open(rows: number, seed: number) {
+/** @param train to a validation loss, on an engine of so many rows */
+async function trained(
+  rows: number,
+  seed: number,
+  train: (engine: Engine, dataset: Dataset, options: Options) => Promise<number>,
+) {
   const options = resolveOptions({
     preset: values.preset,
     flags: { ...changes, data: values.data, steps, decaySteps: steps, batchSize, shards, seed },
@@ -110,7 +116,9 @@ async function open(rows: number, seed: number) {
     threads: 0,
     device: "auto",
   });
-  return { options, dataset, engine };
+  const valLossNats = await train(engine, dataset, options);
+  await engine.dispose();
+  return { valLossNats, arithmetic: engine.arithmetic };
 }
 
 const of = (what: string) =>
@@ -124,12 +132,7 @@ const synchronous = (wire: WireFormat): Row => {
   return {
     label: ["1", "1", wire, ""],
     name: of(what),
-    async train(seed) {
-      const { options, dataset, engine } = await open(batchSize / shards, seed);
-      const valLossNats = await trainSynchronously(engine, dataset, options, wire, tick(what));
-      await engine.dispose();
-      return { valLossNats, arithmetic: engine.arithmetic };
-    },
+    train: (seed) => trained(batchSize / shards, seed, (...on) => trainSynchronously(...on, wire, tick(what))),
   };
 };
 const wires = listed("wires", wireFormats);
@@ -145,12 +148,9 @@ for (const localSteps of numbers("local-steps"))
           rows.push({
             label: [String(localSteps), String(replicas), wire, innerState],
             name: of(what),
-            async train(seed) {
-              const { options, dataset, engine } = await open(batchSize / replicas, seed);
+            train: (seed) => {
               const plan = { localSteps, replicas, wire, innerState, outer, late: values.late };
-              const valLossNats = await trainLocally(engine, dataset, options, plan, tick(what));
-              await engine.dispose();
-              return { valLossNats, arithmetic: engine.arithmetic };
+              return trained(batchSize / replicas, seed, (...on) => trainLocally(...on, plan, tick(what)));
             },
           });
         }

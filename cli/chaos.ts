@@ -288,11 +288,12 @@ class LocalRun {
   }
 
   #hear(line: string): void {
-    if (!line.startsWith("{")) {
+    const found = logLine(line);
+    if (!found) {
       this.#said += `${line}\n`;
       return;
     }
-    const { msg = "", step } = (logLine(line) ?? {}) as { msg?: string; step?: number };
+    const { msg = "", step } = found as { msg?: string; step?: number };
     if (msg === "step" && step !== undefined) {
       if (this.#times.length === 0) this.#firstStep = step;
       this.step = step;

@@ -8,7 +8,7 @@ import { createInterface } from "node:readline";
 import type { Finding } from "../coordinator/proof/audit.ts";
 import { readLines, stepsName } from "../coordinator/proof/audit.ts";
 import { type ChainLine, standingSteps } from "../coordinator/proof/chain.ts";
-import { checkpointName, readCheckpoint } from "../shared/checkpoint/checkpoint.ts";
+import { checkpointName, readCheckpoint, runStateOf } from "../shared/checkpoint/checkpoint.ts";
 import { checkpointSteps } from "../shared/checkpoint/rundir.ts";
 import { type OptionName, optionTable } from "../shared/config.ts";
 import { temporaryFolder } from "../shared/disk.ts";
@@ -137,10 +137,10 @@ function decisive(options: Readonly<Record<string, unknown>>): Record<string, un
 async function checkArithmetic(out: string, expected: string): Promise<void> {
   const [newest] = await checkpointSteps(out);
   if (newest === undefined) return;
-  const { state } = await readCheckpoint(join(out, checkpointName(newest)), { optimizer: false });
-  if (state.arithmetic !== expected)
+  const { arithmetic } = await runStateOf(join(out, checkpointName(newest)));
+  if (arithmetic !== expected)
     throw new ConfigError(
-      `audit: the run was computed with "${expected}", this machine would replay it with "${state.arithmetic}": the bits differ for that alone; replay it on a machine like those of the run`,
+      `audit: the run was computed with "${expected}", this machine would replay it with "${arithmetic}": the bits differ for that alone; replay it on a machine like those of the run`,
     );
 }
 
@@ -148,10 +148,8 @@ async function checkArithmetic(out: string, expected: string): Promise<void> {
 function engineFlags(arithmetic: string): string[] {
   const [engine, isa] = arithmetic.split(" ");
   if (engine === "native") return ["--engine", "native", ...(isa ? ["--isa", isa] : [])];
-  if (engine === "xla") return ["--engine", "xla"];
-  return engine === "tfjs"
-    ? ["--engine", "tfjs", ...(isa === "wasm" || isa === "webgpu" ? ["--backend", isa] : [])]
-    : [];
+  if (engine === "tfjs" && (isa === "wasm" || isa === "webgpu")) return ["--engine", engine, "--backend", isa];
+  return engine === "tfjs" || engine === "xla" ? ["--engine", engine] : [];
 }
 
 /** Run this program until it has done a step. @throws ConfigError with what it said when it ends before */
@@ -160,9 +158,9 @@ async function runUntil(step: number, args: readonly string[]): Promise<void> {
   const said: string[] = [];
   let reached = false;
   createInterface({ input: child.stderr }).on("line", (line) => {
-    if (!line.startsWith("{")) return said.push(line);
-    const { msg, step: done } = logLine(line) ?? {};
-    if (msg === "step" && Number(done) >= step) {
+    const found = logLine(line);
+    if (!found) said.push(line);
+    else if (found.msg === "step" && Number(found.step) >= step) {
       reached = true;
       child.kill("SIGTERM");
     }

@@ -436,8 +436,11 @@ export class TrainingRun {
     const { stepSeconds } = this.#watch;
     const tokensPerSec = Math.round((options.batchSize * options.blockSize) / stepSeconds!);
     this.history.addStep({
-      ...{ step: this.#step, tokens: this.#tokensSeen, seconds: this.#seconds },
-      ...{ ...this.#last, tokensPerSec },
+      step: this.#step,
+      tokens: this.#tokensSeen,
+      seconds: this.#seconds,
+      ...this.#last,
+      tokensPerSec,
     });
     const etaSeconds = stepSeconds! * (options.steps - this.#step);
     log.info(

@@ -5,13 +5,12 @@ import { readFile, stat } from "node:fs/promises";
 import { join } from "node:path";
 import { setTimeout as sleep } from "node:timers/promises";
 import type { Logger } from "pino";
-import { checked } from "../shared/check.ts";
-import { checkpointName, checkpointStep, stateSchema } from "../shared/checkpoint/checkpoint.ts";
+import { checkpointName, checkpointStep, runStateOf } from "../shared/checkpoint/checkpoint.ts";
 import { manifestName, readManifest } from "../shared/checkpoint/manifest.ts";
 import { checkpointSteps, markersName, readMarkers } from "../shared/checkpoint/rundir.ts";
 import { diskError, onDisk } from "../shared/disk.ts";
 import { ConfigError, Interrupted, messageOf } from "../shared/errors.ts";
-import { isAbsent, readJson } from "../shared/json.ts";
+import { isAbsent } from "../shared/json.ts";
 import { ledgerName, openStoredRun, removeCheckpoints, type StoredRun, wholeCheckpoints } from "../shared/store/run.ts";
 import type { StoredObject } from "../shared/store/s3.ts";
 import { bringNewest, bringQuarantine } from "./bring.ts";
@@ -217,8 +216,7 @@ export class Mirror {
     for (const [file, { bytes }] of Object.entries(manifest.files))
       await store.upload(`${name}/${file}`, join(directory, file), bytes, options);
     const ledger = join(runDir, ledgerName);
-    const statePath = join(directory, "state.json");
-    const { lines } = checked(stateSchema, await readJson(statePath), statePath).ledger;
+    const { lines } = (await runStateOf(directory)).ledger;
     await store.upload(`${name}/${ledgerName}`, ledger, await bytesOfLines(ledger, lines), options);
     const past = await stat(join(runDir, pastName)).catch(() => undefined);
     if (past) await store.upload(`${name}/${pastName}`, join(runDir, pastName), past.size, options);

@@ -2,13 +2,12 @@
 // from here on, with the optimizer's state kept, and is named in the ledger; what cannot is refused with the reason.
 import { readdir } from "node:fs/promises";
 import { basename, dirname, join, resolve } from "node:path";
-import { checked } from "../shared/check.ts";
-import { type Checkpoint, checkpointName, stateSchema } from "../shared/checkpoint/checkpoint.ts";
+import { type Checkpoint, checkpointName, runStateOf } from "../shared/checkpoint/checkpoint.ts";
 import { proveFile, readManifest } from "../shared/checkpoint/manifest.ts";
 import { checkpointSteps, newestCheckpoint } from "../shared/checkpoint/rundir.ts";
 import { flagOf, flagsFor, type OptionName, type OptionSpec, type Options, optionTable } from "../shared/config.ts";
 import { ConfigError } from "../shared/errors.ts";
-import { isAbsent, readJson } from "../shared/json.ts";
+import { isAbsent } from "../shared/json.ts";
 import { mergeOptions, type Resolved, resolveOptions, type Sources } from "../shared/resolve.ts";
 import type { Changes } from "./ledger.ts";
 import { ledgerName } from "./proof/chain.ts";
@@ -65,7 +64,7 @@ async function savedOptions(directory: string) {
   const { files } = await readManifest(directory);
   if (!files[name]) throw new ConfigError(`checkpoint ${directory}: its manifest does not list ${name}`);
   await proveFile(directory, name, files[name]);
-  return checked(stateSchema, await readJson(join(directory, name)), join(directory, name)).options;
+  return (await runStateOf(directory)).options;
 }
 
 /** A new run must not write into an old one's folder. */

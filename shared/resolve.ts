@@ -96,7 +96,7 @@ export function mergeOptions(sources: Sources): Omit<Resolved, "notes"> {
       const parsed = (optionTable[name as OptionName] as OptionSpec).schema.safeParse(value);
       if (!parsed.success)
         throw new ConfigError(
-          `config: ${placeOf(name)} ${expectation(parsed.error)}, got ${Number.isFinite(value) || typeof value !== "number" ? JSON.stringify(value) : value}`.replace(
+          `config: ${placeOf(name)} ${expectation(parsed.error)}, got ${typeof value === "number" ? value : JSON.stringify(value)}`.replace(
             "  ",
             " ",
           ),

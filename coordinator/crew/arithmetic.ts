@@ -10,8 +10,10 @@ export function whyForeign(
   options: Pick<Options, "engine" | "isa" | "precision" | "anyArithmetic">,
 ): string | undefined {
   const words = arithmetic.split(" ");
-  if (arithmetic === "any" && options.anyArithmetic) return undefined;
-  if (arithmetic === "any") return "it takes workers of any arithmetic (--any-arithmetic), and this run does not";
+  if (arithmetic === "any")
+    return options.anyArithmetic
+      ? undefined
+      : "it takes workers of any arithmetic (--any-arithmetic), and this run does not";
   if (!known.test(arithmetic) || !words.includes(options.precision))
     return `"${arithmetic}" is no arithmetic that this coordinator knows for ${options.precision}`;
   if (options.engine !== "auto" && words[0] !== options.engine)

@@ -319,8 +319,8 @@ export class Dispatch {
   }
 
   /** Its units for people, by their numbers in all of the round that this is a part of. */
-  #nameOf({ first, count }: TreeNode): string {
-    return nodeName({ first: first + (this.#round?.part?.first ?? 0), count });
+  #nameOf(node: TreeNode): string {
+    return nodeName(node, this.#round?.part?.first);
   }
 
   /** A lease is overdue: it counts against its holder, once. */

@@ -379,8 +379,8 @@ class PlanState {
     return Math.min(size, wholeNode(Math.max(1, this.#left / workers)));
   }
 
-  #name({ first, count }: TreeNode): string {
-    return nodeName({ first: first + (this.#round.first ?? 0), count });
+  #name(node: TreeNode): string {
+    return nodeName(node, this.#round.first);
   }
 
   /** For who waits for room: what keeps the first unit out of the sum, where nobody who is on time has it. */

@@ -9,9 +9,10 @@ export interface TreeNode {
   readonly count: number;
 }
 
-/** "3" or "4-7", for people. */
-export function nodeName({ first, count }: TreeNode): string {
-  return count === 1 ? `${first}` : `${first}-${first + count - 1}`;
+/** "3" or "4-7", for people. @param before units of all that the node's tree is a part of, before its own */
+export function nodeName({ first, count }: TreeNode, before = 0): string {
+  const [from, end] = [before + first, before + first + count];
+  return count === 1 ? `${from}` : `${from}-${end - 1}`;
 }
 
 /** Vectors of one length that are used again and again: a fresh large array costs more than a sum. */

@@ -146,6 +146,12 @@ function stateTensors(layout: Layout, state: OptimizerState) {
   );
 }
 
+/** What its state.json says, as it stands: proveFile() says whether that is what was written. @throws ConfigError */
+export async function runStateOf(directory: string): Promise<RunState> {
+  const path = join(directory, "state.json");
+  return checked(stateSchema, await readJson(path), path);
+}
+
 /**
  * Read a checkpoint, after proving every file that is read against the manifest.
  * @param optimizer also read the optimizer's state, to go on training
@@ -158,8 +164,7 @@ export async function readCheckpoint(directory: string, { optimizer }: { optimiz
   for (const [name, proof] of Object.entries(files))
     if (name === "optimizer.safetensors" && !optimizer) await proveSize(directory, name, proof);
     else await proveFile(directory, name, proof);
-  const statePath = join(directory, "state.json");
-  const state = checked(stateSchema, await readJson(statePath), statePath);
+  const state = await runStateOf(directory);
   if (state.step !== step)
     throw new ConfigError(`checkpoint ${directory}: state.json is of step ${state.step}, manifest.json of ${step}`);
   const pretrained = await readPretrained(directory);

@@ -142,12 +142,8 @@ const marks = (color) => ({
 
 /** Tables of the loss chart, and its series, this run's first. */
 function lossData() {
-  const curves = own;
-  const raw = finite(curves.train.lossNats);
-  const tables = [
-    table(curves.train, raw, smoothed(raw)),
-    table(curves.validation, finite(curves.validation.valLossNats)),
-  ];
+  const raw = finite(own.train.lossNats);
+  const tables = [table(own.train, raw, smoothed(raw)), table(own.validation, finite(own.validation.valLossNats))];
   const series = [line("accent-soft"), line("accent", 2), marks("val")];
   let i = 0;
   for (const other of others.values()) {
@@ -166,9 +162,8 @@ function lossData() {
 }
 
 function panelData({ column }) {
-  const curves = own;
-  const raw = finite(curves.train[column]);
-  const tables = [table(curves.train, raw, smoothed(raw))];
+  const raw = finite(own.train[column]);
+  const tables = [table(own.train, raw, smoothed(raw))];
   const series = [line("accent-soft", 1), line("accent")];
   let i = 0;
   for (const other of others.values()) {
@@ -235,17 +230,16 @@ function showTip(plot) {
   tip.hidden = idx === null || idx === undefined || left < 0;
   if (tip.hidden) return;
   const x = plot.data[0][idx];
-  const curves = own;
-  const xs = xsOf(curves.train);
+  const xs = xsOf(own.train);
   let nearest = 0;
   for (let i = 1; i < xs.length; i++) if (Math.abs(xs[i] - x) < Math.abs(xs[nearest] - x)) nearest = i;
-  const at = (column) => curves.train[column][nearest];
-  const near = xsOf(curves.validation).findIndex((v) => v === xs[nearest] || v === x);
+  const at = (column) => own.train[column][nearest];
+  const near = xsOf(own.validation).findIndex((v) => v === xs[nearest] || v === x);
   const lines = [
     `step ${whole(at("step"))}, ${short(at("tokens"))} tokens, ${time(at("seconds"))}`,
     `loss ${fixed(4)(at("lossNats"))}`,
     `smoothed ${fixed(4)(plot.data[2].slice(0, idx + 1).findLast((y) => y !== null && y !== undefined))}`,
-    ...(near < 0 ? [] : [`validation ${fixed(4)(curves.validation.valLossNats[near])}`]),
+    ...(near < 0 ? [] : [`validation ${fixed(4)(own.validation.valLossNats[near])}`]),
     `gradient norm ${fixed(3)(at("gradientNorm"))}`,
     `learning rate ${rate(at("learningRate"))}`,
     `${whole(at("tokensPerSec"))} tokens/s`,
